@@ -1,0 +1,42 @@
+"""Business time: the time that carriers, cut-offs and promises run on. In a demo it runs faster than the wall."""
+
+from datetime import datetime, timedelta
+
+from pydantic import AwareDatetime, Field
+
+from models.base import Contract
+
+# With a scaled clock a day may last a second; a deadline shorter than this would measure this machine, not the carrier.
+SCALED_DEADLINE_FLOOR = timedelta(seconds=20)
+
+
+class BusinessClock(Contract):
+    """``speed`` business seconds pass per wall second from (``wall_start``, ``business_start``) on, pauses left out.
+
+    Part of the workflow's input, never read from the environment: a replay computes the same times.
+    """
+
+    speed: float = Field(default=1.0, gt=0, le=1e7)
+    wall_start: AwareDatetime
+    business_start: AwareDatetime
+    paused: timedelta = timedelta(0)
+
+    def at(self, wall: datetime) -> datetime:
+        """The business time at the wall-clock time ``wall``."""
+        return self.business_start + (wall - self.wall_start - self.paused) * self.speed
+
+    def wall_delay(self, business: timedelta) -> timedelta:
+        """How long to wait on the wall for ``business`` to pass; a scaled wait has a floor of some seconds."""
+        wall = max(business, timedelta(0)) / self.speed
+        return wall if self.speed == 1 else max(wall, SCALED_DEADLINE_FLOOR)
+
+    def after_pause(self, pause: timedelta) -> "BusinessClock":
+        """The clock after standing still for ``pause`` of wall time, e.g. while a person decided."""
+        return self.model_copy(update={"paused": self.paused + pause})
+
+
+class ClockStart(Contract):
+    """How a run's business clock starts. ``None`` starts it at the wall clock's own time."""
+
+    speed: float = Field(default=1.0, gt=0, le=1e7)
+    business_start: AwareDatetime | None = None

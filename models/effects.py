@@ -1,0 +1,346 @@
+"""What goes into each step of a workflow and what comes out: one frozen object each way.
+
+Documents and parties stay in PostgreSQL; these carry ids, versions, amounts and decisions. Every effect's ``key`` is its
+idempotency key, derived from the workflow and the same on every retry.
+"""
+
+from enum import StrEnum
+
+from pydantic import AwareDatetime, Field
+
+from models.base import Contract
+from models.errors import Problem
+from models.journal import Carried
+from models.money import Money
+from models.order import CustomerType, OrderDraft
+from models.plan import PlanSummary
+from models.review import Flag
+
+
+class Nothing(Contract):
+    """The answer of a step that has nothing to say but "done"."""
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+class ValidateOrder(Contract):
+    """Check the stored document, or store the inline draft of a foreign client first."""
+
+    order_id: str
+    workflow_id: str
+    draft: OrderDraft | None = None
+    carried: Carried = Carried()
+
+
+class OrderFacts(Contract):
+    """What the workflow needs to know of the document. With ``problems`` the order is rejected."""
+
+    order_id: str
+    document_hash: str
+    channel: str
+    customer_type: CustomerType
+    total: Money
+    goods: Money
+    line_count: int
+    unit_count: int
+    max_line_quantity: int
+    ship_country: str
+    placed_at: AwareDatetime
+    ship_complete: bool = False
+    problems: tuple[Problem, ...] = ()
+
+
+class AssessOrder(Contract):
+    """Apply the risk rules to the stored document."""
+
+    order_id: str
+    carried: Carried = Carried()
+
+
+class RiskDecision(StrEnum):
+    """What the rules decide. Models will advise here later; rules and thresholds keep deciding."""
+
+    PASS = "pass"
+    REVIEW = "review"
+    REJECT = "reject"
+
+
+class RiskAssessment(Contract):
+    """The rules' decision with every reason, and the versions that made it."""
+
+    decision: RiskDecision
+    flags: tuple[Flag, ...] = ()
+    policy_version: str
+    model_version: str | None = None
+    score: float | None = None
+
+
+class RecordProgress(Contract):
+    """Write what is carried, nothing else: before a long wait, or to open or close a review."""
+
+    order_id: str
+    carried: Carried
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+class AuthorisePayment(Contract):
+    """Hold ``amount`` on the order's tender."""
+
+    order_id: str
+    amount: Money
+    key: str
+    carried: Carried = Carried()
+
+
+class Authorisation(Contract):
+    """The provider's answer. A decline is an answer, not an error."""
+
+    approved: bool
+    authorisation_id: str | None = None
+    amount: Money
+    expires_at: AwareDatetime | None = None
+    decline_code: str | None = None
+    decline_is_final: bool = False
+
+
+class VoidAuthorisation(Contract):
+    """Give back whatever the authorisation made under ``authorisation_key`` still holds; nothing there is fine."""
+
+    order_id: str
+    authorisation_key: str
+    key: str
+    carried: Carried = Carried()
+
+
+class Voided(Contract):
+    """How much was given back: zero when nothing was held."""
+
+    amount: Money | None = None
+
+
+class CapturePayment(Contract):
+    """Take ``amount`` of the authorised money, for goods that were handed over."""
+
+    order_id: str
+    shipment_id: str
+    authorisation_id: str
+    amount: Money
+    key: str
+    carried: Carried = Carried()
+
+
+class Captured(Contract):
+    """What was taken."""
+
+    capture_id: str
+    amount: Money
+
+
+class RefundPayment(Contract):
+    """Give captured money back, for a named cause."""
+
+    order_id: str
+    shipment_id: str
+    capture_id: str
+    amount: Money
+    cause: str
+    key: str
+    carried: Carried = Carried()
+
+
+class Refunded(Contract):
+    """What was given back."""
+
+    refund_id: str
+    amount: Money
+
+
+class SettleOrder(Contract):
+    """Void what is left of the authorisation, check the order's money, record its outcomes.
+
+    ``carried`` is written before; ``closing`` (the order's final state) only when the money balances.
+    """
+
+    order_id: str
+    total: Money
+    authorisation_key: str | None
+    key: str
+    carried: Carried = Carried()
+    closing: Carried = Carried()
+
+
+class Settlement(Contract):
+    """The order's money at the end. ``balanced``: nothing held, and captured - refunded is what the shipments justify."""
+
+    balanced: bool
+    captured: Money
+    refunded: Money
+    voided: Money
+    explanation: str = ""
+
+
+# --- routing and stock ------------------------------------------------------------------------------------------------
+class RouteOrder(Contract):
+    """Choose nodes and services for the stored order. ``business_now`` is when the plan starts."""
+
+    order_id: str
+    attempt: int
+    business_now: AwareDatetime
+    carried: Carried = Carried()
+
+
+class RouteAnswer(Contract):
+    """A stored plan, or why there is none."""
+
+    plan: PlanSummary | None = None
+    unfillable: tuple[str, ...] = ()
+
+
+class ReserveStock(Contract):
+    """Reserve a stored plan's units: all of them or none. ``expires_at`` is wall time."""
+
+    order_id: str
+    plan_id: str
+    key: str
+    expires_at: AwareDatetime
+    carried: Carried = Carried()
+
+
+class Shortage(Contract):
+    """A row that was short: how much was asked for and how much there was."""
+
+    node: str
+    sku: str
+    requested: int
+    available: int
+
+
+class Reservation(Contract):
+    """Reserved, or short of what."""
+
+    reserved: bool
+    shortages: tuple[Shortage, ...] = ()
+
+
+class ReleaseReservation(Contract):
+    """Free what was reserved under ``reservation_key`` and has not been shipped; nothing there is fine.
+
+    With ``shipment_id`` only that shipment's units are freed.
+    """
+
+    order_id: str
+    reservation_key: str
+    shipment_id: str | None = None
+    key: str
+    carried: Carried = Carried()
+
+
+# --- shipping ---------------------------------------------------------------------------------------------------------
+class RequestPick(Contract):
+    """Ask the warehouse to pick a shipment of a stored plan."""
+
+    order_id: str
+    shipment_id: str
+    plan_id: str
+    number: int
+    business_now: AwareDatetime
+    key: str
+    carried: Carried = Carried()
+
+
+class PickRequested(Contract):
+    """The warehouse's answer; a refusal is an answer, not an error."""
+
+    accepted: bool
+    pick_id: str | None = None
+    reason: str = ""
+
+
+class CancelPick(Contract):
+    """Call a pick off, whether or not the warehouse ever got it."""
+
+    order_id: str
+    shipment_id: str
+    pick_key: str
+    key: str
+    carried: Carried = Carried()
+
+
+class BuyLabel(Contract):
+    """Buy the carrier's label for a shipment of a stored plan."""
+
+    order_id: str
+    shipment_id: str
+    plan_id: str
+    number: int
+    business_now: AwareDatetime
+    key: str
+    carried: Carried = Carried()
+
+
+class Label(Contract):
+    """The carrier's answer; a refusal is an answer, not an error."""
+
+    accepted: bool
+    label_id: str | None = None
+    tracking: str | None = None
+    cost: Money | None = None
+    reason: str = ""
+
+
+class VoidLabel(Contract):
+    """Give a label back, whether or not the carrier ever issued it.
+
+    ``HANDED_OVER`` answers that the parcel is already with the carrier and cannot be called back.
+    """
+
+    order_id: str
+    shipment_id: str
+    label_key: str
+    key: str
+    carried: Carried = Carried()
+
+
+class Undone(Contract):
+    """Answer of a compensation: ``undone`` False means that it was too late, with the reason."""
+
+    undone: bool
+    reason: str = ""
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+class Audience(StrEnum):
+    """Who is told."""
+
+    CUSTOMER = "customer"
+    REVIEWERS = "reviewers"
+
+
+class Template(StrEnum):
+    """Which message. The words belong to the message gateway."""
+
+    ORDER_CONFIRMED = "order_confirmed"
+    ORDER_REJECTED = "order_rejected"
+    ORDER_CANCELLED = "order_cancelled"
+    SHIPPED = "shipped"
+    LATE = "late"
+    REFUNDED = "refunded"
+    REVIEW_REMINDER = "review_reminder"
+    REVIEW_ESCALATED = "review_escalated"
+
+
+class Notify(Contract):
+    """Tell somebody. The address is looked up by order, it is never in here."""
+
+    order_id: str
+    audience: Audience
+    template: Template
+    facts: dict[str, str] = Field(default_factory=dict)
+    key: str
+    carried: Carried = Carried()
+
+
+class Notified(Contract):
+    """``sent`` False: there is no address to send to (a guest without e-mail), which is not a failure."""
+
+    sent: bool
+    message_id: str | None = None

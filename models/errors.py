@@ -1,0 +1,110 @@
+"""The one error hierarchy. Each error has a stable code, a sentence for a person, and says whether trying again helps."""
+
+from typing import ClassVar
+
+from models.base import Contract
+
+
+class Problem(Contract):
+    """One thing that is wrong with an input: where, a stable code, and what to do about it."""
+
+    path: str
+    code: str
+    message: str
+
+
+class OrderwrightError(Exception):
+    """Base of all our errors. ``str(error)`` is meant to be read by a person."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidDocument(OrderwrightError):
+    """The document breaks its contract; every problem is listed at once."""
+
+    code = "invalid_document"
+    http_status = 422
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            f"the document has {count}: "
+            + "; ".join(f"{p.path or 'document'}: {p.message}" for p in problems)
+        )
+
+
+class DocumentTooLarge(OrderwrightError):
+    """The document is over a size limit."""
+
+    code = "document_too_large"
+    http_status = 413
+
+
+class Unauthorised(OrderwrightError):
+    """No token, a wrong token, or a wrong signature."""
+
+    code = "unauthorised"
+    http_status = 401
+
+
+class NotFound(OrderwrightError):
+    """The thing asked for does not exist."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class Conflict(OrderwrightError):
+    """The id is taken by something else, e.g. the same order number with other content."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class Refused(OrderwrightError):
+    """A well-formed request that may not be done now: stale, too late, already decided."""
+
+    code = "refused"
+    http_status = 409
+
+
+class NotReachable(OrderwrightError):
+    """A part that is needed (API, Temporal, PostgreSQL) does not answer."""
+
+    code = "not_reachable"
+    http_status = 503
+    retryable = True
+
+
+class NeighbourRefused(OrderwrightError):
+    """A neighbour (payment provider, warehouse, carrier, gateway) understood the request and said no for good."""
+
+    code = "neighbour_refused"
+    http_status = 502
+
+
+class NeighbourUnavailable(OrderwrightError):
+    """A neighbour failed or was too busy and did not act: trying again is safe."""
+
+    code = "neighbour_unavailable"
+    http_status = 502
+    retryable = True
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class OutcomeUnknown(OrderwrightError):
+    """The request was sent and the answer was lost: look the effect up by its key before repeating it."""
+
+    code = "outcome_unknown"
+    http_status = 502
+    retryable = True

@@ -1,0 +1,220 @@
+"""What people, machines and our own workflows say to a running order or shipment, and what it answers."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field, StringConstraints
+
+from models.base import Contract
+from models.clock import BusinessClock, ClockStart
+from models.money import Money
+from models.order import OrderDraft
+from models.review import Verdict
+from models.states import OrderState, ShipmentState
+
+Actor = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+RequestId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class DecideReview(Contract):
+    """Update ``decide_review``: a person's answer to a review task."""
+
+    request_id: RequestId
+    actor: Actor
+    task_id: str
+    verdict: Verdict
+    reason: Reason
+
+
+class SignalledDecision(Contract):
+    """Payload of the signals ``approve`` and ``reject``, sendable by any Temporal client.
+
+    Without ``task_id`` it answers the run's one open task. Without ``request_id`` a repeat is seen by its task being decided.
+    """
+
+    actor: Actor
+    reason: Reason
+    task_id: str | None = None
+    request_id: RequestId | None = None
+
+
+class DecisionAnswer(Contract):
+    """What became of a decision."""
+
+    task_id: str
+    verdict: Verdict
+    message: str
+
+
+class FailureResolution(StrEnum):
+    """How an operator resolves a step that ended without an answer."""
+
+    RETRY = "retry"
+    CANCEL = "cancel"
+
+
+class ResolveFailure(Contract):
+    """Update ``resolve_failure``: what to do about the step that failed."""
+
+    request_id: RequestId
+    actor: Actor
+    task_id: str
+    resolution: FailureResolution
+    reason: Reason
+
+
+class CancelOrder(Contract):
+    """Update or signal ``cancel``: call the order off."""
+
+    request_id: RequestId
+    actor: Actor
+    reason: Reason
+
+
+class CancelOutcome(StrEnum):
+    """What a cancellation led to, as far as is known when it is answered."""
+
+    CANCELLING = "cancelling"
+    PARTLY = "partly"
+    ALREADY = "already"
+
+
+class CancelAnswer(Contract):
+    """Which outcome, and in words what happens to goods and money."""
+
+    outcome: CancelOutcome
+    message: str
+
+
+class CarrierEventKind(StrEnum):
+    """A carrier's scan, in our words."""
+
+    COLLECTED = "collected"
+    IN_TRANSIT = "in_transit"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    DELIVERED = "delivered"
+    EXCEPTION = "exception"
+    LOST = "lost"
+
+
+class CarrierEvent(Contract):
+    """Signal ``carrier_event``: one scan. ``occurred_at`` is business time."""
+
+    event_id: RequestId
+    kind: CarrierEventKind
+    occurred_at: AwareDatetime
+    tracking: str
+    detail: str = ""
+
+
+class WmsEventKind(StrEnum):
+    """What the warehouse says about a pick."""
+
+    PICKED = "picked"
+    SHORT = "short"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+
+
+class WmsEvent(Contract):
+    """Signal ``wms_event``: progress of a pick request. ``occurred_at`` is business time."""
+
+    event_id: RequestId
+    kind: WmsEventKind
+    occurred_at: AwareDatetime
+    pick_id: str
+    detail: str = ""
+
+
+class PaymentEventKind(StrEnum):
+    """What the payment provider tells by itself."""
+
+    AUTHORISED = "authorised"
+    CAPTURED = "captured"
+    VOIDED = "voided"
+    REFUNDED = "refunded"
+    DISPUTED = "disputed"
+
+
+class PaymentEvent(Contract):
+    """Signal ``payment_event``: the provider's own notice of a movement. ``occurred_at`` is wall time."""
+
+    event_id: RequestId
+    kind: PaymentEventKind
+    occurred_at: AwareDatetime
+    provider_ref: str
+    amount: Money
+
+
+class ShipmentProgress(Contract):
+    """Signal ``shipment_progress`` from a shipment to its order: its state, and the money it moved."""
+
+    event_id: RequestId
+    shipment_id: str
+    number: int
+    state: ShipmentState
+    version: int
+    needs_review: bool = False
+    tracking: str | None = None
+    captured: Money | None = None
+    refunded: Money | None = None
+    late: bool = False
+    occurred_at: AwareDatetime
+
+
+class CancelShipment(Contract):
+    """Signal ``cancel_shipment`` from an order to its shipment."""
+
+    request_id: RequestId
+    actor: Actor
+    reason: Reason
+
+
+class OrderRun(Contract):
+    """Input of OrderWorkflow: a stored document by id and hash, or (from a foreign client only) a draft inline.
+
+    A foreign client sends ``{"draft": {...}}`` with workflow id ``order:{channel}:{external_id}``.
+    """
+
+    order_id: str | None = None
+    document_hash: str | None = None
+    draft: OrderDraft | None = None
+    clock: ClockStart = Field(default_factory=ClockStart)
+
+
+class OrderResult(Contract):
+    """Result of OrderWorkflow."""
+
+    order_id: str
+    state: OrderState
+    captured: Money | None = None
+    refunded: Money | None = None
+    shipments: int = 0
+
+
+class ShipmentRun(Contract):
+    """Input of ShipmentWorkflow."""
+
+    shipment_id: str
+    order_id: str
+    number: int
+    plan_id: str
+    node: str
+    carrier: str
+    service: str
+    units: int
+    amount: Money
+    authorisation_id: str
+    promised_at: AwareDatetime
+    clock: BusinessClock
+    policy_version: str
+
+
+class ShipmentResult(Contract):
+    """Result of ShipmentWorkflow."""
+
+    shipment_id: str
+    state: ShipmentState
+    captured: Money | None = None
+    refunded: Money | None = None

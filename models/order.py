@@ -1,0 +1,120 @@
+"""The order as a channel hands it over: the draft. Amounts are integer minor units of the draft's one currency."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field, StringConstraints
+
+from models.base import Document
+from models.identifiers import Channel, ExternalId, Sku
+from models.money import MAX_MINOR, Currency
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+Minor = Annotated[int, Field(strict=True, ge=-MAX_MINOR, le=MAX_MINOR)]
+PositiveMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_MINOR)]
+
+MAX_LINES = 1_000
+MAX_QUANTITY = 1_000_000
+MAX_INLINE_BYTES = 256 * 1024
+MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
+
+
+class CustomerType(StrEnum):
+    """Who buys: a consumer or a business. Decided at intake; rules, prices and service differ by it."""
+
+    B2C = "b2c"
+    B2B = "b2b"
+
+
+class ChargeKind(StrEnum):
+    """What an order line that is not goods stands for."""
+
+    SHIPPING = "shipping"
+    DISCOUNT = "discount"
+    TAX = "tax"
+    FEE = "fee"
+    ADJUSTMENT = "adjustment"
+
+
+class TenderKind(StrEnum):
+    """How the order is paid. On-account payment with a credit limit comes with the ledger."""
+
+    CARD = "card"
+
+
+class Address(Document):
+    """A postal address. ``country`` is ISO 3166-1 alpha-2."""
+
+    lines: tuple[Text, ...] = Field(min_length=1, max_length=5)
+    city: Text
+    postcode: Annotated[str, StringConstraints(max_length=20)] = ""
+    region: Annotated[str, StringConstraints(max_length=100)] = ""
+    country: Country
+
+
+class Party(Document):
+    """Who orders. Only what is needed to deliver, to tell them, and to classify the order."""
+
+    name: Text
+    email: Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+    phone: Annotated[str, StringConstraints(max_length=40)] | None = None
+    company: Text | None = None
+    tax_id: Annotated[str, StringConstraints(min_length=4, max_length=40)] | None = None
+    customer_ref: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
+class DraftLine(Document):
+    """Goods asked for: ``quantity`` whole units at ``unit_price_minor`` each."""
+
+    line_id: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    sku: Sku
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
+    quantity: Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
+    unit_price_minor: PositiveMinor
+
+
+class DraftCharge(Document):
+    """Money that is not goods: postage, tax, a fee; a discount is negative."""
+
+    code: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    kind: ChargeKind
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
+    amount_minor: Minor
+
+
+class Tender(Document):
+    """A means of payment. ``token`` is the payment provider's; a card number must never get here."""
+
+    kind: TenderKind = TenderKind.CARD
+    token: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    amount_minor: PositiveMinor
+
+
+class DraftTotals(Document):
+    """What the channel says it adds up to; intake checks it to the minor unit."""
+
+    lines_minor: Minor
+    charges_minor: Minor
+    total_minor: Minor
+
+
+class OrderDraft(Document):
+    """One order document. Send it to ``POST /v1/orders`` or inline as the input of an OrderWorkflow."""
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    channel: Channel
+    external_id: ExternalId
+    placed_at: AwareDatetime
+    currency: Currency
+    customer: Party
+    ship_to: Address
+    bill_to: Address | None = None
+    lines: tuple[DraftLine, ...] = Field(min_length=1, max_length=MAX_LINES)
+    charges: tuple[DraftCharge, ...] = Field(default=(), max_length=MAX_LINES)
+    tenders: tuple[Tender, ...] = Field(min_length=1, max_length=1)
+    totals: DraftTotals
+    customer_type: CustomerType | None = None
+    purchase_order: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    promise_by: AwareDatetime | None = None
+    ship_complete: bool = False

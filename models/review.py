@@ -1,0 +1,64 @@
+"""Review tasks: a decision prepared for a person, never an investigation."""
+
+from enum import StrEnum
+
+from pydantic import AwareDatetime, Field
+
+from models.base import Contract
+from models.states import ReviewState
+
+
+class ReviewKind(StrEnum):
+    """Why a person is asked."""
+
+    RISK = "risk"
+    PLAN = "plan"
+    BACKORDER = "backorder"
+    STEP_FAILED = "step_failed"
+    COMPENSATION_FAILED = "compensation_failed"
+    SHIPMENT_EXCEPTION = "shipment_exception"
+    SHIPMENT_LOST = "shipment_lost"
+    SETTLEMENT = "settlement"
+
+
+class Verdict(StrEnum):
+    """What a person can answer. What each means for a task stands in the task's ``options``."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class Flag(Contract):
+    """One reason for a review: a stable code and a sentence with the figures."""
+
+    code: str
+    reason: str
+
+
+class ReviewTask(Contract):
+    """A question to a person, with everything needed to answer it."""
+
+    task_id: str
+    order_id: str
+    workflow_id: str
+    kind: ReviewKind
+    state: ReviewState = ReviewState.OPEN
+    what_happened: str
+    why_flagged: tuple[Flag, ...]
+    recommended: Verdict
+    recommendation: str
+    options: dict[Verdict, str]
+    opened_at: AwareDatetime
+    remind_at: AwareDatetime
+    escalate_at: AwareDatetime
+    deadline_at: AwareDatetime | None = Field(
+        default=None, description="None: it stays open until a person answers"
+    )
+    on_deadline: Verdict | None = None
+    reminders: int = 0
+    escalated: bool = False
+    policy_version: str
+    decided_at: AwareDatetime | None = None
+    decided_by: str | None = None
+    verdict: Verdict | None = None
+    reason: str | None = None

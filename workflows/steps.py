@@ -1,0 +1,139 @@
+"""The one table of steps: what each takes and gives, where it runs, how long it may take and how it is retried.
+
+Time-outs, retries, queues and priorities stand here and nowhere else. A step that ends without an answer after
+``schedule_to_close`` goes to a person; it never just fails.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy
+
+with workflow.unsafe.imports_passed_through():
+    from models import effects as e
+    from models.base import Contract
+
+WORKFLOWS = "oms-workflows"
+ORDERS = "oms-orders"
+INVENTORY = "oms-inventory"
+PAYMENTS = "oms-payments"
+ROUTING = "oms-routing"
+CLASSIFY = "oms-classify"
+SHIPPING = "oms-shipping"
+NOTIFY_QUEUE = "oms-notify"
+
+
+In = TypeVar("In", bound="Contract")
+Out = TypeVar("Out", bound="Contract")
+
+
+def _patient() -> RetryPolicy:
+    return RetryPolicy(
+        initial_interval=timedelta(milliseconds=500),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=30),
+    )
+
+
+@dataclass(frozen=True)
+class Step(Generic[In, Out]):
+    """One activity as the workflows see it. ``summary`` is what Temporal Web shows beside it."""
+
+    name: str
+    queue: str
+    takes: type[In]
+    gives: type[Out]
+    summary: str
+    start_to_close: timedelta = timedelta(seconds=20)
+    schedule_to_close: timedelta = timedelta(minutes=30)
+    heartbeat: timedelta | None = None
+    retry: RetryPolicy = field(default_factory=_patient)
+    priority: Priority = Priority(priority_key=3)
+
+
+# A compensation gives back money or goods that somebody is waiting for: first in the queue, and tried for a day.
+_UNDO_FIRST = Priority(priority_key=1)
+_UNDO_FOR = timedelta(hours=24)
+
+VALIDATE_ORDER = Step("validate_order", ORDERS, e.ValidateOrder, e.OrderFacts, "check the document")
+RECORD_PROGRESS = Step("record_progress", ORDERS, e.RecordProgress, e.Nothing, "write the timeline")
+ASSESS_ORDER = Step("assess_order", CLASSIFY, e.AssessOrder, e.RiskAssessment, "apply the risk rules")
+
+AUTHORISE_PAYMENT = Step("authorise_payment", PAYMENTS, e.AuthorisePayment, e.Authorisation, "hold the money")
+VOID_AUTHORISATION = Step(
+    "void_authorisation",
+    PAYMENTS,
+    e.VoidAuthorisation,
+    e.Voided,
+    "give held money back",
+    schedule_to_close=_UNDO_FOR,
+    priority=_UNDO_FIRST,
+)
+CAPTURE_PAYMENT = Step(
+    "capture_payment", PAYMENTS, e.CapturePayment, e.Captured, "take the money for what was shipped"
+)
+REFUND_PAYMENT = Step(
+    "refund_payment",
+    PAYMENTS,
+    e.RefundPayment,
+    e.Refunded,
+    "pay captured money back",
+    schedule_to_close=_UNDO_FOR,
+    priority=_UNDO_FIRST,
+)
+SETTLE_ORDER = Step(
+    "settle_order", PAYMENTS, e.SettleOrder, e.Settlement, "release the rest, check the money, close"
+)
+
+ROUTE_ORDER = Step("route_order", ROUTING, e.RouteOrder, e.RouteAnswer, "choose nodes and carrier services")
+RESERVE_STOCK = Step("reserve_stock", INVENTORY, e.ReserveStock, e.Reservation, "reserve every unit, or none")
+RELEASE_RESERVATION = Step(
+    "release_reservation",
+    INVENTORY,
+    e.ReleaseReservation,
+    e.Nothing,
+    "free reserved units",
+    schedule_to_close=_UNDO_FOR,
+    priority=_UNDO_FIRST,
+)
+
+REQUEST_PICK = Step("request_pick", SHIPPING, e.RequestPick, e.PickRequested, "ask the warehouse to pick")
+CANCEL_PICK = Step(
+    "cancel_pick",
+    SHIPPING,
+    e.CancelPick,
+    e.Undone,
+    "call the pick off",
+    schedule_to_close=_UNDO_FOR,
+    priority=_UNDO_FIRST,
+)
+BUY_LABEL = Step("buy_label", SHIPPING, e.BuyLabel, e.Label, "buy the carrier's label")
+VOID_LABEL = Step(
+    "void_label",
+    SHIPPING,
+    e.VoidLabel,
+    e.Undone,
+    "give the label back",
+    schedule_to_close=_UNDO_FOR,
+    priority=_UNDO_FIRST,
+)
+
+NOTIFY = Step(
+    "notify",
+    NOTIFY_QUEUE,
+    e.Notify,
+    e.Notified,
+    "tell somebody",
+    schedule_to_close=timedelta(hours=6),
+    priority=Priority(priority_key=4),
+)
+
+ALL_STEPS: tuple[Step[Any, Any], ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Step)
+)
+STEP_BY_NAME: Mapping[str, Step[Any, Any]] = MappingProxyType({step.name: step for step in ALL_STEPS})
+QUEUES: tuple[str, ...] = (WORKFLOWS, ORDERS, INVENTORY, PAYMENTS, ROUTING, CLASSIFY, SHIPPING, NOTIFY_QUEUE)
