@@ -1,0 +1,128 @@
+"""What we need of our neighbours, as Protocols. An adapter turns each into a real neighbour's protocol.
+
+Every method that changes something takes an idempotency ``key``; calling it twice with one key has one effect and one
+answer. Errors are ``models.errors``: NeighbourRefused (no, for good), NeighbourUnavailable (nothing happened, try again),
+OutcomeUnknown (sent, answer lost: look up by key before repeating). A look-up answers None when the key is unknown.
+"""
+
+from typing import Protocol
+
+from pydantic import AwareDatetime
+
+from models.base import Contract
+from models.effects import (
+    Audience,
+    Authorisation,
+    Captured,
+    Label,
+    PickRequested,
+    Refunded,
+    Template,
+    Undone,
+    Voided,
+)
+from models.money import Money
+from models.order import Address
+from models.plan import PlannedLine
+
+
+class PaymentProvider(Protocol):
+    """Holds, takes and returns money."""
+
+    async def authorise(self, *, key: str, reference: str, token: str, amount: Money) -> Authorisation:
+        """Hold ``amount`` on the tender ``token``; ``reference`` is our order id."""
+        ...
+
+    async def find_authorisation(self, *, key: str) -> Authorisation | None:
+        """The authorisation made under ``key``."""
+        ...
+
+    async def void(self, *, key: str, authorisation_id: str) -> Voided:
+        """Give back what the authorisation still holds; zero when nothing is held."""
+        ...
+
+    async def capture(self, *, key: str, authorisation_id: str, amount: Money) -> Captured:
+        """Take ``amount`` of the hold. Several captures may follow, up to the held sum."""
+        ...
+
+    async def find_capture(self, *, key: str) -> Captured | None:
+        """The capture made under ``key``."""
+        ...
+
+    async def refund(self, *, key: str, capture_id: str, amount: Money, cause: str) -> Refunded:
+        """Give back ``amount`` of a capture."""
+        ...
+
+    async def find_refund(self, *, key: str) -> Refunded | None:
+        """The refund made under ``key``."""
+        ...
+
+
+class Warehouse(Protocol):
+    """Picks and packs. Its progress comes back as ``wms_event`` by webhook."""
+
+    async def request_pick(
+        self,
+        *,
+        key: str,
+        node: str,
+        shipment_id: str,
+        lines: tuple[PlannedLine, ...],
+        business_now: AwareDatetime,
+    ) -> PickRequested:
+        """Ask ``node`` to pick ``lines``."""
+        ...
+
+    async def find_pick(self, *, key: str) -> PickRequested | None:
+        """The pick requested under ``key``."""
+        ...
+
+    async def cancel_pick(self, *, key: str, pick_key: str) -> Undone:
+        """Call off the pick requested under ``pick_key``, even one that never arrived: a later request is then refused."""
+        ...
+
+
+class Carrier(Protocol):
+    """Sells labels and carries parcels. Its scans come back as ``carrier_event`` by webhook."""
+
+    async def buy_label(
+        self,
+        *,
+        key: str,
+        carrier: str,
+        service: str,
+        shipment_id: str,
+        node: str,
+        ship_to: Address,
+        recipient: str,
+        weight_g: int,
+        transit_days: int,
+        price: Money,
+        business_now: AwareDatetime,
+    ) -> Label:
+        """Buy a label; the carrier collects the parcel from ``node`` and delivers within ``transit_days``."""
+        ...
+
+    async def find_label(self, *, key: str) -> Label | None:
+        """The label bought under ``key``."""
+        ...
+
+    async def void_label(self, *, key: str, label_key: str) -> Undone:
+        """Give back the label bought under ``label_key``; not undone once the parcel was collected."""
+        ...
+
+
+class SentMessage(Contract):
+    """A message that the gateway took over."""
+
+    message_id: str
+
+
+class MessageGateway(Protocol):
+    """Tells customers and reviewers. The words and the channel are the gateway's."""
+
+    async def send(
+        self, *, key: str, audience: Audience, template: Template, to: str, facts: dict[str, str]
+    ) -> SentMessage:
+        """Send one message; the same key is never sent twice."""
+        ...
