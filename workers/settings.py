@@ -1,0 +1,103 @@
+"""The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``.
+
+Two things have their standard names instead: ``DATABASE_URL``, and the Temporal connection, which the SDK reads
+itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``).
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, PositiveFloat, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import InvalidDocument, Problem
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def default_data_dir() -> Path:
+    """Where the embedded stack keeps its state unless told otherwise.
+
+    Root gets a system directory: PostgreSQL refuses to run as root, and the user it then runs as cannot enter
+    root's home.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/orderwright")
+    shared = os.environ.get("XDG_DATA_HOME")
+    return (Path(shared) if shared else Path.home() / ".local" / "share") / "orderwright"
+
+
+class Settings(BaseSettings):
+    """What a process of ours needs to know to run. ``speed`` is business seconds per wall second."""
+
+    model_config = SettingsConfigDict(env_prefix="ORDERWRIGHT_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    network_file: Path = REPOSITORY / "examples" / "network.toml"
+    speed: PositiveFloat = 1.0
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8080, ge=1, le=65535)
+    api_token: str = Field(default="", repr=False)
+    webhook_secret: str = Field(default="", repr=False)
+
+    database_url: str = Field(
+        default="postgresql+psycopg://postgres@127.0.0.1:5432/orderwright",
+        validation_alias=AliasChoices("DATABASE_URL", "ORDERWRIGHT_DATABASE_URL", "database_url"),
+        repr=False,
+    )
+
+    payment_url: str = "http://127.0.0.1:8091"
+    warehouse_url: str = "http://127.0.0.1:8092"
+    carrier_url: str = "http://127.0.0.1:8093"
+    message_url: str = "http://127.0.0.1:8094"
+
+    deployment_build_id: str = ""
+    log_level: str = "INFO"
+    log_json: bool = False
+
+    @field_validator("database_url")
+    @classmethod
+    def _name_the_driver(cls, url: str) -> str:
+        """``postgres://`` and ``postgresql://`` are what hosting providers hand out; we speak through psycopg 3."""
+        for scheme in ("postgres://", "postgresql://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg://" + url.removeprefix(scheme)
+        return url
+
+    @field_validator("data_dir", "network_file")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("log_level")
+    @classmethod
+    def _upper(cls, level: str) -> str:
+        return level.upper()
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        InvalidDocument: a variable has a value that cannot be used; every one of them is named.
+    """
+    try:
+        return Settings()
+    except ValidationError as invalid:
+        raise InvalidDocument(
+            tuple(
+                Problem(
+                    path=_variable(str(error["loc"][0]) if error["loc"] else ""),
+                    code="bad_setting",
+                    message=error["msg"],
+                )
+                for error in invalid.errors()
+            )
+        ) from None
+
+
+def _variable(field: str) -> str:
+    return field if field == "DATABASE_URL" else f"ORDERWRIGHT_{field.upper()}"
