@@ -5,6 +5,7 @@ idempotency key, derived from the workflow and the same on every retry.
 """
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import AwareDatetime, Field
 
@@ -12,7 +13,7 @@ from models.base import Contract
 from models.errors import Problem
 from models.journal import Carried
 from models.money import Money
-from models.order import CustomerType, OrderDraft
+from models.order import CustomerType
 from models.plan import PlanSummary
 from models.review import Flag
 
@@ -23,16 +24,26 @@ class Nothing(Contract):
 
 # --- orders -----------------------------------------------------------------------------------------------------------
 class ValidateOrder(Contract):
-    """Check the stored document, or store the inline draft of a foreign client first."""
+    """Check the stored document, or store the inline draft of a foreign client first.
+
+    ``draft`` is unchecked JSON: a stranger's mistakes must end as a rejection that lists them, not as a stuck run.
+    """
 
     order_id: str
     workflow_id: str
-    draft: OrderDraft | None = None
+    draft: dict[str, Any] | None = None
     carried: Carried = Carried()
 
 
+class Validation(Contract):
+    """The facts of an acceptable document, or every problem of one that is not."""
+
+    facts: "OrderFacts | None" = None
+    problems: tuple[Problem, ...] = ()
+
+
 class OrderFacts(Contract):
-    """What the workflow needs to know of the document. With ``problems`` the order is rejected."""
+    """What the workflow needs to know of the document."""
 
     order_id: str
     document_hash: str
@@ -45,8 +56,7 @@ class OrderFacts(Contract):
     max_line_quantity: int
     ship_country: str
     placed_at: AwareDatetime
-    ship_complete: bool = False
-    problems: tuple[Problem, ...] = ()
+    promise_by: AwareDatetime | None = None
 
 
 class AssessOrder(Contract):

@@ -1,14 +1,13 @@
 """What people, machines and our own workflows say to a running order or shipment, and what it answers."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from models.base import Contract
 from models.clock import BusinessClock, ClockStart
 from models.money import Money
-from models.order import OrderDraft
 from models.review import Verdict
 from models.states import OrderState, ShipmentState
 
@@ -179,7 +178,7 @@ class OrderRun(Contract):
 
     order_id: str | None = None
     document_hash: str | None = None
-    draft: OrderDraft | None = None
+    draft: dict[str, Any] | None = None
     clock: ClockStart = Field(default_factory=ClockStart)
 
 

@@ -25,6 +25,7 @@ class PlannedShipment(Contract):
     weight_g: int
     handling: Money
     freight: Money
+    transit_days: int = Field(ge=0)
     promised_at: AwareDatetime
 
 

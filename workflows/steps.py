@@ -52,14 +52,14 @@ class Step(Generic[In, Out]):
     schedule_to_close: timedelta = timedelta(minutes=30)
     heartbeat: timedelta | None = None
     retry: RetryPolicy = field(default_factory=_patient)
-    priority: Priority = Priority(priority_key=3)
+    priority: Priority = field(default_factory=lambda: Priority(priority_key=3))
 
 
 # A compensation gives back money or goods that somebody is waiting for: first in the queue, and tried for a day.
 _UNDO_FIRST = Priority(priority_key=1)
 _UNDO_FOR = timedelta(hours=24)
 
-VALIDATE_ORDER = Step("validate_order", ORDERS, e.ValidateOrder, e.OrderFacts, "check the document")
+VALIDATE_ORDER = Step("validate_order", ORDERS, e.ValidateOrder, e.Validation, "check the document")
 RECORD_PROGRESS = Step("record_progress", ORDERS, e.RecordProgress, e.Nothing, "write the timeline")
 ASSESS_ORDER = Step("assess_order", CLASSIFY, e.AssessOrder, e.RiskAssessment, "apply the risk rules")
 

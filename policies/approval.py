@@ -1,0 +1,74 @@
+"""When a person must agree, how long each may take, and what happens if nobody does. Cheap enough for workflows."""
+
+from datetime import timedelta
+
+from models.base import Contract
+from models.effects import OrderFacts
+from models.money import Money
+from models.plan import PlanSummary
+from models.review import Flag, ReviewKind, Verdict
+
+
+class ReviewTerms(Contract):
+    """A review's patience, on the wall clock: people do not work faster in a demo.
+
+    ``deadline`` None waits for ever, reminding again after every ``remind_after``: for what only a person can mend.
+    """
+
+    remind_after: timedelta = timedelta(hours=4)
+    escalate_after: timedelta = timedelta(hours=12)
+    deadline: timedelta | None = None
+    on_deadline: Verdict | None = None
+
+
+class ApprovalPolicy(Contract):
+    """Gate B's limits and the terms of every kind of review."""
+
+    version: str = "approval-2026-11-1"
+    max_shipments: int = 3
+    max_cost_percent: int = 60
+    cost_floor_minor: int = 2_000
+    gate_a: ReviewTerms = ReviewTerms(deadline=timedelta(hours=48), on_deadline=Verdict.REJECT)
+    # Held money and stock wait during gate B, so its patience ends well before the holds do.
+    gate_b: ReviewTerms = ReviewTerms(deadline=timedelta(hours=24), on_deadline=Verdict.REJECT)
+    backorder: ReviewTerms = ReviewTerms(deadline=timedelta(hours=48), on_deadline=Verdict.REJECT)
+    mend: ReviewTerms = ReviewTerms(remind_after=timedelta(hours=1), escalate_after=timedelta(hours=4))
+
+    def terms(self, kind: ReviewKind) -> ReviewTerms:
+        """The terms for a kind of review."""
+        return {
+            ReviewKind.RISK: self.gate_a,
+            ReviewKind.PLAN: self.gate_b,
+            ReviewKind.BACKORDER: self.backorder,
+        }.get(kind, self.mend)
+
+
+def gate_b(facts: OrderFacts, plan: PlanSummary, policy: ApprovalPolicy) -> tuple[Flag, ...]:
+    """Why a person must see this plan before anything is released; empty when nobody needs to."""
+    flags: list[Flag] = []
+    if len(plan.shipments) > policy.max_shipments:
+        flags.append(
+            Flag(
+                code="many_shipments",
+                reason=f"{len(plan.shipments)} shipments, policy allows {policy.max_shipments}",
+            )
+        )
+    allowed = Money(
+        minor=max(facts.total.minor * policy.max_cost_percent // 100, policy.cost_floor_minor),
+        currency=facts.total.currency,
+    )
+    if allowed < plan.cost:
+        flags.append(
+            Flag(
+                code="thin_margin",
+                reason=f"fulfilment costs {plan.cost} of a total of {facts.total}, limit {allowed}",
+            )
+        )
+    if facts.promise_by is not None and plan.promised_at > facts.promise_by:
+        flags.append(
+            Flag(
+                code="late_promise",
+                reason=f"earliest delivery {plan.promised_at:%Y-%m-%d}, asked for by {facts.promise_by:%Y-%m-%d}",
+            )
+        )
+    return tuple(flags)

@@ -1,0 +1,222 @@
+"""What makes a document an acceptable order. Every problem is found at once, so that a sender mends it in one go."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.errors import DocumentTooLarge, InvalidDocument, Problem
+from models.money import CURRENCY_EXPONENT
+from models.order import MAX_DOCUMENT_BYTES, MAX_LINES, ChargeKind, OrderDraft
+
+MAX_DEPTH = 32
+
+
+def check_document(raw: bytes, limit: int = MAX_DOCUMENT_BYTES) -> OrderDraft:
+    """Parse and check one order document, UTF-8 JSON of at most ``limit`` bytes.
+
+    Raises ``DocumentTooLarge``, or ``InvalidDocument`` with every problem of shape and of sense.
+    """
+    if len(raw) > limit:
+        raise DocumentTooLarge(
+            f"the document has {len(raw):,} bytes; at most {limit:,} are accepted: split the order"
+        )
+    return check_parsed(_parse(raw))
+
+
+def check_parsed(document: Any) -> OrderDraft:
+    """Check a document that is already parsed JSON. Raises ``InvalidDocument`` with every problem."""
+    if not isinstance(document, dict):
+        raise InvalidDocument(
+            (Problem(path="", code="not_an_object", message="must be a JSON object with an order in it"),)
+        )
+    unstorable = tuple(_unstorable_text(document))
+    if unstorable:
+        raise InvalidDocument(unstorable)
+    try:
+        draft = OrderDraft.model_validate(document)
+    except ValidationError as error:
+        shape = tuple(_problem_of_shape(item) for item in error.errors(include_url=False))
+        raise InvalidDocument(
+            shape + _sums_of_broken(document, {problem.path for problem in shape})
+        ) from None
+    problems = check_draft(draft)
+    if problems:
+        raise InvalidDocument(problems)
+    return draft
+
+
+def check_draft(draft: OrderDraft) -> tuple[Problem, ...]:
+    """The problems of sense in a draft whose shape is right; empty when it is acceptable."""
+    return tuple(_problems_of_sense(draft))
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_json(f"is not UTF-8 text (byte {error.start})") from None
+    try:
+        parsed = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise _not_json(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise _not_json(f"is nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:
+        raise _not_json(f"is not acceptable JSON: {error}") from None
+    if _depth_exceeds(parsed, MAX_DEPTH):
+        raise _not_json(f"is nested more than {MAX_DEPTH} levels deep")
+    return parsed
+
+
+def _not_json(message: str) -> InvalidDocument:
+    return InvalidDocument((Problem(path="", code="not_json", message=message),))
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        # Two values for one key: parsers disagree on which one counts, and one of them may be the price.
+        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f"the key {twice[0]!r} stands twice in one object")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _unstorable_text(value: Any, path: str = "") -> Iterator[Problem]:
+    if isinstance(value, str):
+        if "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            yield Problem(
+                path=path,
+                code="bad_text",
+                message="holds a NUL or half a surrogate pair: send plain Unicode text",
+            )
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _unstorable_text(key, path or "key")
+            yield from _unstorable_text(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unstorable_text(item, f"{path}[{index}]")
+
+
+_SENTENCES = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a field of this document: check its spelling",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number, without a fraction",
+    "string_type": "must be text",
+    "timezone_aware": "must have a time zone, e.g. 2026-03-01T09:30:00Z",
+    "datetime_type": "must be a time, e.g. 2026-03-01T09:30:00Z",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "tuple_type": "must be a list",
+}
+
+
+def _problem_of_shape(error: Any) -> Problem:
+    kind: str = error["type"]
+    path = _path(error["loc"])
+    context = error.get("ctx", {})
+    if kind in _SENTENCES:
+        message = _SENTENCES[kind]
+    elif kind == "too_long" and path == "lines":
+        message = (
+            f"has {context.get('actual_length')} lines; at most {MAX_LINES:,} are accepted: split the order"
+        )
+    elif kind == "value_error":
+        message = str(context["error"])
+    else:
+        message = error["msg"][:1].lower() + error["msg"][1:]
+    if kind in ("greater_than_equal", "less_than_equal", "string_pattern_mismatch", "enum"):
+        message += f", not {error['input']!r:.60}"
+    return Problem(path=path, code=kind, message=message)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _problems_of_sense(draft: OrderDraft) -> Iterator[Problem]:
+    for line_id, count in Counter(line.line_id for line in draft.lines).items():
+        if count > 1:
+            yield Problem(
+                path="lines", code="duplicate_line", message=f"line_id {line_id!r} stands {count} times"
+            )
+    for index, charge in enumerate(draft.charges):
+        if charge.kind is ChargeKind.DISCOUNT and charge.amount_minor > 0:
+            yield Problem(
+                path=f"charges[{index}].amount_minor",
+                code="discount_sign",
+                message="a discount is zero or negative",
+            )
+    lines = sum(line.quantity * line.unit_price_minor for line in draft.lines)
+    charges = sum(charge.amount_minor for charge in draft.charges)
+    yield from _sums(draft.currency, lines, charges, draft.totals.model_dump())
+    tendered = sum(tender.amount_minor for tender in draft.tenders)
+    if tendered != draft.totals.total_minor:
+        yield Problem(
+            path="tenders",
+            code="tender_mismatch",
+            message=f"pay {_amount(tendered, draft.currency)}, the total is "
+            f"{_amount(draft.totals.total_minor, draft.currency)}",
+        )
+    if draft.totals.total_minor <= 0:
+        yield Problem(
+            path="totals.total_minor",
+            code="not_an_order",
+            message=f"the total is {_amount(draft.totals.total_minor, draft.currency)}: this is not an order; "
+            "credit notes and corrections do not come in here",
+        )
+    if draft.promise_by is not None and draft.promise_by < draft.placed_at:
+        yield Problem(path="promise_by", code="promise_before_order", message="lies before placed_at")
+
+
+def _sums(currency: str, lines: int, charges: int, totals: dict[str, int]) -> Iterator[Problem]:
+    for name, found in (("lines_minor", lines), ("charges_minor", charges), ("total_minor", lines + charges)):
+        if totals[name] != found:
+            yield Problem(
+                path=f"totals.{name}",
+                code="totals_mismatch",
+                message=f"says {_amount(totals[name], currency)}, the document adds up to {_amount(found, currency)}",
+            )
+
+
+def _amount(minor: int, currency: str) -> str:
+    exponent = CURRENCY_EXPONENT.get(currency, 0)
+    sign = "-" if minor < 0 else ""
+    units, fraction = divmod(abs(minor), 10**exponent)
+    return f"{sign}{units}{f'.{fraction:0{exponent}d}' if exponent else ''} {currency}"
+
+
+def _sums_of_broken(document: dict[str, Any], broken: set[str]) -> tuple[Problem, ...]:
+    """Check the sums of a document with other faults too, if the numbers they are made of are sound."""
+    parts = ("lines", "charges", "totals")
+    if any(path.startswith(parts) for path in broken):
+        return ()
+    lines = sum(line["quantity"] * line["unit_price_minor"] for line in document["lines"])
+    charges = sum(charge["amount_minor"] for charge in document.get("charges", ()))
+    currency = document.get("currency")
+    return tuple(_sums(currency if isinstance(currency, str) else "", lines, charges, document["totals"]))

@@ -1,0 +1,40 @@
+"""The routing problem of one order: everything a router may look at, and nothing it would have to fetch."""
+
+from pydantic import AwareDatetime, Field
+
+from models.base import Contract
+from models.network import CarrierService, Node
+
+
+class DemandLine(Contract):
+    """``quantity`` units of a SKU asked for by an order line."""
+
+    line_id: str
+    sku: str
+    quantity: int = Field(ge=1)
+
+
+class StockRow(Contract):
+    """``available`` units of a SKU that a node can promise now."""
+
+    node: str
+    sku: str
+    available: int = Field(ge=0)
+
+
+class RoutingProblem(Contract):
+    """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams."""
+
+    order_id: str
+    currency: str
+    business_now: AwareDatetime
+    lines: tuple[DemandLine, ...] = Field(min_length=1)
+    ship_country: str
+    nodes: tuple[Node, ...]
+    services: tuple[CarrierService, ...]
+    stock: tuple[StockRow, ...]
+    unit_weight_g: int = Field(gt=0)
+    split_penalty_minor: int = Field(ge=0)
+    processing_days: int = Field(ge=0)
+    promise_by: AwareDatetime | None = None
+    ship_complete: bool = False

@@ -1,0 +1,195 @@
+"""Routers: a problem in, a plan with its reasons out. The optimiser will be another one behind the same protocol."""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
+
+from models.money import Money
+from models.network import CarrierService, Node, ServiceZone
+from models.plan import Plan, PlannedLine, PlannedShipment, Unfillable
+from policies.routing.problem import RoutingProblem
+
+
+class Router(Protocol):
+    """Decides which node ships what with which service. Deterministic: the same problem gives the same plan."""
+
+    name: str
+
+    def route(self, problem: RoutingProblem) -> Plan | Unfillable:
+        """A feasible plan, or why there is none. Never raises for a problem that merely cannot be served."""
+        ...
+
+
+class CheapestNodeRouter:
+    """The cheapest node that holds everything; else fullest node first, each by its cheapest service.
+
+    Exact for unsplit orders; for splits a simple rule that is feasible, not optimal.
+    """
+
+    name = "cheapest-node/1"
+
+    def route(self, problem: RoutingProblem) -> Plan | Unfillable:
+        """See ``Router.route``."""
+        on_hand = _stock_by_node(problem)
+        nodes = [node for node in problem.nodes if node.active]
+        demand = {line.line_id: line.quantity for line in problem.lines}
+        complete = [
+            shipment
+            for node in nodes
+            if _covered(problem, demand, on_hand[node.node_id]) == demand
+            and (shipment := _shipment(problem, node, demand, number=1)) is not None
+        ]
+        if complete:
+            best = min(complete, key=lambda shipment: _preference(problem, shipment))
+            return _plan(
+                problem, (best,), f"cheapest of {len(complete)} nodes that hold everything", self.name
+            )
+        if problem.ship_complete:
+            return Unfillable(reasons=("ship_complete is asked for and no single node can send everything",))
+        return self._split(problem, nodes, on_hand, demand)
+
+    def _split(
+        self,
+        problem: RoutingProblem,
+        nodes: list[Node],
+        on_hand: dict[str, dict[str, int]],
+        demand: dict[str, int],
+    ) -> Plan | Unfillable:
+        shipments: list[PlannedShipment] = []
+        left = dict(demand)
+        while left:
+            candidates = [
+                (covered, shipment)
+                for node in nodes
+                if (covered := _covered(problem, left, on_hand[node.node_id]))
+                and (shipment := _shipment(problem, node, covered, number=len(shipments) + 1)) is not None
+            ]
+            if not candidates:
+                return Unfillable(reasons=tuple(_missing(problem, left)))
+            covered, shipment = min(
+                candidates, key=lambda pair: (-sum(pair[0].values()), *_preference(problem, pair[1]))
+            )
+            shipments.append(shipment)
+            nodes = [node for node in nodes if node.node_id != shipment.node]
+            left = {line: rest for line, asked in left.items() if (rest := asked - covered.get(line, 0)) > 0}
+        return _plan(
+            problem, tuple(shipments), f"no node holds everything: {len(shipments)} shipments", self.name
+        )
+
+
+class _Offer(NamedTuple):
+    service: CarrierService
+    zone: ServiceZone
+    freight_minor: int
+
+
+def _stock_by_node(problem: RoutingProblem) -> dict[str, dict[str, int]]:
+    stock: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in problem.stock:
+        stock[row.node][row.sku] = row.available
+    return stock
+
+
+def _covered(problem: RoutingProblem, demand: dict[str, int], on_hand: dict[str, int]) -> dict[str, int]:
+    """How much of each line a node can serve; two lines of one SKU share its stock."""
+    left = dict(on_hand)
+    covered: dict[str, int] = {}
+    for line in problem.lines:
+        served = min(demand.get(line.line_id, 0), left.get(line.sku, 0))
+        if served > 0:
+            covered[line.line_id] = served
+            left[line.sku] -= served
+    return covered
+
+
+def _shipment(
+    problem: RoutingProblem, node: Node, covered: dict[str, int], number: int
+) -> PlannedShipment | None:
+    weight_g = sum(covered.values()) * problem.unit_weight_g
+    offers = [
+        offer
+        for service in problem.services
+        if (offer := _offer(problem, node, service, weight_g)) is not None
+    ]
+    if not offers:
+        return None
+    in_time = [offer for offer in offers if _in_time(problem, _promise(problem, offer))]
+    offer = min(
+        in_time or offers,
+        key=lambda o: (
+            (o.freight_minor, o.zone.transit_days, o.service.carrier, o.service.service)
+            if in_time
+            else (o.zone.transit_days, o.freight_minor, o.service.carrier, o.service.service)
+        ),
+    )
+    return PlannedShipment(
+        number=number,
+        node=node.node_id,
+        carrier=offer.service.carrier,
+        service=offer.service.service,
+        lines=tuple(
+            PlannedLine(line_id=line.line_id, sku=line.sku, quantity=covered[line.line_id])
+            for line in problem.lines
+            if line.line_id in covered
+        ),
+        weight_g=weight_g,
+        handling=Money(minor=node.handling_minor, currency=problem.currency),
+        freight=Money(minor=offer.freight_minor, currency=problem.currency),
+        transit_days=offer.zone.transit_days,
+        promised_at=_promise(problem, offer),
+    )
+
+
+def _offer(problem: RoutingProblem, node: Node, service: CarrierService, weight_g: int) -> _Offer | None:
+    if not service.active or weight_g > service.max_weight_g:
+        return None
+    zones = [zone for zone in service.zones if zone.origin in (node.country, "*")]
+    exact = [zone for zone in zones if problem.ship_country in zone.destinations]
+    anywhere = [zone for zone in zones if "*" in zone.destinations]
+    for zone in (*exact, *anywhere):
+        kilograms = -(-weight_g // 1000)
+        return _Offer(service, zone, zone.base_minor + zone.per_kg_minor * kilograms)
+    return None
+
+
+def _promise(problem: RoutingProblem, offer: _Offer) -> datetime:
+    # To the end of the promised day; cut-offs, calendars and zones come with the optimiser.
+    due = problem.business_now + timedelta(days=problem.processing_days + offer.zone.transit_days)
+    return due.replace(hour=23, minute=59, second=59, microsecond=0)
+
+
+def _in_time(problem: RoutingProblem, promised_at: datetime) -> bool:
+    return problem.promise_by is None or promised_at <= problem.promise_by
+
+
+def _preference(problem: RoutingProblem, shipment: PlannedShipment) -> tuple[bool, int, datetime, str]:
+    """Cheapest first; ties go to the earlier promise, then to the node's name, so that the choice is repeatable."""
+    late = not _in_time(problem, shipment.promised_at)
+    return late, (shipment.handling + shipment.freight).minor, shipment.promised_at, shipment.node
+
+
+def _plan(problem: RoutingProblem, shipments: tuple[PlannedShipment, ...], reason: str, router: str) -> Plan:
+    penalty = Money(minor=problem.split_penalty_minor * (len(shipments) - 1), currency=problem.currency)
+    cost = Money.total((s.handling + s.freight for s in shipments), problem.currency) + penalty
+    return Plan(
+        shipments=shipments,
+        split_penalty=penalty,
+        cost=cost,
+        promised_at=max(shipment.promised_at for shipment in shipments),
+        router=router,
+        reasons=(reason,),
+    )
+
+
+def _missing(problem: RoutingProblem, left: dict[str, int]) -> list[str]:
+    held: dict[str, int] = defaultdict(int)
+    for row in problem.stock:
+        held[row.sku] += row.available
+    reasons = []
+    for line in problem.lines:
+        if line.line_id in left:
+            why = "no carrier service takes it" if held[line.sku] else "no active node holds any"
+            reasons.append(
+                f"line {line.line_id}: {left[line.line_id]} of {line.quantity} units of {line.sku} unserved ({why})"
+            )
+    return reasons
