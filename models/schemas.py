@@ -1,6 +1,6 @@
 """The public contracts as JSON Schema, for clients that are not written in Python.
 
-``python -m models.schemas docs/schemas`` writes one file per contract; a test keeps the committed ones current.
+``python -m models.schemas docs/schemas`` writes one file each; a test keeps the committed ones current.
 """
 
 import json
@@ -38,7 +38,7 @@ from models.order import OrderDraft
 from models.plan import Plan
 from models.review import ReviewTask
 
-# What a stranger sends us or gets from us, by HTTP or as a Temporal payload; not the steps between our own parts.
+# What a stranger sends us or gets from us, by HTTP or as a Temporal payload; not the steps of our own parts.
 PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (
     OrderDraft,
     OrderRun,
