@@ -1,15 +1,14 @@
 """What people, machines and our own workflows say to a running order or shipment, and what it answers."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from models.base import Contract
-from models.clock import BusinessClock, ClockStart
 from models.money import Money
 from models.review import Verdict
-from models.states import OrderState, ShipmentState
+from models.states import ShipmentState
 
 Actor = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -168,52 +167,3 @@ class CancelShipment(Contract):
     request_id: RequestId
     actor: Actor
     reason: Reason
-
-
-class OrderRun(Contract):
-    """Input of OrderWorkflow: a stored document by id and hash, or (from a foreign client only) a draft inline.
-
-    A foreign client sends ``{"draft": {...}}`` with workflow id ``order:{channel}:{external_id}``.
-    """
-
-    order_id: str | None = None
-    document_hash: str | None = None
-    draft: dict[str, Any] | None = None
-    clock: ClockStart = Field(default_factory=ClockStart)
-
-
-class OrderResult(Contract):
-    """Result of OrderWorkflow."""
-
-    order_id: str
-    state: OrderState
-    captured: Money | None = None
-    refunded: Money | None = None
-    shipments: int = 0
-
-
-class ShipmentRun(Contract):
-    """Input of ShipmentWorkflow."""
-
-    shipment_id: str
-    order_id: str
-    number: int
-    plan_id: str
-    node: str
-    carrier: str
-    service: str
-    units: int
-    amount: Money
-    authorisation_id: str
-    promised_at: AwareDatetime
-    clock: BusinessClock
-    policy_version: str
-
-
-class ShipmentResult(Contract):
-    """Result of ShipmentWorkflow."""
-
-    shipment_id: str
-    state: ShipmentState
-    captured: Money | None = None
-    refunded: Money | None = None

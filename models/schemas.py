@@ -22,13 +22,9 @@ from models.messages import (
     CarrierEvent,
     DecideReview,
     DecisionAnswer,
-    OrderResult,
-    OrderRun,
     PaymentEvent,
     ResolveFailure,
     ShipmentProgress,
-    ShipmentResult,
-    ShipmentRun,
     SignalledDecision,
     WmsEvent,
 )
@@ -37,6 +33,7 @@ from models.network import Network
 from models.order import OrderDraft
 from models.plan import Plan
 from models.review import ReviewTask
+from models.runs import OrderResult, OrderRun, ShipmentResult, ShipmentRun
 
 # What a stranger sends us or gets from us, by HTTP or as a Temporal payload; not the steps of our own parts.
 PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (

@@ -1,6 +1,6 @@
 """What neighbours post to us: an envelope around one event, signed with a shared secret.
 
-The signature covers the time of sending and the exact bytes, so a body can neither be changed nor sent again much later::
+The signature covers the time of sending and the exact bytes: a body can be neither changed nor replayed later::
 
     Orderwright-Timestamp: 1767225600
     Orderwright-Signature: v1=<hex of HMAC-SHA256(secret, "{timestamp}.{raw body}")>
@@ -42,7 +42,7 @@ class WebhookKind(StrEnum):
 
 
 class WebhookEnvelope(Contract):
-    """One event and what it is about: a shipment for carrier and warehouse, an order for the payment provider."""
+    """One event and whom it concerns: a shipment (carrier, warehouse) or an order (payment provider)."""
 
     event_id: RequestId
     kind: WebhookKind
@@ -83,11 +83,12 @@ def verify(
     header_timestamp: str | None,
     body: bytes,
     now: float,
+    *,
     tolerance_seconds: float = TOLERANCE_SECONDS,
 ) -> None:
     """Raise ``Unauthorised`` unless the two headers vouch for ``body``; ``now`` is Unix seconds.
 
-    ``None`` stands for a missing header. A time-stamp more than ``tolerance_seconds`` away in either direction is refused.
+    ``None`` stands for a missing header. A time-stamp over ``tolerance_seconds`` away, either way, is refused.
     """
     if not header_signature or not header_timestamp:
         raise Unauthorised(f"a webhook needs the headers {TIMESTAMP_HEADER} and {SIGNATURE_HEADER}")

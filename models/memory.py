@@ -1,0 +1,101 @@
+"""What a running order or shipment remembers: one serialisable object each, handed on when the run continues as new.
+
+Mutable, unlike every contract: it is the run's own notebook and nobody else's.
+"""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from models.clock import BusinessClock
+from models.effects import (
+    Authorisation,
+    CancelPick,
+    Captured,
+    Label,
+    OrderFacts,
+    PickRequested,
+    ReleaseReservation,
+    RiskAssessment,
+    VoidAuthorisation,
+    VoidLabel,
+)
+from models.journal import TimelineEntry
+from models.messages import (
+    CancelOrder,
+    CarrierEvent,
+    DecideReview,
+    DecisionAnswer,
+    ShipmentProgress,
+    WmsEvent,
+)
+from models.money import Money
+from models.plan import PlanSummary
+from models.review import ReviewTask, Verdict
+from models.states import OrderState, ShipmentState
+
+Undo = VoidAuthorisation | ReleaseReservation | CancelPick | VoidLabel
+
+
+class CaseMemory(BaseModel):
+    """What orders and shipments have in common."""
+
+    clock: BusinessClock | None = None
+    version: int = 0
+    entry_count: int = 0
+    pending: list[TimelineEntry] = Field(default_factory=list)
+    pending_reviews: list[ReviewTask] = Field(default_factory=list)
+    projection_pending: bool = False
+    undo: list[Undo] = Field(default_factory=list)
+    attempts: dict[str, int] = Field(default_factory=dict)
+    review_count: int = 0
+    open_review: ReviewTask | None = None
+    open_purpose: str | None = None
+    decision: DecideReview | None = None
+    verdicts: dict[str, Verdict] = Field(default_factory=dict)
+    answers: dict[str, DecisionAnswer] = Field(default_factory=dict)
+    events_seen: list[str] = Field(default_factory=list)
+    cancel: CancelOrder | None = None
+    told: list[str] = Field(default_factory=list)
+
+
+class OrderMemory(CaseMemory):
+    """An order's run."""
+
+    order_id: str
+    state: OrderState = OrderState.RECEIVED
+    facts: OrderFacts | None = None
+    assessment: RiskAssessment | None = None
+    authorisation: Authorisation | None = None
+    authorisation_key: str | None = None
+    plan: PlanSummary | None = None
+    reservation_key: str | None = None
+    reserved: bool = False
+    released: bool = False
+    cancel_sent: bool = False
+    shipments: dict[int, ShipmentProgress] = Field(default_factory=dict)
+    leaving_to: OrderState | None = None
+    leaving_because: str = ""
+    captured: Money | None = None
+    refunded: Money | None = None
+
+
+class ShipmentMemory(CaseMemory):
+    """A shipment's run."""
+
+    state: ShipmentState = ShipmentState.PLANNED
+    pick: PickRequested | None = None
+    pick_key: str | None = None
+    picked: WmsEvent | None = None
+    pick_problem: WmsEvent | None = None
+    label: Label | None = None
+    label_key: str | None = None
+    collected: CarrierEvent | None = None
+    delivered: CarrierEvent | None = None
+    trouble: CarrierEvent | None = None
+    too_late_to_cancel: bool = False
+    capture: Captured | None = None
+    refunded: Money | None = None
+    late: bool = False
+    lost_deadline: datetime | None = None
+    reported: int = -1
