@@ -1,10 +1,10 @@
-"""How a process of ours gets a Temporal client: the SDK's own environment and profile settings, our payload types."""
+"""How a process of ours gets a Temporal client: the SDK's own connection settings, our payload types."""
 
 import asyncio
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
@@ -17,24 +17,23 @@ async def connect(
     address: str | None = None,
     namespace: str | None = None,
     *,
+    from_environment: bool = True,
     runtime: Runtime | None = None,
     wait: float = 10.0,
 ) -> Client:
     """A client for the server that ``TEMPORAL_*`` variables or the chosen profile name.
 
     Args:
-        address: ``host:port`` that overrides the environment, e.g. the published address of an embedded stack.
+        address: ``host:port`` that overrides the environment, e.g. the published address of a stack.
         namespace: overrides the environment's namespace.
+        from_environment: False ignores variables and profiles, so that nothing of them reaches another server.
         runtime: the SDK runtime, where a process configures telemetry.
         wait: seconds to keep trying before giving up.
 
     Raises:
         NotReachable: no answer within ``wait`` seconds, or settings that cannot be used.
     """
-    try:
-        config = ClientConfig.load_client_connect_config()
-    except (RuntimeError, ValueError) as unusable:
-        raise NotReachable(f"the Temporal connection settings cannot be used: {unusable}") from unusable
+    config = _configured() if from_environment else ClientConnectConfig()
     if address:
         config["target_host"] = address
     if namespace:
@@ -52,6 +51,23 @@ async def connect(
                     f" TEMPORAL_ADDRESS right? ({_first_line(refused)})"
                 ) from refused
         await asyncio.sleep(0.2)
+
+
+def configured_address() -> str:
+    """The server's ``host:port`` by the environment or the chosen profile."""
+    return _configured().get("target_host") or DEFAULT_ADDRESS
+
+
+def configured_namespace() -> str:
+    """The namespace by the environment or the chosen profile."""
+    return _configured().get("namespace") or "default"
+
+
+def _configured() -> ClientConnectConfig:
+    try:
+        return ClientConfig.load_client_connect_config()
+    except (RuntimeError, ValueError) as unusable:
+        raise NotReachable(f"the Temporal connection settings cannot be used: {unusable}") from unusable
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """The one way out of a process that used a Temporal client.
 
-The SDK's native threads now and then outlive the interpreter they call into, and abort it while it shuts down
-(``PyGILState_Release … must be current``, exit code 134 or 139). Ending the process right after flushing leaves
-them no interpreter to call, and a caller's exit code means what it says.
+The SDK's native threads now and then outlive the interpreter they call into, and abort it while it
+shuts down (``PyGILState_Release … must be current``, exit code 134 or 139). Ending the process right after
+flushing leaves them no interpreter to call, and a caller's exit code means what it says.
 """
 
 import logging
@@ -23,7 +23,7 @@ def leave(code: int = 0) -> NoReturn:
 
 
 def run(main: Callable[[], object]) -> NoReturn:
-    """Call ``main`` and leave with its exit code: an int it returns, or that of the ``SystemExit`` it raises."""
+    """Call ``main`` and leave with its exit code: an int it returns, or its ``SystemExit``'s."""
     try:
         result = main()
         code = result if isinstance(result, int) else 0

@@ -1,7 +1,7 @@
 """The one logger: structlog, to stderr, with the standard library's loggers (SDK, uvicorn) folded in.
 
-Bind what a line is about (``order_id``, ``workflow_id``, ``actor``) with ``structlog.contextvars`` or ``.bind``;
-never a name, an address or a card.
+Bind what a line is about (``order_id``, ``workflow_id``, ``actor``) with ``structlog.contextvars`` or
+``.bind``; never a name, an address or a card.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``.
 
-Two things have their standard names instead: ``DATABASE_URL``, and the Temporal connection, which the SDK reads
-itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``).
+Two things have their standard names instead: ``DATABASE_URL``, and the Temporal connection, which the SDK
+reads itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``).
 """
 
 import os
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: str) -> str:
-        """``postgres://`` and ``postgresql://`` are what hosting providers hand out; we speak through psycopg 3."""
+        """``postgres://`` and ``postgresql://`` are what hosting providers hand out; we speak psycopg 3."""
         for scheme in ("postgres://", "postgresql://"):
             if url.startswith(scheme):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)

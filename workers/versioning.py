@@ -22,8 +22,8 @@ def current_build_id() -> str:
 def worker_deployment() -> WorkerDeploymentConfig:
     """What every workflow worker declares.
 
-    Runs move to the newest build by themselves and stay replayable through patches: a pinned run would be stuck
-    once its build is gone, and one machine keeps only one build.
+    Runs move to the newest build by themselves and stay replayable through patches: a pinned run would be
+    stuck once its build is gone, and one machine keeps only one build.
     """
     return WorkerDeploymentConfig(
         version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT_NAME, build_id=current_build_id()),

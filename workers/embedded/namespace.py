@@ -1,0 +1,107 @@
+"""What a Temporal namespace needs before the first workflow: search attributes, retention, the current version."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.namespace.v1 import NamespaceConfig
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    SetWorkerDeploymentCurrentVersionRequest,
+    UpdateNamespaceRequest,
+)
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from models.errors import NotReachable
+from models.search import SEARCH_ATTRIBUTES
+from workers.versioning import DEPLOYMENT_NAME
+
+# How long closed runs stay visible. Deduplication never relies on it: the intake table remembers for good.
+RETENTION = timedelta(days=30)
+
+_TYPES: Mapping[str, IndexedValueType.ValueType] = {
+    "Text": IndexedValueType.INDEXED_VALUE_TYPE_TEXT,
+    "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    "Int": IndexedValueType.INDEXED_VALUE_TYPE_INT,
+    "Double": IndexedValueType.INDEXED_VALUE_TYPE_DOUBLE,
+    "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+    "Datetime": IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
+    "KeywordList": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+}
+
+
+async def reconcile_search_attributes(
+    client: Client, wanted: Mapping[str, str] = SEARCH_ATTRIBUTES
+) -> list[str]:
+    """Create the search attributes that are missing and give their names.
+
+    ``wanted`` maps a name to Temporal's type name. A start that sets an unregistered attribute is refused, and the
+    dev server ignores attributes on its command line once its file exists: so they are compared, not assumed.
+
+    Raises:
+        NotReachable: an attribute exists with another type, or may not be created by this client.
+    """
+    listed = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace)
+    )
+    existing = dict(listed.custom_attributes)
+    clashes = [name for name, kind in wanted.items() if name in existing and existing[name] != _TYPES[kind]]
+    if clashes:
+        raise NotReachable(
+            f"the Temporal namespace {client.namespace!r} has search attributes of another type than ours:"
+            f" {', '.join(sorted(clashes))}. Remove them, or use another namespace"
+        )
+    missing = {name: _TYPES[kind] for name, kind in wanted.items() if name not in existing}
+    if missing:
+        try:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+            )
+        except RPCError as refused:
+            raise NotReachable(
+                f"the search attributes {', '.join(sorted(missing))} are missing in the Temporal namespace"
+                f" {client.namespace!r} and could not be created ({refused.message}):"
+                " let its administrator create them"
+            ) from refused
+    return sorted(missing)
+
+
+async def keep_for(client: Client, retention: timedelta = RETENTION) -> None:
+    """Set how long closed runs are kept in the client's namespace."""
+    described = await client.workflow_service.describe_namespace(
+        DescribeNamespaceRequest(namespace=client.namespace)
+    )
+    if described.config.workflow_execution_retention_ttl.ToTimedelta() == retention:
+        return
+    ttl = Duration()
+    ttl.FromTimedelta(retention)
+    await client.workflow_service.update_namespace(
+        UpdateNamespaceRequest(
+            namespace=client.namespace, config=NamespaceConfig(workflow_execution_retention_ttl=ttl)
+        )
+    )
+
+
+async def make_current(client: Client, build_id: str) -> None:
+    """Route new and running workflows to ``build_id``, before any worker of it polls.
+
+    Without a current version no versioned worker is given a task and workflows wait for ever.
+    """
+    try:
+        await client.workflow_service.set_worker_deployment_current_version(
+            SetWorkerDeploymentCurrentVersionRequest(
+                namespace=client.namespace,
+                deployment_name=DEPLOYMENT_NAME,
+                build_id=build_id,
+                identity="orderwright-stack",
+                ignore_missing_task_queues=True,
+                allow_no_pollers=True,
+            )
+        )
+    except RPCError as refused:
+        if refused.status == RPCStatusCode.ALREADY_EXISTS:
+            return
+        raise
