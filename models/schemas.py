@@ -34,6 +34,7 @@ from models.order import OrderDraft
 from models.plan import Plan
 from models.review import ReviewTask
 from models.runs import OrderResult, OrderRun, ShipmentResult, ShipmentRun
+from models.webhooks import WebhookEnvelope
 
 # What a stranger sends us or gets from us, by HTTP or as a Temporal payload; not the steps of our own parts.
 PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (
@@ -52,6 +53,7 @@ PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (
     CarrierEvent,
     WmsEvent,
     PaymentEvent,
+    WebhookEnvelope,
     ShipmentProgress,
     ReviewTask,
     TimelineEntry,
