@@ -1,0 +1,348 @@
+"""Reads for API, command line and checks. Lists come from here, never from a workflow."""
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Select, and_, case, func, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from activities.store.views import (
+    LineView,
+    MoneyTotals,
+    OpenOrder,
+    OrderSummary,
+    OrderView,
+    Page,
+    PaymentView,
+    ShipmentView,
+    TimelineView,
+)
+from models.base import Contract
+from models.errors import InvalidDocument, Problem
+from models.money import Money
+from models.order import CustomerType
+from models.review import ReviewKind, ReviewTask
+from models.states import ORDER_TERMINAL, OrderState, ReviewState
+from models.tables.journal import ReviewTaskRow, TimelineRow
+from models.tables.operations import OperationState, PaymentKind, PaymentOperationRow
+from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow, ShipmentRow
+
+MAX_PAGE = 500
+
+
+class OrderFilters(Contract):
+    """Which orders to list; None takes all."""
+
+    state: OrderState | None = None
+    channel: str | None = None
+    customer_type: CustomerType | None = None
+    needs_review: bool | None = None
+
+
+class ReviewFilters(Contract):
+    """Which review tasks to list; None takes all."""
+
+    state: ReviewState | None = ReviewState.OPEN
+    kind: ReviewKind | None = None
+    order_id: str | None = None
+
+
+async def order(session: AsyncSession, order_id: str) -> OrderView | None:
+    """Everything about one order, or None."""
+    found = (
+        await session.execute(
+            select(OrderRow, IntakeRow)
+            .join(IntakeRow, col(IntakeRow.order_id) == col(OrderRow.order_id))
+            .where(col(OrderRow.order_id) == order_id)
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    row, intake = found
+    payments = await _payments(session, order_id)
+    return OrderView(
+        **_summary(row).model_dump(),
+        document_hash=intake.document_hash,
+        source=intake.source,
+        received_at=intake.received_at,
+        lines=await _lines(session, row),
+        shipments=await shipments(session, order_id),
+        reviews=tuple(await reviews(session, ReviewFilters(state=None, order_id=order_id))),
+        payments=tuple(_payment(payment) for payment in payments),
+        money=_totals(payments, row.currency),
+    )
+
+
+async def orders(
+    session: AsyncSession, filters: OrderFilters | None = None, cursor: str | None = None, limit: int = 50
+) -> Page:
+    """A page of orders, newest first.
+
+    ``cursor`` is the ``next_cursor`` of the page before. Raises ``InvalidDocument`` for a cursor that is not ours.
+    """
+    limit = max(1, min(limit, MAX_PAGE))
+    newest_first = tuple_(col(OrderRow.created_at), col(OrderRow.order_id))
+    query = _filtered(filters or OrderFilters()).order_by(
+        col(OrderRow.created_at).desc(), col(OrderRow.order_id).desc()
+    )
+    if cursor is not None:
+        query = query.where(newest_first < _read_cursor(cursor))
+    rows = (await session.scalars(query.limit(limit + 1))).all()
+    page = rows[:limit]
+    more = len(rows) > limit
+    return Page(orders=tuple(_summary(row) for row in page), next_cursor=_cursor(page[-1]) if more else None)
+
+
+async def timeline(session: AsyncSession, order_id: str) -> list[TimelineView]:
+    """Every entry of an order and its shipments, in the order of writing."""
+    rows = await session.scalars(
+        select(TimelineRow).where(col(TimelineRow.order_id) == order_id).order_by(col(TimelineRow.position))
+    )
+    return [TimelineView.model_validate(row.model_dump()) for row in rows]
+
+
+async def reviews(
+    session: AsyncSession, filters: ReviewFilters | None = None, limit: int = MAX_PAGE
+) -> list[ReviewTask]:
+    """Review tasks, oldest first."""
+    filters = filters or ReviewFilters()
+    query = select(col(ReviewTaskRow.task)).order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id))
+    if filters.state is not None:
+        query = query.where(col(ReviewTaskRow.state) == filters.state)
+    if filters.kind is not None:
+        query = query.where(col(ReviewTaskRow.kind) == filters.kind)
+    if filters.order_id is not None:
+        query = query.where(col(ReviewTaskRow.order_id) == filters.order_id)
+    return [ReviewTask.model_validate(task) for task in await session.scalars(query.limit(limit))]
+
+
+async def review(session: AsyncSession, task_id: str) -> ReviewTask | None:
+    """One review task, or None."""
+    row = await session.get(ReviewTaskRow, task_id)
+    return None if row is None else ReviewTask.model_validate(row.task)
+
+
+async def shipments(session: AsyncSession, order_id: str) -> tuple[ShipmentView, ...]:
+    """The shipments of an order by number."""
+    rows = await session.scalars(
+        select(ShipmentRow).where(col(ShipmentRow.order_id) == order_id).order_by(col(ShipmentRow.number))
+    )
+    return tuple(
+        ShipmentView(
+            **row.model_dump(exclude={"amount_minor", "currency", "created_at", "updated_at"}),
+            amount=Money(minor=row.amount_minor, currency=row.currency),
+        )
+        for row in rows
+    )
+
+
+async def money(session: AsyncSession, order_id: str, currency: str) -> MoneyTotals:
+    """The order's money, from its recorded movements."""
+    return _totals(await _payments(session, order_id), currency)
+
+
+async def captured_and_refunded(
+    session: AsyncSession, order_ids: Collection[str] | None = None
+) -> dict[str, tuple[int, int]]:
+    """Captured and refunded minor units per order (all orders, or those listed) that has any."""
+
+    def taken(kind: PaymentKind) -> object:
+        return func.coalesce(
+            func.sum(
+                case((col(PaymentOperationRow.kind) == kind, col(PaymentOperationRow.amount_minor)), else_=0)
+            ),
+            0,
+        )
+
+    query = (
+        select(col(PaymentOperationRow.order_id), taken(PaymentKind.CAPTURE), taken(PaymentKind.REFUND))  # type: ignore[call-overload]
+        .where(
+            col(PaymentOperationRow.state) == OperationState.CONFIRMED,
+            col(PaymentOperationRow.kind).in_((PaymentKind.CAPTURE, PaymentKind.REFUND)),
+        )
+        .group_by(col(PaymentOperationRow.order_id))
+    )
+    if order_ids is not None:
+        query = query.where(col(PaymentOperationRow.order_id).in_(order_ids))
+    return {
+        order: (int(captured), int(refunded)) for order, captured, refunded in await session.execute(query)
+    }
+
+
+async def state_counts(
+    session: AsyncSession, order_ids: Collection[str] | None = None
+) -> dict[OrderState, int]:
+    """How many orders stand in each state; states without any are left out."""
+    query = select(col(OrderRow.state), func.count()).group_by(col(OrderRow.state))
+    if order_ids is not None:
+        query = query.where(col(OrderRow.order_id).in_(order_ids))
+    return {OrderState(state): count for state, count in await session.execute(query)}
+
+
+async def open_orders(session: AsyncSession) -> list[OpenOrder]:
+    """Every order that is not finished, oldest first. Each must have a run; those that wait for us, a review."""
+    return await _open(session, _open_query())
+
+
+async def unowned_orders(session: AsyncSession, older_than: timedelta) -> list[OpenOrder]:
+    """Open orders that nobody is known to work on.
+
+    Accepted longer than ``older_than`` ago and never started, or waiting for a person of ours without an open review
+    for that long. (Whether a started one still runs, only Temporal can tell: compare ``open_orders`` with it.)
+    """
+    waiting = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
+    before = datetime.now(UTC) - older_than
+    never_started = and_(col(IntakeRow.state) == IntakeState.ACCEPTED, col(IntakeRow.received_at) < before)
+    nobody_asked = and_(
+        col(OrderRow.state).in_(waiting), _OPEN_REVIEWS == 0, col(OrderRow.updated_at) < before
+    )
+    return await _open(session, _open_query().where(or_(never_started, nobody_asked)))
+
+
+_OPEN_REVIEWS = (
+    select(func.count())
+    .select_from(ReviewTaskRow)
+    .where(
+        col(ReviewTaskRow.order_id) == col(OrderRow.order_id), col(ReviewTaskRow.state) == ReviewState.OPEN
+    )
+    .correlate(OrderRow)
+    .scalar_subquery()
+)
+
+
+def _open_query() -> Select[str, str, str, str, int]:
+    return (
+        select(
+            col(OrderRow.order_id),
+            col(OrderRow.workflow_id),
+            col(OrderRow.state),
+            col(IntakeRow.state),
+            _OPEN_REVIEWS,
+        )
+        .join(IntakeRow, col(IntakeRow.order_id) == col(OrderRow.order_id))
+        .where(col(OrderRow.state).not_in(ORDER_TERMINAL))
+        .order_by(col(OrderRow.created_at), col(OrderRow.order_id))
+    )
+
+
+async def _open(session: AsyncSession, query: Select[str, str, str, str, int]) -> list[OpenOrder]:
+    return [
+        OpenOrder(
+            order_id=order_id,
+            workflow_id=workflow_id,
+            state=OrderState(state),
+            started=intake == IntakeState.STARTED,
+            open_reviews=open_reviews,
+        )
+        for order_id, workflow_id, state, intake, open_reviews in await session.execute(query)
+    ]
+
+
+def _filtered(filters: OrderFilters) -> Select[OrderRow]:
+    query = select(OrderRow)
+    if filters.state is not None:
+        query = query.where(col(OrderRow.state) == filters.state)
+    if filters.channel is not None:
+        query = query.where(col(OrderRow.channel) == filters.channel)
+    if filters.customer_type is not None:
+        query = query.where(col(OrderRow.customer_type) == filters.customer_type)
+    if filters.needs_review is not None:
+        query = query.where(col(OrderRow.needs_review).is_(filters.needs_review))
+    return query
+
+
+def _cursor(row: OrderRow) -> str:
+    return base64.urlsafe_b64encode(json.dumps([row.created_at.isoformat(), row.order_id]).encode()).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        created_at, order_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        moment = datetime.fromisoformat(created_at)
+        if moment.tzinfo is None or not isinstance(order_id, str) or "\x00" in order_id:
+            raise ValueError
+    except (ValueError, TypeError, binascii.Error):
+        problem = Problem(
+            path="cursor", code="bad_cursor", message="is not a cursor of this list: start without one"
+        )
+        raise InvalidDocument((problem,)) from None
+    return moment, order_id
+
+
+def _summary(row: OrderRow) -> OrderSummary:
+    return OrderSummary(
+        **row.model_dump(exclude={"total_minor", "goods_minor", "currency"}),
+        total=Money(minor=row.total_minor, currency=row.currency),
+        goods=Money(minor=row.goods_minor, currency=row.currency),
+    )
+
+
+async def _lines(session: AsyncSession, row: OrderRow) -> tuple[LineView, ...]:
+    lines = await session.scalars(
+        select(OrderLineRow)
+        .where(col(OrderLineRow.order_id) == row.order_id)
+        .order_by(col(OrderLineRow.position))
+    )
+    return tuple(
+        LineView(
+            line_id=line.line_id,
+            sku=line.sku,
+            description=line.description,
+            quantity=line.quantity,
+            unit_price=Money(minor=line.unit_price_minor, currency=row.currency),
+        )
+        for line in lines
+    )
+
+
+async def _payments(session: AsyncSession, order_id: str) -> Sequence[PaymentOperationRow]:
+    rows = await session.scalars(
+        select(PaymentOperationRow)
+        .where(col(PaymentOperationRow.order_id) == order_id)
+        .order_by(col(PaymentOperationRow.intended_at), col(PaymentOperationRow.key))
+    )
+    return rows.all()
+
+
+def _payment(row: PaymentOperationRow) -> PaymentView:
+    return PaymentView(
+        key=row.key,
+        kind=PaymentKind(row.kind),
+        state=OperationState(row.state),
+        shipment_id=row.shipment_id,
+        amount=Money(minor=row.amount_minor, currency=row.currency),
+        provider_ref=row.provider_ref,
+        cause=row.cause,
+        intended_at=row.intended_at,
+        answered_at=row.answered_at,
+    )
+
+
+def _totals(payments: Sequence[PaymentOperationRow], currency: str) -> MoneyTotals:
+    happened = (OperationState.CONFIRMED, OperationState.CALLED_OFF)
+
+    def total(kind: PaymentKind) -> Money:
+        # A called-off authorisation without a reference never was one.
+        done = [
+            Money(minor=payment.amount_minor, currency=payment.currency)
+            for payment in payments
+            if payment.kind == kind
+            and payment.state in happened
+            and (kind is PaymentKind.VOID or payment.provider_ref is not None)
+        ]
+        return Money.total(done, currency)
+
+    authorised, captured = total(PaymentKind.AUTHORISE), total(PaymentKind.CAPTURE)
+    voided = total(PaymentKind.VOID)
+    return MoneyTotals(
+        authorised=authorised,
+        captured=captured,
+        refunded=total(PaymentKind.REFUND),
+        voided=voided,
+        held=authorised - captured - voided,
+        unclear=sum(payment.state == OperationState.INTENDED for payment in payments),
+    )

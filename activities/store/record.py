@@ -1,0 +1,90 @@
+"""Write down what a workflow carried: timeline, projections, reviews. All of it can be written twice without harm."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import or_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.journal import Carried, OrderProjection, ShipmentProjection, TimelineEntry
+from models.review import ReviewTask
+from models.states import ReviewState
+from models.tables.journal import ReviewTaskRow, TimelineRow
+from models.tables.orders import OrderRow, ShipmentRow
+
+
+async def record(session: AsyncSession, order_id: str, carried: Carried) -> None:
+    """Write ``carried`` for ``order_id`` in the session's transaction.
+
+    Entries are known by id, projections only move forward by version, a review that was answered stays answered:
+    late and repeated writers change nothing.
+    """
+    # The order first, always: whoever works on one order's rows takes its lock before any other.
+    if carried.order is not None:
+        await _move_order(session, order_id, carried.order)
+    if carried.shipment is not None:
+        await _move_shipment(session, carried.shipment)
+    if carried.entries:
+        await _append(session, carried.entries)
+    for task in carried.reviews:
+        await _keep_review(session, task)
+
+
+async def _move_order(session: AsyncSession, order_id: str, projection: OrderProjection) -> None:
+    values = projection.model_dump(exclude={"customer_type"})
+    if projection.customer_type is not None:
+        values["customer_type"] = projection.customer_type
+    await session.execute(
+        update(OrderRow)
+        .where(col(OrderRow.order_id) == order_id, col(OrderRow.version) < projection.version)
+        .values(**values, updated_at=_now())
+    )
+
+
+async def _move_shipment(session: AsyncSession, projection: ShipmentProjection) -> None:
+    now = _now()
+    values: dict[str, Any] = projection.model_dump(exclude={"amount"})
+    values |= {"amount_minor": projection.amount.minor, "currency": projection.amount.currency}
+    statement = insert(ShipmentRow).values(**values, created_at=now, updated_at=now)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["shipment_id"],
+            set_=values | {"updated_at": now},
+            where=col(ShipmentRow.version) < projection.version,
+        )
+    )
+
+
+async def _append(session: AsyncSession, entries: tuple[TimelineEntry, ...]) -> None:
+    now = _now()
+    rows = [entry.model_dump() | {"recorded_at": now} for entry in entries]
+    await session.execute(
+        insert(TimelineRow).values(rows).on_conflict_do_nothing(index_elements=["entry_id"])
+    )
+
+
+async def _keep_review(session: AsyncSession, task: ReviewTask) -> None:
+    columns = (
+        "task_id", "order_id", "workflow_id", "kind", "state", "opened_at", "deadline_at", "reminders", "escalated",
+        "decided_at", "decided_by", "verdict",
+    )  # fmt: skip
+    values = {column: getattr(task, column) for column in columns}
+    values["task"] = task.model_dump(mode="json")
+    statement = insert(ReviewTaskRow).values(**values)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["task_id"],
+            set_=values,
+            where=(col(ReviewTaskRow.state) == ReviewState.OPEN)
+            & or_(
+                statement.excluded.state != ReviewState.OPEN,
+                statement.excluded.reminders >= col(ReviewTaskRow.reminders),
+            ),
+        )
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

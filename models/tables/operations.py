@@ -1,0 +1,95 @@
+"""What we asked of payment provider, warehouse and carrier: intended first, then the answer, one row per key."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Index
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from models.tables.base import moment, not_negative, one_of
+
+
+class OperationState(StrEnum):
+    """Where an operation stands.
+
+    INTENDED: it may or may not have happened. CONFIRMED: it did. DECLINED: the neighbour's answer was no.
+    REFUSED: the neighbour took it for a wrong request. CALLED_OFF: undone, or never to be done.
+    """
+
+    INTENDED = "intended"
+    CONFIRMED = "confirmed"
+    DECLINED = "declined"
+    REFUSED = "refused"
+    CALLED_OFF = "called_off"
+
+
+class PaymentKind(StrEnum):
+    """Movements of money."""
+
+    AUTHORISE = "authorise"
+    VOID = "void"
+    CAPTURE = "capture"
+    REFUND = "refund"
+
+
+class ShippingKind(StrEnum):
+    """What is asked of warehouse and carrier."""
+
+    PICK = "pick"
+    CANCEL_PICK = "cancel_pick"
+    LABEL = "label"
+    VOID_LABEL = "void_label"
+
+
+class Operation(SQLModel):
+    """Columns of every operation. ``parent`` is what it acts on: the provider's reference, or the key it undoes."""
+
+    key: str = Field(primary_key=True)
+    order_id: str
+    shipment_id: str | None = None
+    kind: str
+    state: str = OperationState.INTENDED
+    parent: str | None = None
+    provider_ref: str | None = None
+    answer: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    intended_at: datetime = moment()
+    answered_at: datetime | None = moment(default=None)
+
+
+class PaymentOperationRow(Operation, table=True):
+    """A movement of money. A trigger keeps captures within their authorisation and refunds within their capture.
+
+    ``amount_minor`` of an authorisation stays what was held first; voids and captures say what became of it.
+    """
+
+    __tablename__ = "payment_operations"
+    __table_args__ = (
+        one_of("kind", PaymentKind),
+        one_of("state", OperationState),
+        not_negative("amount_minor"),
+        CheckConstraint("kind <> 'refund' OR cause IS NOT NULL", name="refund_cause"),
+        CheckConstraint("kind NOT IN ('capture', 'refund') OR parent IS NOT NULL", name="parent"),
+        CheckConstraint(
+            "kind = 'void' OR state <> 'confirmed' OR provider_ref IS NOT NULL", name="provider_ref"
+        ),
+        Index("uq_payment_operations_provider_ref", "kind", "provider_ref", unique=True),
+        Index("ix_payment_operations_order", "order_id"),
+        Index("ix_payment_operations_parent", "kind", "parent"),
+    )
+
+    amount_minor: int = Field(sa_type=BigInteger)
+    currency: str
+    cause: str | None = None
+
+
+class ShippingOperationRow(Operation, table=True):
+    """A pick or a label, or the calling off of one."""
+
+    __tablename__ = "shipping_operations"
+    __table_args__ = (
+        one_of("kind", ShippingKind),
+        one_of("state", OperationState),
+        Index("ix_shipping_operations_shipment", "shipment_id"),
+    )

@@ -1,0 +1,8 @@
+"""Every table at once: what the migrations are compared with."""
+
+from models.tables import journal, operations, orders, stock
+from models.tables.base import metadata
+
+MODULES = (orders, journal, operations, stock)
+
+__all__ = ["MODULES", "metadata"]
