@@ -1,0 +1,194 @@
+"""Stand-in carriers: sell labels, collect the parcel and tell each scan by webhook until it is delivered.
+
+Of a hundred parcels 96 or 97 come within the transit time, counted from the label, and the others one or two days late.
+Some towns have a fate of their own, for trying things out:
+
+=================  ===================================================================
+``LATEVILLE``      delivered five days after the transit time
+``LOSTVILLE``      collected, in transit, and declared lost five days after that time
+``SILENTVILLE``    collected, and never heard of again
+``TROUBLEVILLE``   a failed delivery attempt (``exception``), delivered the next day
+``REFUSEVILLE``    no carrier goes there: the label is refused
+=================  ===================================================================
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field, StringConstraints
+from starlette.routing import Route
+
+from apps.simulators.chance import between, fraction
+from apps.simulators.ledger import Effect, wall_time
+from apps.simulators.serving import Answer, Asked, Body, Desk, effect_route, look_up_route, new_id
+from models.base import Document
+from models.messages import CarrierEvent, CarrierEventKind
+from models.money import Currency
+from models.order import Address
+from models.webhooks import ShipmentId, WebhookEnvelope, WebhookKind
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+FASTEST_COLLECTION = timedelta(hours=2)
+SLOWEST_COLLECTION = timedelta(hours=8)
+SHARE_LATE = 0.035
+# However short the way: from collection to the customer's door.
+SHORTEST_TRIP = timedelta(hours=4)
+FORCED_DELAY = timedelta(days=5)
+
+
+class LabelRequest(Document):
+    """``POST /labels``. ``transit_days`` is what the service promises; ``business_now`` is when it is bought."""
+
+    carrier: Text
+    service: Text
+    shipment_id: ShipmentId
+    node: Text
+    ship_to: Address
+    recipient: Text
+    weight_g: Annotated[int, Field(strict=True, ge=0)]
+    transit_days: Annotated[int, Field(strict=True, ge=0, le=60)]
+    price_minor: Annotated[int, Field(strict=True, ge=0)]
+    currency: Currency
+    business_now: AwareDatetime
+
+
+class VoidRequest(Document):
+    """``POST /labels/void``: give back the label bought under ``label_key``."""
+
+    label_key: Text
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is seen of a parcel, how long after its label was bought."""
+
+    kind: CarrierEventKind
+    after: timedelta
+    detail: str = ""
+
+
+def routes(desk: Desk) -> list[Route]:
+    """The carriers' HTTP surface."""
+    return [
+        effect_route(desk, "/labels", LabelRequest, buy_label),
+        look_up_route(desk, "/labels", "label", _label_body),
+        effect_route(desk, "/labels/void", VoidRequest, void_label),
+    ]
+
+
+def buy_label(desk: Desk, asked: Asked[LabelRequest]) -> Answer:
+    """Sell a label and plan the parcel's way, or refuse."""
+    body = asked.body
+    reason = ""
+    if desk.ledger.is_called_off("label", asked.key):
+        reason = "called_off: this label was called off before it came"
+    elif body.ship_to.city.upper() == "REFUSEVILLE":
+        reason = f"no_service: {body.carrier} does not deliver there"
+    label_id = new_id("lab")
+    label = desk.ledger.record(
+        Effect(
+            effect_id=label_id,
+            kind="label",
+            key=asked.key,
+            reference=body.shipment_id,
+            state="refused" if reason else "bought",
+            amount_minor=body.price_minor,
+            currency=body.currency,
+            at=wall_time(),
+            details={
+                "carrier": body.carrier,
+                "service": body.service,
+                "tracking": f"{body.carrier.upper()}{label_id[4:16].upper()}",
+                "reason": reason,
+            },
+        )
+    )
+    if reason:
+        return Answer(HTTPStatus.CONFLICT, _label_body(label))
+    for scan in way_of(body, seed=desk.settings.seed, key=asked.key):
+        event_id = f"{label.effect_id}:{scan.kind}"
+        desk.courier.plan(
+            WebhookEnvelope(
+                event_id=event_id,
+                kind=WebhookKind.CARRIER_EVENT,
+                shipment_id=body.shipment_id,
+                event=CarrierEvent(
+                    event_id=event_id,
+                    kind=scan.kind,
+                    occurred_at=body.business_now + scan.after,
+                    tracking=_tracking(label),
+                    detail=scan.detail,
+                ),
+            ),
+            subject=label.effect_id,
+            after=scan.after,
+        )
+    return Answer(HTTPStatus.CREATED, _label_body(label))
+
+
+def void_label(desk: Desk, asked: Asked[VoidRequest]) -> Answer:
+    """Take the label back unless the parcel was collected; one not bought yet will be refused when it comes."""
+    label = desk.ledger.effect_of("label", asked.body.label_key)
+    if label is None:
+        desk.ledger.call_off("label", asked.body.label_key)
+        return Answer(HTTPStatus.OK, {"undone": True, "reason": "not bought yet, and will be refused"})
+    if label.state != "bought":
+        return Answer(HTTPStatus.OK, {"undone": True, "reason": f"the label was {label.state} already"})
+    collected_at = desk.ledger.due_at(f"{label.effect_id}:{CarrierEventKind.COLLECTED}")
+    # The parcel is gone from the moment of the scan on, whether or not anybody has been told yet.
+    if collected_at is not None and collected_at <= time.time():
+        return Answer(
+            HTTPStatus.OK, {"undone": False, "reason": "handed_over: the parcel is with the carrier"}
+        )
+    desk.ledger.set_state(label.effect_id, "voided")
+    desk.ledger.forget_webhooks(label.effect_id)
+    return Answer(HTTPStatus.OK, {"undone": True, "reason": "the label was taken back"})
+
+
+def way_of(label: LabelRequest, *, seed: int, key: str) -> list[Scan]:
+    """The scans of a parcel in order; the same label under the same key and seed always goes the same way."""
+    transit = timedelta(days=label.transit_days)
+    collected = between(FASTEST_COLLECTION, SLOWEST_COLLECTION, fraction(seed, key, "collected"))
+    on_time = between(transit * 0.6, transit * 0.95, fraction(seed, key, "transit"))
+    delivered = max(on_time, collected + SHORTEST_TRIP)
+    city = label.ship_to.city.upper()
+    if city == "LATEVILLE":
+        delivered = transit + FORCED_DELAY
+    elif fraction(seed, key, "late") < SHARE_LATE:
+        delay = between(timedelta(days=1), timedelta(days=2), fraction(seed, key, "delay"))
+        delivered = max(transit, collected) + delay
+    in_transit = collected + (delivered - collected) * 0.3
+    out_for_delivery = collected + (delivered - collected) * 0.8
+    start = [Scan(CarrierEventKind.COLLECTED, collected)]
+    if city == "SILENTVILLE":
+        return start
+    start.append(Scan(CarrierEventKind.IN_TRANSIT, in_transit))
+    if city == "LOSTVILLE":
+        given_up = max(transit, in_transit) + FORCED_DELAY
+        return [*start, Scan(CarrierEventKind.LOST, given_up, "not found after a search")]
+    start.append(Scan(CarrierEventKind.OUT_FOR_DELIVERY, out_for_delivery))
+    if city == "TROUBLEVILLE":
+        start.append(Scan(CarrierEventKind.EXCEPTION, delivered, "nobody was there"))
+        delivered += timedelta(days=1)
+    return [*start, Scan(CarrierEventKind.DELIVERED, delivered)]
+
+
+def _tracking(label: Effect) -> str:
+    return str((label.details or {})["tracking"])
+
+
+def _label_body(label: Effect) -> Body:
+    accepted = label.state != "refused"
+    return {
+        "accepted": accepted,
+        "label_id": label.effect_id if accepted else None,
+        "tracking": _tracking(label) if accepted else None,
+        "cost_minor": label.amount_minor if accepted else None,
+        "currency": label.currency if accepted else None,
+        "state": label.state,
+        "reason": (label.details or {}).get("reason", ""),
+    }

@@ -1,0 +1,156 @@
+"""Delivers the webhooks that a simulator owes: signed, in the order of each subject, and again until they are taken."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
+
+import httpx
+
+from apps.simulators.ledger import Ledger, OwedWebhook
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEnvelope, sign
+
+AT_ONCE = 8
+# At most 20 looks a second, however fast the business clock runs.
+SHORTEST_WAIT = 0.05
+LONGEST_WAIT = 60.0
+FIRST_BACKOFF = 0.25
+LONGEST_BACKOFF = 5.0
+# "Not found" may mean "not yet": the workflow that the event is for may be about to start.
+KEEP_TRYING_UNKNOWN_SUBJECT = 300.0
+TRY_AGAIN_STATUS = frozenset({408, 425, 429})
+
+
+class Courier:
+    """Plans webhooks and delivers them to one URL. ``speed`` is how many business seconds pass per wall second."""
+
+    def __init__(self, ledger: Ledger, *, url: str, secret: str, speed: float) -> None:
+        self._ledger = ledger
+        self._url = url
+        self._secret = secret
+        self._speed = speed
+        self._look_again = asyncio.Event()
+        self._on_the_way: dict[str, asyncio.Task[None]] = {}
+
+    def plan(self, envelope: WebhookEnvelope, *, subject: str, after: timedelta) -> None:
+        """Send ``envelope`` when the business time ``after`` has passed. Part of the caller's transaction."""
+        self._ledger.owe(
+            OwedWebhook(
+                event_id=envelope.event_id,
+                subject=subject,
+                number=self._ledger.next_number(subject),
+                due_at=time.time() + after.total_seconds() / self._speed,
+                body=envelope.model_dump_json(exclude_none=True),
+            )
+        )
+
+    def look_again(self) -> None:
+        """Something was planned: the next webhook may be due sooner than thought."""
+        self._look_again.set()
+
+    @contextlib.asynccontextmanager
+    async def delivering(self) -> AsyncIterator[None]:
+        """Deliver in the background for as long as the context is open."""
+        # The receiver is named by URL on purpose; a proxy for the outside world has no business in between.
+        async with httpx.AsyncClient(timeout=10.0, trust_env=False, limits=_limits()) as client:
+            loop = asyncio.create_task(self._deliver_for_ever(client))
+            loop.add_done_callback(_end_the_process_on_failure)
+            try:
+                yield
+            finally:
+                # Whatever is cut short here is still owed and goes out after the next start.
+                unfinished = [loop, *self._on_the_way.values()]
+                for task in unfinished:
+                    task.cancel()
+                await asyncio.gather(*unfinished, return_exceptions=True)
+
+    async def _deliver_for_ever(self, client: httpx.AsyncClient) -> None:
+        while True:
+            self._look_again.clear()
+            wait = self._send_what_is_due(client)
+            await asyncio.sleep(SHORTEST_WAIT)
+            if wait > SHORTEST_WAIT:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._look_again.wait(), wait - SHORTEST_WAIT)
+
+    def _send_what_is_due(self, client: httpx.AsyncClient) -> float:
+        """Start what is due, as far as there is room; answers the seconds until the next look."""
+        now = time.time()
+        # Those on the way still stand in the list, so ask for that many more.
+        for webhook in self._ledger.next_webhooks(AT_ONCE + len(self._on_the_way)):
+            if webhook.event_id in self._on_the_way:
+                continue
+            if webhook.next_try_at > now:
+                return min(webhook.next_try_at - now, LONGEST_WAIT)
+            if len(self._on_the_way) >= AT_ONCE:
+                break
+            task = asyncio.create_task(self._try_once(client, webhook))
+            self._on_the_way[webhook.event_id] = task
+            task.add_done_callback(_end_the_process_on_failure)
+            task.add_done_callback(partial(self._arrived, webhook.event_id))
+        # Nothing else is planned, or there is no room: a delivery that ends wakes the loop.
+        return LONGEST_WAIT
+
+    def _arrived(self, event_id: str, _: asyncio.Task[None]) -> None:
+        del self._on_the_way[event_id]
+        self.look_again()
+
+    async def _try_once(self, client: httpx.AsyncClient, webhook: OwedWebhook) -> None:
+        body = webhook.body.encode()
+        timestamp = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            TIMESTAMP_HEADER: str(timestamp),
+            SIGNATURE_HEADER: sign(self._secret, timestamp, body),
+        }
+        try:
+            response = await client.post(self._url, content=body, headers=headers)
+        except httpx.HTTPError as failure:
+            self._postpone(webhook, f"{type(failure).__name__}: {failure}")
+            return
+        status = response.status_code
+        if response.is_success:
+            self._ledger.settle_webhook(webhook.event_id, state="delivered", error=None)
+        elif (
+            status >= 500 or status in TRY_AGAIN_STATUS or (status == 404 and self._may_still_appear(webhook))
+        ):
+            self._postpone(webhook, f"HTTP {status}")
+        else:
+            self._ledger.settle_webhook(webhook.event_id, state="refused", error=f"HTTP {status}")
+            print(
+                f"{self._url} refused webhook {webhook.event_id} with {status}: not sent again",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _postpone(self, webhook: OwedWebhook, error: str) -> None:
+        now = time.time()
+        # Doubling by exponent would overflow after a night of trying.
+        backoff = min(FIRST_BACKOFF * 2 ** min(webhook.attempts, 10), LONGEST_BACKOFF)
+        self._ledger.postpone_webhook(
+            webhook.event_id,
+            first_tried_at=webhook.first_tried_at or now,
+            next_try_at=now + backoff,
+            error=error,
+        )
+
+    @staticmethod
+    def _may_still_appear(webhook: OwedWebhook) -> bool:
+        first = webhook.first_tried_at
+        return first is None or time.time() - first < KEEP_TRYING_UNKNOWN_SUBJECT
+
+
+def _end_the_process_on_failure(task: asyncio.Task[None]) -> None:
+    # Without its deliveries a simulator would look healthy and starve everybody; started again it goes on.
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        sys.excepthook(type(failure), failure, failure.__traceback__)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _limits() -> httpx.Limits:
+    return httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)

@@ -1,0 +1,299 @@
+"""What one simulator remembers: its effects, the answers it gave, and the webhooks it still owes.
+
+One SQLite file, written in transactions and in WAL mode, so that killing the process at any point loses nothing that
+was answered. All of it is used from one thread: a transaction runs from begin to commit without giving way.
+"""
+
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+Details = dict[str, object]
+
+_SCHEMA = """
+create table if not exists effects (
+    effect_id text primary key,
+    kind text not null,
+    key text not null,
+    reference text not null,
+    parent_id text,
+    state text not null,
+    amount_minor integer,
+    currency text,
+    at text not null,
+    details text not null,
+    unique (kind, key)
+);
+create index if not exists effects_by_parent on effects (parent_id);
+create table if not exists answers (
+    key text primary key, fingerprint text not null, status integer not null, body text not null
+);
+create table if not exists called_off (
+    kind text not null, key text not null, at text not null, primary key (kind, key)
+);
+create table if not exists webhooks (
+    event_id text primary key,
+    subject text not null,
+    number integer not null,
+    due_at real not null,
+    next_try_at real not null,
+    first_tried_at real,
+    attempts integer not null default 0,
+    state text not null default 'waiting',
+    body text not null,
+    last_error text,
+    unique (subject, number)
+);
+create index if not exists webhooks_by_time on webhooks (state, next_try_at);
+"""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One thing that the simulator did. Amounts are minor units; ``at`` is wall time."""
+
+    effect_id: str
+    kind: str
+    key: str
+    reference: str
+    state: str
+    at: str
+    parent_id: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    details: Details | None = None
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """What was answered to the request with a key, and that request's fingerprint."""
+
+    fingerprint: str
+    status: int
+    body: str
+
+
+@dataclass(frozen=True)
+class OwedWebhook:
+    """A webhook to send at ``due_at`` (Unix seconds). Those of one ``subject`` go out in the order of ``number``."""
+
+    event_id: str
+    subject: str
+    number: int
+    due_at: float
+    body: str
+    next_try_at: float = 0.0
+    first_tried_at: float | None = None
+    attempts: int = 0
+
+
+class AlreadyRunning(Exception):
+    """Another process serves the same file."""
+
+
+class Ledger:
+    """The open file. ``exclusive`` also takes the lock that a serving simulator holds for its lifetime."""
+
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+        if exclusive:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Two processes on one file would each send every webhook.
+            self._lock = path.with_suffix(".lock").open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as taken:
+                raise AlreadyRunning(f"another simulator is using {path}") from taken
+        # A reader must not create the file of a simulator that never ran.
+        mode = "rwc" if exclusive else "rw"
+        self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        if exclusive:
+            self._db.execute("pragma journal_mode=wal")
+            # An answered request survives the end of the process; only a power cut may take the last moments.
+            self._db.execute("pragma synchronous=normal")
+            self._db.executescript(_SCHEMA)
+        else:
+            self._db.execute("pragma query_only=on")
+
+    def close(self) -> None:
+        """Close the file; the lock ends with it."""
+        self._db.close()
+        lock = getattr(self, "_lock", None)
+        if lock is not None:
+            lock.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is written inside."""
+        self._db.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+    def answer(self, key: str) -> KeptAnswer | None:
+        """What was answered to ``key`` before."""
+        row = self._db.execute(
+            "select fingerprint, status, body from answers where key = ?", (key,)
+        ).fetchone()
+        return None if row is None else KeptAnswer(**row)
+
+    def keep_answer(self, key: str, answer: KeptAnswer) -> None:
+        """Remember an answer for good."""
+        self._db.execute(
+            "insert into answers values (?, ?, ?, ?)", (key, answer.fingerprint, answer.status, answer.body)
+        )
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+    def record(self, effect: Effect) -> Effect:
+        """Write down something done."""
+        self._db.execute(
+            "insert into effects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                effect.effect_id,
+                effect.kind,
+                effect.key,
+                effect.reference,
+                effect.parent_id,
+                effect.state,
+                effect.amount_minor,
+                effect.currency,
+                effect.at,
+                json.dumps(effect.details or {}),
+            ),
+        )
+        return effect
+
+    def set_state(self, effect_id: str, state: str) -> None:
+        """Move an effect on, e.g. a label from bought to voided."""
+        self._db.execute("update effects set state = ? where effect_id = ?", (state, effect_id))
+
+    def effect(self, kind: str, effect_id: str) -> Effect | None:
+        """The effect with this id."""
+        return self._one("select * from effects where kind = ? and effect_id = ?", kind, effect_id)
+
+    def effect_of(self, kind: str, key: str) -> Effect | None:
+        """The effect made under this idempotency key."""
+        return self._one("select * from effects where kind = ? and key = ?", kind, key)
+
+    def sum_of(self, kind: str, parent_id: str) -> int:
+        """How much the effects of ``kind`` under a parent add up to, in minor units."""
+        row = self._db.execute(
+            "select coalesce(sum(amount_minor), 0) from effects where kind = ? and parent_id = ?",
+            (kind, parent_id),
+        ).fetchone()
+        return int(row[0])
+
+    def effects(self) -> list[Effect]:
+        """Everything ever done, oldest first."""
+        return [_effect(row) for row in self._db.execute("select * from effects order by rowid")]
+
+    def call_off(self, kind: str, key: str) -> None:
+        """Refuse whatever comes under ``key`` from now on."""
+        self._db.execute("insert or ignore into called_off values (?, ?, ?)", (kind, key, wall_time()))
+
+    def is_called_off(self, kind: str, key: str) -> bool:
+        """Whether ``key`` was called off before anything came under it."""
+        return (
+            self._db.execute("select 1 from called_off where kind = ? and key = ?", (kind, key)).fetchone()
+            is not None
+        )
+
+    # --- webhooks ----------------------------------------------------------------------------------------------------
+    def owe(self, webhook: OwedWebhook) -> None:
+        """Plan a webhook."""
+        self._db.execute(
+            "insert into webhooks (event_id, subject, number, due_at, next_try_at, body)"
+            " values (?, ?, ?, ?, ?, ?)",
+            (
+                webhook.event_id,
+                webhook.subject,
+                webhook.number,
+                webhook.due_at,
+                webhook.due_at,
+                webhook.body,
+            ),
+        )
+
+    def next_number(self, subject: str) -> int:
+        """The number for one more webhook about ``subject``."""
+        row = self._db.execute(
+            "select coalesce(max(number), 0) + 1 from webhooks where subject = ?", (subject,)
+        )
+        return int(row.fetchone()[0])
+
+    def due_at(self, event_id: str) -> float | None:
+        """When a planned webhook is or was due."""
+        row = self._db.execute("select due_at from webhooks where event_id = ?", (event_id,)).fetchone()
+        return None if row is None else float(row[0])
+
+    def forget_webhooks(self, subject: str) -> None:
+        """Drop what is planned and not yet delivered about ``subject``."""
+        self._db.execute("delete from webhooks where subject = ? and state = 'waiting'", (subject,))
+
+    def next_webhooks(self, limit: int) -> list[OwedWebhook]:
+        """The ones to try next, soonest first; a webhook waits for the earlier ones of its subject."""
+        rows = self._db.execute(
+            "select event_id, subject, number, due_at, body, next_try_at, first_tried_at, attempts"
+            " from webhooks as w where state = 'waiting' and not exists ("
+            "   select 1 from webhooks as e"
+            "   where e.subject = w.subject and e.state = 'waiting' and e.number < w.number)"
+            " order by next_try_at limit ?",
+            (limit,),
+        )
+        return [OwedWebhook(**row) for row in rows]
+
+    def settle_webhook(self, event_id: str, *, state: str, error: str | None) -> None:
+        """Delivered, or refused for good."""
+        self._db.execute(
+            "update webhooks set state = ?, attempts = attempts + 1, last_error = ? where event_id = ?",
+            (state, error, event_id),
+        )
+
+    def postpone_webhook(
+        self, event_id: str, *, first_tried_at: float, next_try_at: float, error: str
+    ) -> None:
+        """Try again later."""
+        self._db.execute(
+            "update webhooks set first_tried_at = ?, next_try_at = ?, attempts = attempts + 1, last_error = ?"
+            " where event_id = ?",
+            (first_tried_at, next_try_at, error, event_id),
+        )
+
+    def webhook_counts(self) -> dict[str, int]:
+        """How many webhooks are waiting, delivered and refused."""
+        counts = {"waiting": 0, "delivered": 0, "refused": 0}
+        counts.update(self._db.execute("select state, count(*) from webhooks group by state").fetchall())
+        return counts
+
+    def _one(self, query: str, *values: str) -> Effect | None:
+        row = self._db.execute(query, values).fetchone()
+        return None if row is None else _effect(row)
+
+
+def wall_time() -> str:
+    """Now, as it is written down."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _effect(row: sqlite3.Row) -> Effect:
+    return Effect(
+        effect_id=row["effect_id"],
+        kind=row["kind"],
+        key=row["key"],
+        reference=row["reference"],
+        parent_id=row["parent_id"],
+        state=row["state"],
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        at=row["at"],
+        details=json.loads(row["details"]),
+    )
