@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Contract(BaseModel):
-    """Frozen and tolerant: an old reader ignores fields that a newer writer added, so code can be upgraded in flight."""
+    """Frozen and tolerant: an old reader ignores what a newer writer added, so code can be upgraded in flight."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,7 +1,7 @@
 """What goes into each step of a workflow and what comes out: one frozen object each way.
 
-Documents and parties stay in PostgreSQL; these carry ids, versions, amounts and decisions. Every effect's ``key`` is its
-idempotency key, derived from the workflow and the same on every retry.
+Documents and parties stay in PostgreSQL; these carry ids, versions, amounts and decisions. Every effect's ``key`` is
+its idempotency key, derived from the workflow and the same on every retry.
 """
 
 from enum import StrEnum
@@ -22,7 +22,7 @@ class Nothing(Contract):
     """The answer of a step that has nothing to say but "done"."""
 
 
-# --- orders -----------------------------------------------------------------------------------------------------------
+# --- orders ---
 class ValidateOrder(Contract):
     """Check the stored document, or store the inline draft of a foreign client first.
 
@@ -69,7 +69,7 @@ class AssessOrder(Contract):
 class RiskDecision(StrEnum):
     """What the rules decide. Models will advise here later; rules and thresholds keep deciding."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
     REVIEW = "review"
     REJECT = "reject"
 
@@ -91,7 +91,7 @@ class RecordProgress(Contract):
     carried: Carried
 
 
-# --- money ------------------------------------------------------------------------------------------------------------
+# --- money ---
 class AuthorisePayment(Contract):
     """Hold ``amount`` on the order's tender."""
 
@@ -179,7 +179,7 @@ class SettleOrder(Contract):
 
 
 class Settlement(Contract):
-    """The order's money at the end. ``balanced``: nothing held, and captured - refunded is what the shipments justify."""
+    """The order's money at the end. ``balanced``: nothing is held and what was kept is what the shipments justify."""
 
     balanced: bool
     captured: Money
@@ -188,7 +188,7 @@ class Settlement(Contract):
     explanation: str = ""
 
 
-# --- routing and stock ------------------------------------------------------------------------------------------------
+# --- routing and stock ---
 class RouteOrder(Contract):
     """Choose nodes and services for the stored order. ``business_now`` is when the plan starts."""
 
@@ -244,7 +244,7 @@ class ReleaseReservation(Contract):
     carried: Carried = Carried()
 
 
-# --- shipping ---------------------------------------------------------------------------------------------------------
+# --- shipping ---
 class RequestPick(Contract):
     """Ask the warehouse to pick a shipment of a stored plan."""
 
@@ -317,7 +317,7 @@ class Undone(Contract):
     reason: str = ""
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------
+# --- messages ---
 class Audience(StrEnum):
     """Who is told."""
 

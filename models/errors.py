@@ -1,4 +1,4 @@
-"""The one error hierarchy. Each error has a stable code, a sentence for a person, and says whether trying again helps."""
+"""The one error hierarchy: each has a stable code, a sentence for a person, and says whether trying again helps."""
 
 from typing import ClassVar
 

@@ -64,6 +64,7 @@ class OrderMemory(CaseMemory):
 
     order_id: str
     state: OrderState = OrderState.RECEIVED
+    paused_in: OrderState | None = None
     facts: OrderFacts | None = None
     assessment: RiskAssessment | None = None
     authorisation: Authorisation | None = None
@@ -84,6 +85,7 @@ class ShipmentMemory(CaseMemory):
     """A shipment's run."""
 
     state: ShipmentState = ShipmentState.PLANNED
+    paused_in: ShipmentState | None = None
     pick: PickRequested | None = None
     pick_key: str | None = None
     picked: WmsEvent | None = None

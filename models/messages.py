@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, StringConstraints
 
 from models.base import Contract
 from models.money import Money
@@ -28,7 +28,7 @@ class DecideReview(Contract):
 class SignalledDecision(Contract):
     """Payload of the signals ``approve`` and ``reject``, sendable by any Temporal client.
 
-    Without ``task_id`` it answers the run's one open task. Without ``request_id`` a repeat is seen by its task being decided.
+    Without ``task_id`` it answers the one open task. Without ``request_id`` a repeat is seen by its task being decided.
     """
 
     actor: Actor

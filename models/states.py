@@ -1,4 +1,4 @@
-"""The states of orders, shipments and review tasks, and which may follow which. Data, so that it can be tested whole."""
+"""The states of orders, shipments and review tasks, and which may follow which. Data, so that it can be tested."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -104,7 +104,7 @@ def _shipment_transitions() -> dict[ShipmentState, frozenset[ShipmentState]]:
     table[_S.PICKED] |= {_S.LABELLED}
     table[_S.LABELLED] |= set(moving)
     for index, state in enumerate(moving[:-1]):
-        # Carriers skip scans, so any later scan is legal; a failed attempt goes from "out for delivery" back to transit.
+        # Carriers skip scans: any later one is legal. A failed attempt goes from "out for delivery" back to transit.
         table[state] |= set(moving[index + 1 :]) | {_S.LOST}
     table[_S.OUT_FOR_DELIVERY] |= {_S.IN_TRANSIT}
     # A parcel given up for lost can still turn up.

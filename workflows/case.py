@@ -1,0 +1,674 @@
+"""What every long-running case, order or shipment, does alike.
+
+It keeps a journal that its activities carry to the store, runs steps of the table, asks people and waits for them,
+undoes what it did, and hands its memory on when its history grows long. The business lives in the subclasses.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, NoReturn, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from models.base import Contract
+    from models.clock import BusinessClock
+    from models.effects import Audience, Notify, RecordProgress, Template
+    from models.identifiers import idempotency_key, review_task_id
+    from models.journal import SYSTEM, Carried, TimelineEntry
+    from models.memory import CaseMemory, Undo
+    from models.messages import (
+        CancelOrder,
+        DecideReview,
+        DecisionAnswer,
+        FailureResolution,
+        ResolveFailure,
+        SignalledDecision,
+    )
+    from models.review import Flag, ReviewKind, ReviewTask, Verdict
+    from models.states import ReviewState
+    from policies.approval import ApprovalPolicy
+    from workflows import steps
+    from workflows.steps import Step
+
+In = TypeVar("In", bound=Contract)
+Out = TypeVar("Out", bound=Contract)
+Memory = TypeVar("Memory", bound=CaseMemory)
+
+# Something that was noted is in the store after this long at the latest, even if no step comes to carry it.
+_FLUSH_AFTER = timedelta(seconds=5)
+_REMEMBERED_EVENTS = 500
+_REMEMBERED_ANSWERS = 50
+
+
+class CalledOff(Exception):
+    """The case was called off (or a person gave it up): leave the forward path and undo."""
+
+
+class Renew(Exception):
+    """The history is long: continue as new with the memory."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person is asked. ``options`` says what each verdict does; a verdict without one is refused."""
+
+    kind: ReviewKind
+    what_happened: str
+    why_flagged: tuple[Flag, ...]
+    recommended: Verdict
+    recommendation: str
+    options: dict[Verdict, str]
+
+
+class Case(Generic[Memory]):
+    """Base of OrderWorkflow and ShipmentWorkflow."""
+
+    memory: Memory
+    approval = ApprovalPolicy()
+
+    def _open_case(self, memory: Memory, order_id: str, subject: str) -> None:
+        self.memory = memory
+        self.order_id = order_id
+        self.subject = subject
+        self._step: workflow.ActivityHandle[Any] | None = None
+        self._flush_due: datetime | None = None
+        self._forward: asyncio.Task[Any] | None = None
+
+    # --- what subclasses answer ---
+    def _carried_projection(self) -> dict[str, Any]:
+        """The keyword of ``Carried`` for this case's current row."""
+        raise NotImplementedError
+
+    def _show(self) -> None:
+        """Refresh what Temporal Web shows."""
+        raise NotImplementedError
+
+    async def _pause(self, question: Question) -> None:
+        """Enter the state in which a person decides."""
+        raise NotImplementedError
+
+    async def _resume(self) -> None:
+        """Return to the state that was interrupted."""
+        raise NotImplementedError
+
+    def _shipment(self) -> str | None:
+        """The shipment this case is about, if any."""
+        return None
+
+    # --- the run ---
+    async def _run_shielded(self, go: Callable[[], Awaitable[None]]) -> bool:
+        """Run ``go`` to its end, out of reach of Temporal's own cancellation, which is taken as a wish to call off.
+
+        True when it ended, False when the run should continue as new. Activities therefore are never torn down in the
+        middle of a step: calling off always takes the same, compensated way.
+        """
+        forward = asyncio.ensure_future(go())
+        while True:
+            try:
+                await asyncio.shield(forward)
+                ended = True
+            except asyncio.CancelledError:
+                if forward.done():
+                    raise
+                self._call_off(
+                    CancelOrder(
+                        request_id="temporal-cancel",
+                        actor="temporal",
+                        reason="the run was cancelled in Temporal",
+                    )
+                )
+                continue
+            except Renew:
+                ended = False
+            break
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return ended
+
+    # --- journal ---
+    def note(
+        self,
+        kind: str,
+        what: str,
+        *,
+        why: str | None = None,
+        actor: str = SYSTEM,
+        policy: str | None = None,
+        model: str | None = None,
+        **details: str | int | float | bool | None,
+    ) -> None:
+        """Add a timeline entry; the next activity carries it to the store."""
+        self.memory.pending.append(
+            self._entry(kind, what, why=why, actor=actor, policy=policy, model=model, details=details)
+        )
+        self.memory.entry_count += 1
+        if self._flush_due is None:
+            self._flush_due = workflow.now() + _FLUSH_AFTER
+
+    def _entry(
+        self,
+        kind: str,
+        what: str,
+        *,
+        why: str | None,
+        actor: str = SYSTEM,
+        policy: str | None = None,
+        model: str | None = None,
+        details: dict[str, str | int | float | bool | None] | None = None,
+    ) -> TimelineEntry:
+        now = workflow.now()
+        return TimelineEntry(
+            entry_id=f"{workflow.info().workflow_id}/{self.memory.entry_count}",
+            order_id=self.order_id,
+            shipment_id=self._shipment(),
+            at=now,
+            business_at=self.clock.at(now),
+            actor=actor,
+            kind=kind,
+            what=what,
+            why=why,
+            policy_version=policy,
+            model_version=model,
+            details=details or {},
+        )
+
+    def _changed(self) -> None:
+        """The current row changed: give it a new version and let it be carried."""
+        self.memory.version += 1
+        self.memory.projection_pending = True
+
+    def _carry(self) -> Carried:
+        memory = self.memory
+        return Carried(
+            entries=tuple(memory.pending),
+            reviews=tuple(memory.pending_reviews),
+            **(self._carried_projection() if memory.projection_pending else {}),
+        )
+
+    def _carried(self, carried: Carried, version: int) -> None:
+        """What ``carried`` held is in the store now."""
+        memory = self.memory
+        del memory.pending[: len(carried.entries)]
+        del memory.pending_reviews[: len(carried.reviews)]
+        if memory.version == version:
+            memory.projection_pending = False
+        self._flush_due = workflow.now() + _FLUSH_AFTER if memory.pending else None
+
+    def _unwritten(self) -> bool:
+        memory = self.memory
+        return bool(memory.pending or memory.pending_reviews or memory.projection_pending)
+
+    @property
+    def clock(self) -> BusinessClock:
+        """The case's business clock."""
+        if self.memory.clock is None:
+            raise RuntimeError("the case has no clock yet")
+        return self.memory.clock
+
+    def business_now(self) -> datetime:
+        """The business time now."""
+        return self.clock.at(workflow.now())
+
+    def wall(self, business: datetime) -> datetime:
+        """The wall-clock time at which a business deadline is acted on."""
+        return workflow.now() + self.clock.wall_delay(business - self.business_now())
+
+    # --- steps ---
+    async def do(self, step: Step[In, Out], request: In) -> Out:
+        """Run a step on the way forward. Without an answer a person is asked whether to try again or to give up.
+
+        Raises ``CalledOff``. Calling off interrupts the retries of a step, never an attempt that is under way.
+        """
+        while True:
+            if self.memory.cancel is not None and not self._committed():
+                raise CalledOff
+            try:
+                return await self._perform(step, request, interruptible=not self._committed())
+            except asyncio.CancelledError:
+                raise CalledOff from None
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise CalledOff from None
+                failure = _reason_of(error)
+            self.note("step.failed", f"{step.name} ended without an answer", why=failure, step=step.name)
+            give_up = not self._committed()
+            verdict = await self.ask(
+                f"mend:{step.name}:{self._attempt('mend', count=True)}",
+                Question(
+                    kind=ReviewKind.STEP_FAILED,
+                    what_happened=f"The step {step.name!r} ({step.summary}) ended without an answer.",
+                    why_flagged=(Flag(code="step_failed", reason=failure),),
+                    recommended=Verdict.APPROVE,
+                    recommendation="Mend the cause, then approve: the step is tried again under the same key.",
+                    options={Verdict.APPROVE: "try the step again"}
+                    | ({Verdict.REJECT: "give up: undo and cancel"} if give_up else {}),
+                ),
+            )
+            if verdict is Verdict.REJECT:
+                raise CalledOff
+
+    async def undo_everything(self) -> None:
+        """Run the compensations, last in first out. One that fails for good is put before a person, never dropped."""
+        while self.memory.undo:
+            request = self.memory.undo[-1]
+            step = _UNDO_STEP[type(request)]
+            try:
+                await self._undone(request, await self._perform(step, request, interruptible=False))
+            except ActivityError as error:
+                failure = _reason_of(error)
+                self.note("undo.failed", f"{step.name} failed", why=failure, step=step.name)
+                verdict = await self.ask(
+                    f"undo:{step.name}:{self._attempt('undo', count=True)}",
+                    Question(
+                        kind=ReviewKind.COMPENSATION_FAILED,
+                        what_happened=f"Undoing failed at {step.name!r} ({step.summary}).",
+                        why_flagged=(Flag(code="compensation_failed", reason=failure),),
+                        recommended=Verdict.APPROVE,
+                        recommendation="Mend the cause, then approve: it is tried again under the same key.",
+                        options={
+                            Verdict.APPROVE: "try again",
+                            Verdict.REJECT: "I have undone it by hand: go on without",
+                        },
+                    ),
+                )
+                if verdict is Verdict.APPROVE:
+                    continue
+            self.memory.undo.pop()
+
+    async def _undone(self, request: Undo, answer: Contract) -> None:
+        """A compensation answered; subclasses may refuse to go on."""
+
+    def _committed(self) -> bool:
+        """Whether calling off can no longer undo everything (goods are with the carrier)."""
+        return False
+
+    async def tell(self, template: Template, audience: Audience = Audience.CUSTOMER, **facts: str) -> None:
+        """Send a message once. One that cannot be sent is noted and does not hold up goods or money."""
+        key = idempotency_key(
+            workflow.info().workflow_id, f"notify-{template}", self._attempt(template, count=True)
+        )
+        try:
+            await self._perform(
+                steps.NOTIFY,
+                Notify(order_id=self.order_id, audience=audience, template=template, facts=facts, key=key),
+                interruptible=False,
+            )
+        except ActivityError as error:
+            self.note(
+                "notify.failed", f"the message {template!r} to {audience} was not sent", why=_reason_of(error)
+            )
+
+    async def record(self) -> None:
+        """Write what is unwritten. Tried until the store answers."""
+        if self._unwritten():
+            await self._perform(
+                steps.RECORD_PROGRESS,
+                RecordProgress(order_id=self.order_id, carried=Carried()),
+                interruptible=False,
+            )
+
+    async def _perform(self, step: Step[In, Out], request: In, *, interruptible: bool) -> Out:
+        carried, version = self._carry(), self.memory.version
+        handle = workflow.start_activity(
+            step.name,
+            request.model_copy(update={"carried": carried}),
+            task_queue=step.queue,
+            result_type=step.gives,
+            start_to_close_timeout=step.start_to_close,
+            schedule_to_close_timeout=step.schedule_to_close,
+            heartbeat_timeout=step.heartbeat,
+            retry_policy=step.retry,
+            priority=step.priority,
+            summary=step.summary,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        self._step = handle if interruptible else None
+        try:
+            answer: Out = await handle
+        finally:
+            self._step = None
+        self._carried(carried, version)
+        return answer
+
+    def _attempt(self, name: str, *, count: bool = False) -> int:
+        """The number of the business attempt at ``name``, from 1; ``count`` starts the next one."""
+        if count:
+            self.memory.attempts[name] = self.memory.attempts.get(name, 0) + 1
+        return self.memory.attempts.get(name, 1)
+
+    # --- waiting ---
+    async def until(
+        self, ready: Callable[[], bool], *, deadline: datetime | None = None, summary: str
+    ) -> bool:
+        """Wait for ``ready``; False when ``deadline`` (wall clock) came first. Raises ``Renew`` when history is long.
+
+        Notes that nothing else carries are flushed meanwhile, so that a waiting case is never out of date in the store.
+        """
+        while not ready():
+            if workflow.info().is_continue_as_new_suggested():
+                raise Renew
+            now = workflow.now()
+            if deadline is not None and now >= deadline:
+                return False
+            if self._flush_due is not None and now >= self._flush_due:
+                await self.record()
+                continue
+            ends = [moment for moment in (deadline, self._flush_due) if moment is not None]
+            nothing_to_flush = self._flush_due is None
+            try:
+                await workflow.wait_condition(
+                    lambda nothing_to_flush=nothing_to_flush: (  # type: ignore[misc]
+                        ready()
+                        or (nothing_to_flush and self._flush_due is not None)
+                        or workflow.info().is_continue_as_new_suggested()
+                    ),
+                    timeout=min(ends) - now if ends else None,
+                    timeout_summary=summary,
+                )
+            except TimeoutError:
+                continue
+        return True
+
+    # --- people ---
+    async def ask(self, purpose: str, question: Question) -> Verdict:
+        """Put a question before a person and wait: remind, escalate, and at the deadline do what policy says.
+
+        The same ``purpose`` is asked once per case, also across a continue-as-new. The business clock stands still
+        meanwhile. Raises ``CalledOff`` when the case is called off first.
+        """
+        memory = self.memory
+        if purpose in memory.verdicts:
+            return memory.verdicts[purpose]
+        if memory.open_review is None:
+            await self._open_review(purpose, question)
+        while memory.decision is None:
+            task = self._open_task()
+            moments = [task.remind_at] + ([] if task.escalated else [task.escalate_at])
+            if task.deadline_at is not None:
+                moments.append(task.deadline_at)
+            answered = await self.until(
+                lambda: memory.decision is not None or self._withdrawn(question),
+                deadline=min(moments),
+                summary=f"waiting for a person: {question.kind}",
+            )
+            if self._withdrawn(question):
+                await self._close_review(ReviewState.WITHDRAWN, question, None)
+                raise CalledOff
+            if not answered and (expired := await self._nudge(question)) is not None:
+                memory.verdicts[purpose] = expired
+                return expired
+        decision = memory.decision
+        await self._close_review(ReviewState.DECIDED, question, decision)
+        memory.verdicts[purpose] = decision.verdict
+        return decision.verdict
+
+    async def finish_open_review(self) -> None:
+        """Go on waiting for the person who was being asked when the run continued as new."""
+        task, purpose = self.memory.open_review, self.memory.open_purpose
+        if task is None or purpose is None:
+            return
+        question = Question(
+            kind=task.kind,
+            what_happened=task.what_happened,
+            why_flagged=task.why_flagged,
+            recommended=task.recommended,
+            recommendation=task.recommendation,
+            options=task.options,
+        )
+        if await self.ask(purpose, question) is Verdict.REJECT:
+            if purpose.startswith("mend:"):
+                raise CalledOff
+            if purpose.startswith("undo:"):
+                self.memory.undo.pop()
+
+    def _withdrawn(self, question: Question) -> bool:
+        """Whether the question fell away because the case was called off before anybody answered."""
+        memory = self.memory
+        answerable = memory.decision is None and question.kind not in _CALLING_OFF_CANNOT_ANSWER
+        return memory.cancel is not None and answerable and not self._committed()
+
+    def _open_task(self) -> ReviewTask:
+        task = self.memory.open_review
+        if task is None:
+            raise RuntimeError("no review is open")
+        return task
+
+    async def _open_review(self, purpose: str, question: Question) -> None:
+        memory = self.memory
+        terms = self.approval.terms(question.kind)
+        memory.review_count += 1
+        now = workflow.now()
+        task = ReviewTask(
+            task_id=review_task_id(self.subject, memory.review_count),
+            order_id=self.order_id,
+            workflow_id=workflow.info().workflow_id,
+            kind=question.kind,
+            what_happened=question.what_happened,
+            why_flagged=question.why_flagged,
+            recommended=question.recommended,
+            recommendation=question.recommendation,
+            options=question.options,
+            opened_at=now,
+            remind_at=now + terms.remind_after,
+            escalate_at=now + terms.escalate_after,
+            deadline_at=now + terms.deadline if terms.deadline else None,
+            on_deadline=terms.on_deadline,
+            policy_version=self.approval.version,
+        )
+        memory.open_review, memory.open_purpose, memory.decision = task, purpose, None
+        memory.pending_reviews.append(task)
+        self.note(
+            "review.opened",
+            f"a person is asked ({question.kind}): {question.recommendation}",
+            why="; ".join(flag.reason for flag in question.why_flagged),
+            policy=self.approval.version,
+            task_id=task.task_id,
+        )
+        await self._pause(question)
+        await self.record()
+
+    async def _nudge(self, question: Question) -> Verdict | None:
+        """Remind, escalate, or decide by policy, whichever is due; the verdict when the deadline decided."""
+        task, now, terms = self._open_task(), workflow.now(), self.approval.terms(question.kind)
+        if task.deadline_at is not None and now >= task.deadline_at and task.on_deadline is not None:
+            await self._close_review(ReviewState.EXPIRED, question, None)
+            return task.on_deadline
+        if not task.escalated and now >= task.escalate_at:
+            task = task.model_copy(update={"escalated": True})
+            template = Template.REVIEW_ESCALATED
+        else:
+            task = task.model_copy(
+                update={"reminders": task.reminders + 1, "remind_at": now + terms.remind_after}
+            )
+            template = Template.REVIEW_REMINDER
+        self.memory.open_review = task
+        self.memory.pending_reviews.append(task)
+        self.note(
+            f"review.{'escalated' if template is Template.REVIEW_ESCALATED else 'reminded'}", task.task_id
+        )
+        await self.tell(template, Audience.REVIEWERS, task_id=task.task_id, kind=question.kind)
+        return None
+
+    async def _close_review(
+        self, state: ReviewState, question: Question, decision: DecideReview | None
+    ) -> None:
+        memory, task, now = self.memory, self._open_task(), workflow.now()
+        by_policy = task.on_deadline if state is ReviewState.EXPIRED else None
+        closed = task.model_copy(
+            update={
+                "state": state,
+                "decided_at": now,
+                "decided_by": decision.actor if decision else SYSTEM,
+                "verdict": decision.verdict if decision else by_policy,
+                "reason": decision.reason if decision else _CLOSED_BECAUSE[state],
+            }
+        )
+        memory.pending_reviews.append(closed)
+        memory.open_review = memory.open_purpose = memory.decision = None
+        memory.clock = self.clock.after_pause(now - task.opened_at)
+        meaning = question.options.get(closed.verdict, "") if closed.verdict else ""
+        self.note(
+            f"review.{state}",
+            f"{closed.verdict}: {meaning}" if closed.verdict else f"review {state}",
+            why=closed.reason,
+            actor=closed.decided_by or SYSTEM,
+            policy=self.approval.version,
+            task_id=task.task_id,
+        )
+        await self._resume()
+
+    # --- messages ---
+    @workflow.update
+    async def decide_review(self, decision: DecideReview) -> DecisionAnswer:
+        """A person's answer to the open review task. A repeat of the same request gets the same answer."""
+        return self._decide(decision)
+
+    @decide_review.validator
+    def _may_decide(self, decision: DecideReview) -> None:
+        self._refuse_stale(decision)
+
+    @workflow.update
+    async def resolve_failure(self, request: ResolveFailure) -> DecisionAnswer:
+        """An operator's answer to a step that failed: try again, or give the case up."""
+        return self._decide(_as_decision(request))
+
+    @resolve_failure.validator
+    def _may_resolve(self, request: ResolveFailure) -> None:
+        self._refuse_stale(_as_decision(request))
+        task = self.memory.open_review
+        if task is not None and task.kind not in (ReviewKind.STEP_FAILED, ReviewKind.COMPENSATION_FAILED):
+            _refuse(f"{task.task_id} is not about a failure ({task.kind}): use decide_review")
+
+    @workflow.signal
+    async def approve(self, payload: Any = None) -> None:
+        """Approve the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
+        self._signalled(Verdict.APPROVE, payload)
+
+    @workflow.signal
+    async def reject(self, payload: Any = None) -> None:
+        """Reject the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
+        self._signalled(Verdict.REJECT, payload)
+
+    @workflow.query
+    def pending_review(self) -> ReviewTask | None:
+        """The review task that is open now."""
+        return self.memory.open_review
+
+    @workflow.query
+    def timeline(self) -> list[TimelineEntry]:
+        """Entries that are not in the store yet; the whole timeline is read from there."""
+        return list(self.memory.pending)
+
+    def _signalled(self, verdict: Verdict, payload: Any) -> None:
+        task = self.memory.open_review
+        try:
+            signalled = SignalledDecision.model_validate(payload)
+            decision = DecideReview(
+                request_id=signalled.request_id or f"signal:{verdict}:{task.task_id if task else ''}",
+                actor=signalled.actor,
+                task_id=signalled.task_id or (task.task_id if task else ""),
+                verdict=verdict,
+                reason=signalled.reason,
+            )
+            self._refuse_stale(decision)
+        except (ValidationError, ApplicationError) as error:
+            self.note("signal.refused", f"the signal {verdict!r} was not acted on", why=_sentence(error))
+            return
+        self._decide(decision)
+
+    def _refuse_stale(self, decision: DecideReview) -> None:
+        memory, task = self.memory, self.memory.open_review
+        if decision.request_id in memory.answers:
+            return
+        if task is None:
+            _refuse("no review is open here: it was decided, expired or withdrawn")
+        if decision.task_id != task.task_id:
+            _refuse(
+                f"{decision.task_id!r} is not the open review ({task.task_id!r}): look again before deciding"
+            )
+        if memory.decision is not None:
+            _refuse(f"{task.task_id} was just decided by {memory.decision.actor}: {memory.decision.verdict}")
+        if decision.verdict not in task.options:
+            _refuse(f"{decision.verdict} is no option here; possible: " + ", ".join(sorted(task.options)))
+
+    def _decide(self, decision: DecideReview) -> DecisionAnswer:
+        memory = self.memory
+        if decision.request_id in memory.answers:
+            return memory.answers[decision.request_id]
+        # Two updates may pass the validator before either handler runs.
+        self._refuse_stale(decision)
+        answer = DecisionAnswer(
+            task_id=decision.task_id,
+            verdict=decision.verdict,
+            message=self._open_task().options[decision.verdict],
+        )
+        memory.decision = decision
+        memory.answers[decision.request_id] = answer
+        while len(memory.answers) > _REMEMBERED_ANSWERS:
+            memory.answers.pop(next(iter(memory.answers)))
+        return answer
+
+    def _call_off(self, request: CancelOrder) -> None:
+        """Take the wish to call off; the forward path sees it at its next turn, or its waiting step is interrupted."""
+        if self.memory.cancel is not None:
+            return
+        self.memory.cancel = request
+        self.note("cancel.requested", "asked to call off", why=request.reason, actor=request.actor)
+        if self._step is not None and not self._committed():
+            self._step.cancel()
+
+    def _first_time(self, event_id: str) -> bool:
+        """Whether an event is new; remembers it."""
+        seen = self.memory.events_seen
+        if event_id in seen:
+            return False
+        seen.append(event_id)
+        del seen[:-_REMEMBERED_EVENTS]
+        return True
+
+
+_CALLING_OFF_CANNOT_ANSWER = frozenset({ReviewKind.COMPENSATION_FAILED, ReviewKind.SETTLEMENT})
+
+_CLOSED_BECAUSE = {
+    ReviewState.EXPIRED: "nobody decided before the deadline; policy decides",
+    ReviewState.WITHDRAWN: "called off before anybody decided",
+    ReviewState.DECIDED: "",
+}
+
+_UNDO_STEP: dict[type[Any], Step[Any, Any]] = {
+    step.takes: step
+    for step in (steps.VOID_AUTHORISATION, steps.RELEASE_RESERVATION, steps.CANCEL_PICK, steps.VOID_LABEL)
+}
+
+
+def _as_decision(request: ResolveFailure) -> DecideReview:
+    verdict = Verdict.APPROVE if request.resolution is FailureResolution.RETRY else Verdict.REJECT
+    return DecideReview(
+        request_id=request.request_id,
+        actor=request.actor,
+        task_id=request.task_id,
+        verdict=verdict,
+        reason=request.reason,
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ApplicationError(message, type="refused", non_retryable=True)
+
+
+def _reason_of(error: ActivityError) -> str:
+    cause = error.cause or error
+    return _sentence(cause)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())[
+            :500
+        ]
+    return (getattr(error, "message", None) or str(error) or type(error).__name__)[:500]

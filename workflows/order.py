@@ -1,0 +1,724 @@
+"""An order, from its document to closed books: one long-running workflow each, id ``order:{channel}:{external_id}``."""
+
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from models import effects as e
+    from models import search
+    from models.clock import BusinessClock
+    from models.identifiers import idempotency_key, shipment_id, shipment_workflow_id
+    from models.journal import Carried, OrderProjection
+    from models.memory import OrderMemory
+    from models.messages import (
+        CancelAnswer,
+        CancelOrder,
+        CancelOutcome,
+        CancelShipment,
+        PaymentEvent,
+        ShipmentProgress,
+    )
+    from models.plan import ShipmentRef
+    from models.review import Flag, ReviewKind, Verdict
+    from models.runs import OrderResult, OrderRun, ShipmentRun
+    from models.states import (
+        ORDER_TERMINAL,
+        SHIPMENT_HANDED_OVER,
+        SHIPMENT_TERMINAL,
+        OrderState,
+        ShipmentState,
+        order_may,
+    )
+    from policies.approval import gate_b
+    from workflows import steps
+    from workflows.case import CalledOff, Case, Question
+    from workflows.pages import order_page
+
+from datetime import timedelta
+
+_RESERVATION_LASTS = timedelta(days=7)
+_BACKORDER_RETRY = timedelta(days=1)
+_BACKORDER_TRIES = 3
+_SHORTAGE_TRIES = 3
+
+
+class Leaving(Exception):
+    """The order leaves the forward path for one of the exits."""
+
+    def __init__(self, to: OrderState, because: str) -> None:
+        super().__init__(because)
+        self.to = to
+        self.because = because
+
+
+@workflow.defn
+class OrderWorkflow(Case[OrderMemory]):
+    """Carries one order to its end. Whatever happens, it ends closed, rejected, cancelled or with a person."""
+
+    @workflow.init
+    def __init__(self, run: OrderRun) -> None:
+        order = workflow.info().workflow_id.removeprefix("order:")
+        self._run_input = run
+        memory = run.memory or OrderMemory(order_id=order)
+        self._open_case(memory, order, order)
+        if memory.clock is None:
+            now = workflow.info().workflow_start_time
+            memory.clock = BusinessClock(
+                speed=run.clock.speed, wall_start=now, business_start=run.clock.business_start or now
+            )
+
+    @workflow.run
+    async def run(self, run: OrderRun) -> OrderResult:
+        """The whole life of the order. See ``_go_forward`` for its steps."""
+        if not await self._run_shielded(self._live):
+            workflow.continue_as_new(run.model_copy(update={"draft": None, "memory": self.memory}))
+        memory = self.memory
+        return OrderResult(
+            order_id=self.order_id,
+            state=memory.state,
+            captured=memory.captured,
+            refunded=memory.refunded,
+            shipments=len(memory.shipments),
+        )
+
+    async def _live(self) -> None:
+        try:
+            await self.finish_open_review()
+            if self.memory.leaving_to is None:
+                await self._go_forward()
+        except CalledOff:
+            cancel = self.memory.cancel
+            self._leave_for(OrderState.CANCELLED, cancel.reason if cancel else "given up by a person")
+        except Leaving as leaving:
+            self._leave_for(leaving.to, leaving.because)
+        if self.memory.leaving_to is not None:
+            await self._leave()
+        await self.record()
+
+    async def _go_forward(self) -> None:
+        await self._validate()
+        await self._assess()
+        await self._gate_a()
+        await self._authorise()
+        await self._route_and_reserve()
+        await self._gate_b()
+        await self._release()
+        await self._see_shipments_through()
+        await self._settle(OrderState.CLOSED)
+
+    # --- the steps, in order ---
+    async def _validate(self) -> None:
+        memory = self.memory
+        if memory.facts is not None:
+            return
+        self._enter(OrderState.VALIDATING)
+        answer = await self.do(
+            steps.VALIDATE_ORDER,
+            e.ValidateOrder(
+                order_id=self.order_id, workflow_id=workflow.info().workflow_id, draft=self._run_input.draft
+            ),
+        )
+        if answer.facts is None:
+            problems = "; ".join(f"{p.path or 'document'}: {p.message}" for p in answer.problems)[:2000]
+            raise Leaving(OrderState.REJECTED, f"the document is not acceptable: {problems}")
+        memory.facts = facts = answer.facts
+        self.note(
+            "order.validated",
+            f"{facts.line_count} lines, {facts.unit_count} units, {facts.total} ({facts.customer_type})",
+            document_hash=facts.document_hash,
+        )
+        workflow.upsert_search_attributes(
+            [
+                search.CHANNEL.value_set(facts.channel),
+                search.CUSTOMER_TYPE.value_set(facts.customer_type),
+                search.TOTAL_MINOR.value_set(facts.total.minor),
+            ]
+        )
+
+    async def _assess(self) -> None:
+        memory = self.memory
+        if memory.assessment is not None:
+            return
+        self._enter(OrderState.ASSESSING)
+        memory.assessment = found = await self.do(steps.ASSESS_ORDER, e.AssessOrder(order_id=self.order_id))
+        self.note(
+            "order.assessed",
+            f"risk rules say {found.decision}",
+            why="; ".join(flag.reason for flag in found.flags) or None,
+            policy=found.policy_version,
+            model=found.model_version,
+            score=found.score,
+        )
+
+    async def _gate_a(self) -> None:
+        """Fraud, value, credit: nothing is held yet, so saying no costs nobody anything."""
+        memory, facts = self.memory, self._facts()
+        found = memory.assessment
+        if found is None or memory.authorisation_key is not None:
+            return
+        reasons = "; ".join(flag.reason for flag in found.flags)
+        if found.decision is e.RiskDecision.REJECT:
+            raise Leaving(OrderState.REJECTED, reasons)
+        if found.decision is e.RiskDecision.PASS:
+            return
+        verdict = await self.ask(
+            "gate_a",
+            Question(
+                kind=ReviewKind.RISK,
+                what_happened=f"{facts.customer_type.upper()} order on {facts.channel}: {facts.line_count} lines, "
+                f"{facts.unit_count:,} units, {facts.total}, to {facts.ship_country}. Nothing is held yet.",
+                why_flagged=found.flags,
+                recommended=Verdict.APPROVE,
+                recommendation="Check with the customer that the order is meant as it stands, then approve.",
+                options={
+                    Verdict.APPROVE: "hold the money and go on",
+                    Verdict.REJECT: "reject the order and tell the customer",
+                },
+            ),
+        )
+        if verdict is Verdict.REJECT:
+            raise Leaving(OrderState.REJECTED, f"not approved at gate A: {reasons}")
+
+    async def _authorise(self) -> None:
+        memory, facts = self.memory, self._facts()
+        if memory.authorisation is not None:
+            return
+        self._enter(OrderState.AUTHORISING)
+        if memory.authorisation_key is None:
+            memory.authorisation_key = self._key("authorise")
+            memory.undo.append(
+                e.VoidAuthorisation(
+                    order_id=self.order_id, authorisation_key=memory.authorisation_key, key=self._key("void")
+                )
+            )
+        answer = await self.do(
+            steps.AUTHORISE_PAYMENT,
+            e.AuthorisePayment(order_id=self.order_id, amount=facts.total, key=memory.authorisation_key),
+        )
+        memory.authorisation = answer
+        if not answer.approved:
+            memory.undo.pop()
+            memory.authorisation_key = None
+            raise Leaving(OrderState.REJECTED, f"payment declined ({answer.decline_code})")
+        self.note("payment.authorised", f"{answer.amount} is held", authorisation_id=answer.authorisation_id)
+
+    async def _route_and_reserve(self) -> None:
+        """Plan and reserve, again with a fresh plan when the stock went meanwhile; back-order when there is no plan."""
+        memory = self.memory
+        tries, shortages = 0, 0
+        while not memory.reserved:
+            memory.plan = None
+            self._enter(OrderState.ROUTING)
+            attempt = self._attempt("route", count=True)
+            answer = await self.do(
+                steps.ROUTE_ORDER,
+                e.RouteOrder(order_id=self.order_id, attempt=attempt, business_now=self.business_now()),
+            )
+            if answer.plan is None:
+                tries += 1
+                await self._backorder(answer.unfillable, tries)
+                continue
+            memory.plan = plan = answer.plan
+            self.note(
+                "order.routed",
+                f"{len(plan.shipments)} shipments, cost {plan.cost}, promised {plan.promised_at:%Y-%m-%d}",
+                policy=plan.router,
+                plan_id=plan.plan_id,
+            )
+            memory.reserved = await self._reserve(attempt)
+            if not memory.reserved:
+                shortages += 1
+                if shortages >= _SHORTAGE_TRIES:
+                    shortages, tries = 0, tries + 1
+                    await self._backorder(("the stock was taken by other orders meanwhile",), tries)
+
+    async def _reserve(self, attempt: int) -> bool:
+        memory = self.memory
+        if memory.plan is None:
+            raise RuntimeError("nothing to reserve without a plan")
+        self._enter(OrderState.RESERVING)
+        memory.reservation_key = key = self._key("reserve", attempt)
+        memory.undo.append(
+            e.ReleaseReservation(
+                order_id=self.order_id, reservation_key=key, key=self._key("release", attempt)
+            )
+        )
+        answer = await self.do(
+            steps.RESERVE_STOCK,
+            e.ReserveStock(
+                order_id=self.order_id,
+                plan_id=memory.plan.plan_id,
+                key=key,
+                expires_at=workflow.now() + _RESERVATION_LASTS,
+            ),
+        )
+        if answer.reserved:
+            self.note("stock.reserved", "every unit is reserved", plan_id=memory.plan.plan_id)
+            return True
+        memory.undo.pop()
+        short = ", ".join(f"{s.sku} at {s.node}: {s.available} of {s.requested}" for s in answer.shortages)
+        self.note("stock.short", "the stock went meanwhile: nothing was reserved", why=short[:1000])
+        return False
+
+    async def _backorder(self, reasons: tuple[str, ...], tries: int) -> None:
+        why = "; ".join(reasons)[:1000]
+        self._enter(OrderState.BACKORDERED, why=why)
+        if tries % _BACKORDER_TRIES == 0:
+            verdict = await self.ask(
+                f"backorder:{tries}",
+                Question(
+                    kind=ReviewKind.BACKORDER,
+                    what_happened=f"No plan can fill the order; tried {tries} times over {tries} business days.",
+                    why_flagged=(Flag(code="unfillable", reason=why),),
+                    recommended=Verdict.REJECT,
+                    recommendation="Cancel unless goods are known to be coming in.",
+                    options={
+                        Verdict.APPROVE: f"keep trying for {_BACKORDER_TRIES} more business days",
+                        Verdict.REJECT: "cancel the order, give the money back and tell the customer",
+                    },
+                ),
+            )
+            if verdict is Verdict.REJECT:
+                raise Leaving(OrderState.CANCELLED, f"could not be filled: {why}")
+        again = self.wall(self.business_now() + _BACKORDER_RETRY)
+        called_off = await self.until(
+            lambda: self.memory.cancel is not None,
+            deadline=again,
+            summary="back-ordered: until stock is looked at again",
+        )
+        if called_off:
+            raise CalledOff
+
+    async def _gate_b(self) -> None:
+        """Plan, margin, promise: everything is held, nothing has moved."""
+        memory, facts = self.memory, self._facts()
+        if memory.released or memory.plan is None:
+            return
+        flags = gate_b(facts, memory.plan, self.approval)
+        if not flags:
+            return
+        verdict = await self.ask(
+            f"gate_b:{memory.plan.plan_id}",
+            Question(
+                kind=ReviewKind.PLAN,
+                what_happened=f"The plan for {facts.total} ships from "
+                f"{', '.join(s.node for s in memory.plan.shipments)} for {memory.plan.cost}, "
+                f"promised {memory.plan.promised_at:%Y-%m-%d}. Money and stock are held.",
+                why_flagged=flags,
+                recommended=Verdict.APPROVE,
+                recommendation="Approve if the customer is worth the cost; the plan is the cheapest that is feasible.",
+                options={
+                    Verdict.APPROVE: "release the plan as it is",
+                    Verdict.REJECT: "cancel the order, free money and stock, tell the customer",
+                },
+            ),
+        )
+        if verdict is Verdict.REJECT:
+            raise Leaving(OrderState.CANCELLED, "the plan was not approved at gate B")
+
+    async def _release(self) -> None:
+        memory = self.memory
+        if memory.released:
+            return
+        if memory.cancel is not None:
+            raise CalledOff
+        if memory.plan is None:
+            raise RuntimeError("nothing to release without a plan")
+        for ref in memory.plan.shipments:
+            await self._start_shipment(ref)
+        memory.released = True
+        self._enter(OrderState.RELEASED)
+        self._changed()
+        workflow.upsert_search_attributes([search.PROMISE_TIME.value_set(memory.plan.promised_at)])
+        await self.tell(e.Template.ORDER_CONFIRMED, promised=f"{memory.plan.promised_at:%Y-%m-%d}")
+
+    async def _start_shipment(self, ref: ShipmentRef) -> None:
+        memory = self.memory
+        shipment = shipment_id(self.order_id, ref.number)
+        if (
+            memory.plan is None
+            or memory.authorisation is None
+            or memory.authorisation.authorisation_id is None
+        ):
+            raise RuntimeError("a shipment needs a plan and an authorisation")
+        try:
+            await workflow.start_child_workflow(
+                "ShipmentWorkflow",
+                ShipmentRun(
+                    shipment_id=shipment,
+                    order_id=self.order_id,
+                    number=ref.number,
+                    plan_id=memory.plan.plan_id,
+                    node=ref.node,
+                    carrier=ref.carrier,
+                    service=ref.service,
+                    units=ref.units,
+                    amount=ref.amount,
+                    authorisation_id=memory.authorisation.authorisation_id,
+                    reservation_key=memory.reservation_key or "",
+                    promised_at=ref.promised_at,
+                    clock=self.clock,
+                ),
+                id=shipment_workflow_id(shipment),
+                task_queue=steps.WORKFLOWS,
+                # It outlives the order's run: the order may continue as new while the parcel travels.
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"{ref.units} units from {ref.node} by {ref.carrier}/{ref.service}",
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(search.STATE, ShipmentState.PLANNED),
+                        SearchAttributePair(search.CHANNEL, self._facts().channel),
+                        SearchAttributePair(search.CUSTOMER_TYPE, self._facts().customer_type),
+                        SearchAttributePair(search.NODE, ref.node),
+                        SearchAttributePair(search.CARRIER, f"{ref.carrier}/{ref.service}"),
+                        SearchAttributePair(search.PROMISE_TIME, ref.promised_at),
+                        SearchAttributePair(search.TOTAL_MINOR, ref.amount.minor),
+                    ]
+                ),
+            )
+        except WorkflowAlreadyStartedError:
+            self.note("shipment.already_started", f"shipment {ref.number} was running already")
+
+    async def _see_shipments_through(self) -> None:
+        memory = self.memory
+        if memory.plan is None:
+            raise RuntimeError("no shipments without a plan")
+        numbers = [ref.number for ref in memory.plan.shipments]
+        while not self._all_arrived() or self._untold():
+            await self.until(
+                lambda: self._all_arrived() or bool(self._untold()) or self._cancel_unsent(),
+                summary="waiting for the shipments",
+            )
+            if self._cancel_unsent() and memory.cancel is not None:
+                await self._call_shipments_off(memory.cancel)
+            for progress in self._untold():
+                memory.told.append(f"shipped:{progress.number}")
+                await self.tell(
+                    e.Template.SHIPPED, tracking=progress.tracking or "", shipment=str(progress.number)
+                )
+        states = {self._shipment_state(number) for number in numbers}
+        if ShipmentState.DELIVERED in states:
+            self._enter(OrderState.DELIVERED)
+        elif ShipmentState.LOST in states:
+            raise Leaving(
+                OrderState.COMPENSATED, "the goods were lost on the way and the money was paid back"
+            )
+        else:
+            raise Leaving(
+                OrderState.CANCELLED,
+                memory.cancel.reason if memory.cancel else "every shipment was called off",
+            )
+
+    def _all_arrived(self) -> bool:
+        refs = self.memory.plan.shipments if self.memory.plan else ()
+        return all(self._shipment_state(ref.number) in SHIPMENT_TERMINAL for ref in refs)
+
+    def _untold(self) -> list[ShipmentProgress]:
+        """Shipments that left and whose tracking the customer does not have yet."""
+        return [
+            progress
+            for number, progress in sorted(self.memory.shipments.items())
+            if progress.state in SHIPMENT_HANDED_OVER and f"shipped:{number}" not in self.memory.told
+        ]
+
+    def _cancel_unsent(self) -> bool:
+        return self.memory.cancel is not None and not self.memory.cancel_sent
+
+    async def _call_shipments_off(self, cancel: CancelOrder) -> None:
+        """Ask every shipment to stop; each answers by its progress, cancelled or already with the carrier."""
+        memory = self.memory
+        memory.cancel_sent = True
+        self._enter(OrderState.CANCELLING, why=cancel.reason)
+        for ref in memory.plan.shipments if memory.plan else ():
+            if self._shipment_state(ref.number) in SHIPMENT_TERMINAL:
+                continue
+            handle = workflow.get_external_workflow_handle(
+                shipment_workflow_id(shipment_id(self.order_id, ref.number))
+            )
+            try:
+                await handle.signal(
+                    "cancel_shipment",
+                    CancelShipment(request_id=cancel.request_id, actor=cancel.actor, reason=cancel.reason),
+                )
+            except ApplicationError as error:
+                self.note(
+                    "cancel.unheard", f"shipment {ref.number} could not be told to stop", why=str(error)
+                )
+
+    async def _settle(self, final: OrderState) -> None:
+        """Give back what is still held and check the books. The final state is written only if they balance."""
+        memory = self.memory
+        if memory.facts is None:
+            self._enter(final, why=memory.leaving_because)
+            return
+        while memory.state not in ORDER_TERMINAL:
+            answer = await self._perform_settlement(final)
+            memory.captured, memory.refunded = answer.captured, answer.refunded
+            if answer.balanced:
+                self._close(final)
+                return
+            await self.ask(
+                f"settlement:{self._attempt('settle', count=True)}",
+                Question(
+                    kind=ReviewKind.SETTLEMENT,
+                    what_happened=f"The order's money does not add up: {answer.explanation}",
+                    why_flagged=(Flag(code="unbalanced", reason=answer.explanation),),
+                    recommended=Verdict.APPROVE,
+                    recommendation="Compare with the provider's statement, mend it, then approve to check again.",
+                    options={Verdict.APPROVE: "check again"},
+                ),
+            )
+
+    async def _perform_settlement(self, final: OrderState) -> e.Settlement:
+        memory = self.memory
+        now = workflow.now()
+        because = memory.leaving_because or None
+        closing = Carried(
+            entries=(self._entry(f"order.{final}", f"order {final}", why=because),),
+            order=self._projection().model_copy(
+                update={
+                    "version": memory.version + 1,
+                    "state": final,
+                    "needs_review": False,
+                    "closed_at": now,
+                    "exit_reason": because,
+                }
+            ),
+        )
+        # The closing entry has its number now, so that a note that comes in meanwhile takes another one.
+        memory.entry_count += 1
+        return await self.do(
+            steps.SETTLE_ORDER,
+            e.SettleOrder(
+                order_id=self.order_id,
+                total=self._facts().total,
+                authorisation_key=memory.authorisation_key,
+                key=self._key("settle", self._attempt("settle")),
+                closing=closing,
+            ),
+        )
+
+    def _close(self, final: OrderState) -> None:
+        self.memory.state = final
+        self.memory.version += 1
+        workflow.upsert_search_attributes(
+            [search.STATE.value_set(final), search.NEEDS_REVIEW.value_set(False)]
+        )
+        self._show()
+
+    # --- the exits ---
+    def _leave_for(self, to: OrderState, because: str) -> None:
+        self.memory.leaving_to, self.memory.leaving_because = to, because
+
+    async def _leave(self) -> None:
+        """Undo whatever was done, last in first out, check the books, tell the customer."""
+        memory = self.memory
+        final = memory.leaving_to or OrderState.CANCELLED
+        if memory.state not in ORDER_TERMINAL:
+            if memory.undo or final is not OrderState.REJECTED:
+                on_the_way = (
+                    OrderState.CANCELLING if final is OrderState.CANCELLED else OrderState.COMPENSATING
+                )
+                self._enter(on_the_way, why=memory.leaving_because)
+            await self.undo_everything()
+            await self._settle(final)
+        if memory.facts is not None:
+            template = {
+                OrderState.REJECTED: e.Template.ORDER_REJECTED,
+                OrderState.COMPENSATED: e.Template.REFUNDED,
+            }.get(final, e.Template.ORDER_CANCELLED)
+            await self.tell(template, reason=memory.leaving_because[:200])
+
+    # --- messages ---
+    @workflow.update
+    async def cancel(self, request: CancelOrder) -> CancelAnswer:
+        """Call the order off. The answer says what happens to goods and money, as far as it is known now."""
+        return self._cancel(request)
+
+    @cancel.validator
+    def _may_cancel(self, request: CancelOrder) -> None:
+        refusal = self._why_not_cancel()
+        if refusal is not None:
+            raise ApplicationError(refusal, type="refused", non_retryable=True)
+
+    @workflow.signal
+    async def cancel_order(self, payload: Any = None) -> None:
+        """The durable twin of the update ``cancel``, from any Temporal client; see ``CancelOrder`` for the JSON."""
+        try:
+            request = CancelOrder.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", "the signal 'cancel_order' was not acted on", why=str(error)[:500])
+            return
+        refusal = self._why_not_cancel()
+        if refusal is None:
+            self._cancel(request)
+        else:
+            self.note("cancel.refused", "the order was not called off", why=refusal, actor=request.actor)
+
+    @workflow.signal
+    async def shipment_progress(self, progress: ShipmentProgress) -> None:
+        """A shipment of ours tells where it stands."""
+        memory = self.memory
+        known = memory.shipments.get(progress.number)
+        if not self._first_time(progress.event_id) or (
+            known is not None and known.version >= progress.version
+        ):
+            return
+        needed_review = self._needs_review()
+        memory.shipments[progress.number] = progress
+        self._changed()
+        if progress.late and not (known and known.late):
+            self.note("order.late", f"shipment {progress.number} is later than promised")
+        self._follow_shipments()
+        if self._needs_review() is not needed_review:
+            self._publish()
+        self._show()
+
+    @workflow.signal
+    async def payment_event(self, payload: Any = None) -> None:
+        """The payment provider's own notice. Facts are noted; money is only ever moved by our own steps."""
+        try:
+            event = PaymentEvent.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", "the signal 'payment_event' was not understood", why=str(error)[:500])
+            return
+        if self._first_time(event.event_id):
+            self.note(
+                f"payment.notice.{event.kind}", f"the provider reports {event.amount}", ref=event.provider_ref
+            )
+
+    @workflow.query
+    def snapshot(self) -> OrderMemory:
+        """Everything the run remembers."""
+        return self.memory
+
+    def _why_not_cancel(self) -> str | None:
+        memory = self.memory
+        if memory.state in ORDER_TERMINAL:
+            return f"the order is {memory.state} already"
+        if memory.leaving_to is not None or memory.cancel is not None:
+            return None
+        if memory.released and memory.plan is not None:
+            states = [self._shipment_state(ref.number) for ref in memory.plan.shipments]
+            if all(state in SHIPMENT_HANDED_OVER for state in states):
+                return "every parcel is with the carrier: it is too late to cancel, arrange a return instead"
+        return None
+
+    def _cancel(self, request: CancelOrder) -> CancelAnswer:
+        memory = self.memory
+        if memory.leaving_to is not None or memory.cancel is not None:
+            return CancelAnswer(
+                outcome=CancelOutcome.ALREADY, message=f"the order is on its way out: {memory.state}"
+            )
+        self._call_off(request)
+        if not memory.released:
+            return CancelAnswer(
+                outcome=CancelOutcome.CANCELLING,
+                message="nothing has left: whatever is held is given back and the customer is told",
+            )
+        gone = [p.number for p in memory.shipments.values() if p.state in SHIPMENT_HANDED_OVER]
+        if gone:
+            return CancelAnswer(
+                outcome=CancelOutcome.PARTLY,
+                message=f"shipment {', '.join(map(str, sorted(gone)))} is with the carrier; the rest is called off",
+            )
+        return CancelAnswer(
+            outcome=CancelOutcome.CANCELLING,
+            message="the warehouse and the carrier are asked to stop; what they have handed over already goes on",
+        )
+
+    # --- what the base class asks ---
+    def _committed(self) -> bool:
+        # Once shipments exist they are called off one by one; the order's own steps are never torn down any more.
+        return self.memory.released or self.memory.leaving_to is not None
+
+    def _carried_projection(self) -> dict[str, Any]:
+        # Without facts there is no row yet: validation writes it.
+        return {"order": self._projection()} if self.memory.facts is not None else {}
+
+    async def _pause(self, question: Question) -> None:
+        mend = question.kind in (
+            ReviewKind.STEP_FAILED,
+            ReviewKind.COMPENSATION_FAILED,
+            ReviewKind.SETTLEMENT,
+        )
+        self.memory.paused_in = self.memory.state
+        self._enter(OrderState.NEEDS_OPERATOR if mend else OrderState.IN_REVIEW)
+
+    async def _resume(self) -> None:
+        interrupted, self.memory.paused_in = self.memory.paused_in, None
+        if interrupted is not None:
+            self._enter(interrupted)
+
+    def _projection(self) -> OrderProjection:
+        memory = self.memory
+        facts, plan = memory.facts, memory.plan
+        return OrderProjection(
+            version=memory.version,
+            state=memory.state,
+            needs_review=self._needs_review(),
+            promised_at=plan.promised_at if plan else None,
+            customer_type=facts.customer_type if facts else None,
+            plan_id=plan.plan_id if plan else None,
+            closed_at=workflow.now() if memory.state in ORDER_TERMINAL else None,
+            exit_reason=memory.leaving_because or None,
+        )
+
+    def _needs_review(self) -> bool:
+        memory = self.memory
+        return memory.open_review is not None or any(
+            p.needs_review and p.state not in SHIPMENT_TERMINAL for p in memory.shipments.values()
+        )
+
+    def _enter(self, state: OrderState, *, why: str | None = None) -> None:
+        memory = self.memory
+        if state is memory.state:
+            return
+        if not order_may(memory.state, state):
+            raise RuntimeError(f"an order cannot go from {memory.state} to {state}")
+        memory.state = state
+        self._changed()
+        self.note(f"order.{state}", f"order {state}", why=why)
+        self._publish()
+
+    def _publish(self) -> None:
+        workflow.upsert_search_attributes(
+            [search.STATE.value_set(self.memory.state), search.NEEDS_REVIEW.value_set(self._needs_review())]
+        )
+        self._show()
+
+    def _follow_shipments(self) -> None:
+        """The order's state after a shipment moved: it follows the slowest parcel that is still meant to arrive."""
+        memory = self.memory
+        going = [
+            state
+            for ref in (memory.plan.shipments if memory.plan else ())
+            if (state := self._shipment_state(ref.number)) is not ShipmentState.CANCELLED
+        ]
+        handed_over = sum(state in SHIPMENT_HANDED_OVER for state in going)
+        if handed_over and memory.state in _FOLLOWS:
+            self._enter(OrderState.SHIPPED if handed_over == len(going) else OrderState.PARTIALLY_SHIPPED)
+
+    def _shipment_state(self, number: int) -> ShipmentState:
+        progress = self.memory.shipments.get(number)
+        return progress.state if progress else ShipmentState.PLANNED
+
+    def _show(self) -> None:
+        workflow.set_current_details(order_page(self.memory))
+
+    def _facts(self) -> e.OrderFacts:
+        if self.memory.facts is None:
+            raise RuntimeError("the order has not been validated")
+        return self.memory.facts
+
+    def _key(self, step: str, attempt: int = 1) -> str:
+        return idempotency_key(workflow.info().workflow_id, step, attempt)
+
+
+_FOLLOWS = frozenset({OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.CANCELLING})

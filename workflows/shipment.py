@@ -1,0 +1,587 @@
+"""A shipment, from the pick request to the customer's door. A child of its order that outlives the order's runs."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from models import effects as e
+    from models import search
+    from models.base import Contract
+    from models.identifiers import idempotency_key, order_workflow_id
+    from models.journal import ShipmentProjection
+    from models.memory import ShipmentMemory, Undo
+    from models.messages import (
+        CancelOrder,
+        CancelShipment,
+        CarrierEvent,
+        CarrierEventKind,
+        ShipmentProgress,
+        WmsEvent,
+        WmsEventKind,
+    )
+    from models.review import Flag, ReviewKind, Verdict
+    from models.runs import ShipmentResult, ShipmentRun
+    from models.states import SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL, ShipmentState, shipment_may
+    from workflows import steps
+    from workflows.case import CalledOff, Case, Question
+    from workflows.pages import shipment_page
+
+_PICK_WITHIN = timedelta(days=2)
+_COLLECT_WITHIN = timedelta(days=2)
+_LOST_AFTER_PROMISE = timedelta(days=10)
+
+
+_Message = TypeVar("_Message", bound=Contract)
+
+
+class TooLate(Exception):
+    """Calling off met a parcel that is with the carrier already: go on forward."""
+
+
+@workflow.defn
+class ShipmentWorkflow(Case[ShipmentMemory]):
+    """Carries one shipment to delivery, or back to nothing."""
+
+    @workflow.init
+    def __init__(self, run: ShipmentRun) -> None:
+        self._run_input = run
+        memory = run.memory or ShipmentMemory(clock=run.clock)
+        self._open_case(memory, run.order_id, run.shipment_id)
+
+    @workflow.run
+    async def run(self, run: ShipmentRun) -> ShipmentResult:
+        """The whole life of the shipment. See ``_go_forward`` for its steps."""
+        if not await self._run_shielded(self._live):
+            workflow.continue_as_new(run.model_copy(update={"memory": self.memory}))
+        memory = self.memory
+        return ShipmentResult(
+            shipment_id=run.shipment_id,
+            state=memory.state,
+            captured=memory.capture.amount if memory.capture else None,
+            refunded=memory.refunded,
+        )
+
+    async def _live(self) -> None:
+        while self.memory.state not in SHIPMENT_TERMINAL:
+            try:
+                await self.finish_open_review()
+                if self.memory.state is ShipmentState.CANCELLING:
+                    raise CalledOff
+                await self._go_forward()
+            except CalledOff:
+                try:
+                    await self._call_back()
+                except TooLate:
+                    continue
+        await self._report_and_record()
+
+    async def _go_forward(self) -> None:
+        await self._pick()
+        await self._buy_label()
+        await self._hand_over()
+        await self._capture()
+        await self._follow_to_delivery()
+
+    # --- the steps, in order ---
+    async def _pick(self) -> None:
+        memory, run = self.memory, self._run_input
+        while not self._is_picked():
+            if memory.pick is None:
+                await self._request_pick()
+            arrived = await self.until(
+                lambda: self._is_picked() or memory.pick_problem is not None or self._wants_off(),
+                deadline=self.wall(self.business_now() + _PICK_WITHIN),
+                summary=f"waiting for {run.node} to pick",
+            )
+            if self._is_picked():
+                break
+            if self._wants_off():
+                raise CalledOff
+            problem = memory.pick_problem
+            why = (
+                f"{problem.kind}: {problem.detail}"
+                if problem
+                else "the warehouse has not said that it picked"
+            )
+            await self._ask_about_pick("short_pick" if problem else "pick_overdue", why, again=arrived)
+        self._enter(ShipmentState.PICKED)
+
+    async def _request_pick(self) -> None:
+        memory, run = self.memory, self._run_input
+        attempt = self._attempt("pick", count=True)
+        memory.pick_key = key = self._key("pick", attempt)
+        memory.undo = [undo for undo in memory.undo if not isinstance(undo, e.CancelPick)]
+        if not memory.undo:
+            memory.undo.append(
+                e.ReleaseReservation(
+                    order_id=run.order_id,
+                    reservation_key=run.reservation_key,
+                    shipment_id=run.shipment_id,
+                    key=self._key("release"),
+                )
+            )
+        memory.undo.append(
+            e.CancelPick(
+                order_id=run.order_id,
+                shipment_id=run.shipment_id,
+                pick_key=key,
+                key=self._key("cancel-pick", attempt),
+            )
+        )
+        self._enter(ShipmentState.PICK_REQUESTED)
+        answer = await self.do(
+            steps.REQUEST_PICK,
+            e.RequestPick(
+                order_id=run.order_id,
+                shipment_id=run.shipment_id,
+                plan_id=run.plan_id,
+                number=run.number,
+                business_now=self.business_now(),
+                key=key,
+            ),
+        )
+        if answer.accepted:
+            memory.pick = answer
+        else:
+            await self._ask_about_pick(
+                "pick_refused", answer.reason or "the warehouse refused the pick", again=True
+            )
+
+    async def _ask_about_pick(self, code: str, why: str, *, again: bool) -> None:
+        """A pick went wrong: a person says whether to ask again (or wait on), or to call the shipment off."""
+        memory, run = self.memory, self._run_input
+        verdict = await self.ask(
+            f"pick:{self._attempt('pick-review', count=True)}",
+            Question(
+                kind=ReviewKind.SHIPMENT_EXCEPTION,
+                what_happened=f"{run.node} was asked to pick {run.units} units. Nothing has left.",
+                why_flagged=(Flag(code=code, reason=why),),
+                recommended=Verdict.APPROVE,
+                recommendation="Speak to the warehouse; approve once it can pick, else reject.",
+                options={
+                    Verdict.APPROVE: "ask the warehouse again" if again else "wait on",
+                    Verdict.REJECT: "call this shipment off and free its units and its money",
+                },
+            ),
+        )
+        memory.pick_problem = None
+        if verdict is Verdict.REJECT:
+            raise CalledOff
+        if again:
+            memory.pick = None
+
+    async def _buy_label(self) -> None:
+        memory, run = self.memory, self._run_input
+        while memory.label is None:
+            attempt = self._attempt("label", count=True)
+            memory.label_key = key = self._key("label", attempt)
+            memory.undo = [undo for undo in memory.undo if not isinstance(undo, e.VoidLabel)]
+            memory.undo.append(
+                e.VoidLabel(
+                    order_id=run.order_id,
+                    shipment_id=run.shipment_id,
+                    label_key=key,
+                    key=self._key("void-label", attempt),
+                )
+            )
+            answer = await self.do(
+                steps.BUY_LABEL,
+                e.BuyLabel(
+                    order_id=run.order_id,
+                    shipment_id=run.shipment_id,
+                    plan_id=run.plan_id,
+                    number=run.number,
+                    business_now=self.business_now(),
+                    key=key,
+                ),
+            )
+            if answer.accepted:
+                memory.label = answer
+                self._enter(ShipmentState.LABELLED, why=f"costs {answer.cost}", tracking=answer.tracking)
+                return
+            verdict = await self.ask(
+                f"label:{attempt}",
+                Question(
+                    kind=ReviewKind.SHIPMENT_EXCEPTION,
+                    what_happened=f"{run.carrier} refused a label by {run.service}. The goods are picked.",
+                    why_flagged=(Flag(code="label_refused", reason=answer.reason or "no reason given"),),
+                    recommended=Verdict.APPROVE,
+                    recommendation="Clear it with the carrier, then approve; reject if it will not carry this parcel.",
+                    options={
+                        Verdict.APPROVE: "ask the carrier again",
+                        Verdict.REJECT: "call this shipment off and free its units and its money",
+                    },
+                ),
+            )
+            if verdict is Verdict.REJECT:
+                raise CalledOff
+
+    async def _hand_over(self) -> None:
+        memory, run = self.memory, self._run_input
+        while not self._is_collected():
+            await self.until(
+                lambda: self._is_collected() or self._wants_off(),
+                deadline=self.wall(self.business_now() + _COLLECT_WITHIN),
+                summary=f"waiting for {run.carrier} to collect",
+            )
+            if self._is_collected():
+                break
+            if self._wants_off():
+                raise CalledOff
+            verdict = await self.ask(
+                f"collect:{self._attempt('collect-review', count=True)}",
+                Question(
+                    kind=ReviewKind.SHIPMENT_EXCEPTION,
+                    what_happened=f"The parcel is packed and labelled, {run.carrier} has not collected it.",
+                    why_flagged=(
+                        Flag(code="collection_overdue", reason=f"no scan within {_COLLECT_WITHIN.days} days"),
+                    ),
+                    recommended=Verdict.APPROVE,
+                    recommendation="Ask the carrier; approve to wait on.",
+                    options={
+                        Verdict.APPROVE: "wait on",
+                        Verdict.REJECT: "call this shipment off, void the label, free its units and its money",
+                    },
+                ),
+            )
+            if verdict is Verdict.REJECT:
+                raise CalledOff
+        # From here on nothing is undone: the goods are with the carrier.
+        memory.undo.clear()
+        first = _SCANNED[memory.collected.kind] if memory.collected else ShipmentState.HANDED_OVER
+        # Delivered is the end: it is entered once the money is taken, even if it is the first scan that ever came.
+        self._enter(ShipmentState.HANDED_OVER if first is ShipmentState.DELIVERED else first)
+
+    async def _capture(self) -> None:
+        """Take the money for what was handed over, never earlier."""
+        memory, run = self.memory, self._run_input
+        if memory.capture is not None:
+            return
+        if run.amount.minor > 0:
+            memory.capture = await self.do(
+                steps.CAPTURE_PAYMENT,
+                e.CapturePayment(
+                    order_id=run.order_id,
+                    shipment_id=run.shipment_id,
+                    authorisation_id=run.authorisation_id,
+                    amount=run.amount,
+                    key=self._key("capture"),
+                ),
+            )
+        else:
+            memory.capture = e.Captured(capture_id="", amount=run.amount)
+        self.note("payment.captured", f"{run.amount} taken for what was handed over")
+        await self._report()
+
+    async def _follow_to_delivery(self) -> None:
+        memory, run = self.memory, self._run_input
+        promised = self.wall(run.promised_at)
+        if memory.lost_deadline is None:
+            memory.lost_deadline = self.wall(run.promised_at + _LOST_AFTER_PROMISE)
+        while not self._is_delivered():
+            deadline = memory.lost_deadline if memory.late else min(promised, memory.lost_deadline)
+            heard = await self.until(
+                lambda: self._is_delivered() or memory.trouble is not None,
+                deadline=deadline,
+                summary="until it counts as lost" if memory.late else "until it is late",
+            )
+            if self._is_delivered():
+                break
+            if not heard and not memory.late:
+                await self._be_late()
+                continue
+            trouble, memory.trouble = memory.trouble, None
+            if await self._given_up(trouble):
+                self._enter(ShipmentState.LOST)
+                return
+        self._enter(ShipmentState.DELIVERED)
+
+    async def _be_late(self) -> None:
+        self.memory.late = True
+        self._changed()
+        self.note("shipment.late", f"not delivered by {self._run_input.promised_at:%Y-%m-%d}")
+        self._show()
+        await asyncio.gather(self.tell(e.Template.LATE), self._report())
+
+    async def _given_up(self, trouble: CarrierEvent | None) -> bool:
+        """Ask a person about a parcel in trouble; True when it is given up and the money is paid back."""
+        memory, run = self.memory, self._run_input
+        lost = trouble is None or trouble.kind is CarrierEventKind.LOST
+        why = (
+            f"{run.carrier} reports {trouble.kind}: {trouble.detail}"
+            if trouble
+            else f"no delivery {_LOST_AFTER_PROMISE.days} days after the promised date"
+        )
+        verdict = await self.ask(
+            f"lost:{self._attempt('lost-review', count=True)}",
+            Question(
+                kind=ReviewKind.SHIPMENT_LOST if lost else ReviewKind.SHIPMENT_EXCEPTION,
+                what_happened=f"{run.units} units worth {run.amount} were handed to {run.carrier} "
+                f"({memory.label.tracking if memory.label else 'no tracking'}) and have not arrived.",
+                why_flagged=(Flag(code="lost" if lost else "carrier_exception", reason=why),),
+                recommended=Verdict.APPROVE if lost else Verdict.REJECT,
+                recommendation="Pay the customer back and claim from the carrier."
+                if lost
+                else "Wait: the carrier still has the parcel.",
+                options={
+                    Verdict.APPROVE: "give the parcel up and pay its amount back",
+                    Verdict.REJECT: "wait on for the carrier",
+                },
+            ),
+        )
+        if self._is_delivered():
+            return False
+        if verdict is Verdict.REJECT:
+            memory.lost_deadline = self.wall(self.business_now() + _LOST_AFTER_PROMISE)
+            return False
+        if memory.capture is not None and memory.capture.capture_id:
+            answer = await self.do(
+                steps.REFUND_PAYMENT,
+                e.RefundPayment(
+                    order_id=run.order_id,
+                    shipment_id=run.shipment_id,
+                    capture_id=memory.capture.capture_id,
+                    amount=memory.capture.amount,
+                    cause="lost_parcel",
+                    key=self._key("refund-lost"),
+                ),
+            )
+            memory.refunded = answer.amount
+            self.note("payment.refunded", f"{answer.amount} paid back", why="the parcel is lost")
+        return True
+
+    # --- the way back ---
+    async def _call_back(self) -> None:
+        """Undo in reverse. Raises ``TooLate`` when the carrier already has the parcel."""
+        memory = self.memory
+        cancel = memory.cancel
+        self._enter(ShipmentState.CANCELLING, why=cancel.reason if cancel else "given up by a person")
+        await self.undo_everything()
+        self._enter(ShipmentState.CANCELLED)
+
+    async def _undone(self, request: Undo, answer: Contract) -> None:
+        if isinstance(request, e.VoidLabel) and isinstance(answer, e.Undone) and not answer.undone:
+            self.memory.too_late_to_cancel = True
+            self.note("cancel.too_late", "the parcel could not be called back", why=answer.reason)
+            self._enter(ShipmentState.HANDED_OVER)
+            raise TooLate
+
+    def _is_picked(self) -> bool:
+        return self.memory.picked is not None
+
+    def _is_collected(self) -> bool:
+        return self.memory.collected is not None
+
+    def _is_delivered(self) -> bool:
+        return self.memory.delivered is not None
+
+    def _wants_off(self) -> bool:
+        return self.memory.cancel is not None and not self._committed()
+
+    def _committed(self) -> bool:
+        memory = self.memory
+        return (
+            memory.too_late_to_cancel
+            or memory.collected is not None
+            or memory.state is ShipmentState.CANCELLING
+        )
+
+    # --- messages ---
+    @workflow.signal
+    async def wms_event(self, payload: Any = None) -> None:
+        """The warehouse reports on its pick; see ``WmsEvent`` for the JSON."""
+        memory = self.memory
+        event = self._understood(WmsEvent, payload, "wms_event")
+        if event is None or not self._first_time(event.event_id):
+            return
+        if memory.pick is not None and event.pick_id != memory.pick.pick_id:
+            self.note("wms.stale", f"{event.kind} for another pick", pick_id=event.pick_id)
+        elif memory.picked is not None or memory.state in SHIPMENT_TERMINAL:
+            self.note("wms.unexpected", f"{event.kind} came when the shipment was {memory.state}")
+        elif event.kind is WmsEventKind.PICKED:
+            memory.picked = event
+        elif event.kind is not WmsEventKind.CANCELLED:
+            memory.pick_problem = event
+            self.note(f"wms.{event.kind}", f"the warehouse reports {event.kind}", why=event.detail or None)
+
+    @workflow.signal
+    async def carrier_event(self, payload: Any = None) -> None:
+        """The carrier scanned the parcel; see ``CarrierEvent`` for the JSON. An odd scan is noted, it never crashes."""
+        memory = self.memory
+        event = self._understood(CarrierEvent, payload, "carrier_event")
+        if event is None or not self._first_time(event.event_id):
+            return
+        state = _SCANNED.get(event.kind)
+        if memory.label is not None and event.tracking != memory.label.tracking:
+            self.note("carrier.stale", f"{event.kind} for another parcel", tracking=event.tracking)
+            return
+        if state is None:
+            memory.trouble = event
+            self.note(f"carrier.{event.kind}", f"the carrier reports {event.kind}", why=event.detail or None)
+            return
+        if memory.state in (ShipmentState.CANCELLED, ShipmentState.DELIVERED):
+            self.note("carrier.unexpected", f"{event.kind} came when the shipment was {memory.state}")
+            return
+        if event.kind is CarrierEventKind.DELIVERED and memory.delivered is None:
+            memory.delivered = event
+            if event.occurred_at > self._run_input.promised_at:
+                memory.late = True
+        if memory.collected is None:
+            # Any scan proves the hand-over, even if the collection scan itself never comes.
+            memory.collected = event
+        elif (
+            state is not ShipmentState.DELIVERED
+            and memory.state in _MOVING
+            and shipment_may(memory.state, state)
+        ):
+            self._enter(state, show=False)
+        elif state is not ShipmentState.DELIVERED:
+            self.note(
+                "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
+            )
+
+    @workflow.signal
+    async def cancel_shipment(self, payload: Any = None) -> None:
+        """The order asks to stop; see ``CancelShipment`` for the JSON."""
+        request = self._understood(CancelShipment, payload, "cancel_shipment")
+        if request is None:
+            return
+        if self._committed():
+            self.note(
+                "cancel.too_late",
+                f"asked to stop when the shipment was {self.memory.state}",
+                actor=request.actor,
+            )
+            return
+        self._call_off(CancelOrder(request_id=request.request_id, actor=request.actor, reason=request.reason))
+
+    @workflow.query
+    def snapshot(self) -> ShipmentMemory:
+        """Everything the run remembers."""
+        return self.memory
+
+    def _understood(self, contract: type[_Message], payload: Any, signal: str) -> _Message | None:
+        try:
+            return contract.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", f"the signal {signal!r} was not understood", why=str(error)[:500])
+            return None
+
+    # --- reports to the order ---
+    async def _report(self) -> None:
+        """Tell the order where this shipment stands."""
+        memory, run = self.memory, self._run_input
+        if memory.version == memory.reported:
+            return
+        memory.reported = memory.version
+        handle = workflow.get_external_workflow_handle(order_workflow_id(run.order_id))
+        try:
+            await handle.signal(
+                "shipment_progress",
+                ShipmentProgress(
+                    event_id=f"{run.shipment_id}/{memory.version}",
+                    shipment_id=run.shipment_id,
+                    number=run.number,
+                    state=memory.paused_in or memory.state,
+                    version=memory.version,
+                    needs_review=memory.open_review is not None,
+                    tracking=memory.label.tracking if memory.label else None,
+                    captured=memory.capture.amount if memory.capture else None,
+                    refunded=memory.refunded,
+                    late=memory.late,
+                    occurred_at=workflow.now(),
+                ),
+            )
+        except ApplicationError as error:
+            self.note("order.unheard", "the order's run could not be told", why=str(error))
+
+    async def _report_and_record(self) -> None:
+        await asyncio.gather(self._report(), self.record())
+        await self.record()
+
+    # --- what the base class asks ---
+    def _shipment(self) -> str | None:
+        return self._run_input.shipment_id
+
+    def _carried_projection(self) -> dict[str, Any]:
+        memory, run = self.memory, self._run_input
+        return {
+            "shipment": ShipmentProjection(
+                shipment_id=run.shipment_id,
+                order_id=run.order_id,
+                number=run.number,
+                version=memory.version,
+                state=memory.state,
+                node=run.node,
+                carrier=run.carrier,
+                service=run.service,
+                units=run.units,
+                amount=run.amount,
+                promised_at=run.promised_at,
+                tracking=memory.label.tracking if memory.label else None,
+                handed_over_at=memory.collected.occurred_at if memory.collected else None,
+                delivered_at=memory.delivered.occurred_at if memory.delivered else None,
+                late=memory.late,
+            )
+        }
+
+    async def _pause(self, question: Question) -> None:
+        mend = question.kind in (ReviewKind.STEP_FAILED, ReviewKind.COMPENSATION_FAILED)
+        self.memory.paused_in = self.memory.state
+        self._enter(ShipmentState.NEEDS_OPERATOR if mend else ShipmentState.IN_REVIEW)
+        self._publish()
+        await self._report()
+
+    async def _resume(self) -> None:
+        interrupted, self.memory.paused_in = self.memory.paused_in, None
+        if interrupted is not None:
+            self._enter(interrupted)
+        self._publish()
+        await self._report()
+
+    def _enter(
+        self, state: ShipmentState, *, why: str | None = None, show: bool = True, **details: str | None
+    ) -> None:
+        memory = self.memory
+        if state is memory.state:
+            return
+        if not shipment_may(memory.state, state):
+            raise RuntimeError(f"a shipment cannot go from {memory.state} to {state}")
+        memory.state = state
+        self._changed()
+        self.note(
+            f"shipment.{state}", f"shipment {self._run_input.number} {state}", why=why, tracking=tracking
+        )
+        if show:
+            self._publish()
+
+    def _publish(self) -> None:
+        memory = self.memory
+        workflow.upsert_search_attributes(
+            [
+                search.STATE.value_set(memory.state),
+                search.NEEDS_REVIEW.value_set(memory.open_review is not None),
+            ]
+        )
+        self._show()
+
+    def _show(self) -> None:
+        workflow.set_current_details(shipment_page(self._run_input, self.memory))
+
+    def _key(self, step: str, attempt: int = 1) -> str:
+        return idempotency_key(workflow.info().workflow_id, step, attempt)
+
+
+_SCANNED = {
+    CarrierEventKind.COLLECTED: ShipmentState.HANDED_OVER,
+    CarrierEventKind.IN_TRANSIT: ShipmentState.IN_TRANSIT,
+    CarrierEventKind.OUT_FOR_DELIVERY: ShipmentState.OUT_FOR_DELIVERY,
+    CarrierEventKind.DELIVERED: ShipmentState.DELIVERED,
+}
+_MOVING = SHIPMENT_HANDED_OVER - SHIPMENT_TERMINAL
