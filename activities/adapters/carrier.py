@@ -1,0 +1,105 @@
+"""The carriers over HTTP."""
+
+from typing import Annotated, Literal, Self
+
+import httpx
+from pydantic import AwareDatetime, Field, model_validator
+
+from activities.adapters.http import HttpNeighbour, Wire
+from models.effects import Label, Undone
+from models.money import Currency, Money
+from models.order import Address
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class HttpCarrier:
+    """``activities.ports.Carrier`` over HTTP. A refused label (409) is an answer."""
+
+    def __init__(self, base_url: str, client: httpx.AsyncClient) -> None:
+        self._carrier = HttpNeighbour("carrier", base_url, client)
+
+    async def buy_label(
+        self,
+        *,
+        key: str,
+        carrier: str,
+        service: str,
+        shipment_id: str,
+        node: str,
+        ship_to: Address,
+        recipient: str,
+        weight_g: int,
+        transit_days: int,
+        price: Money,
+        business_now: AwareDatetime,
+    ) -> Label:
+        """Buy a label; ``POST /labels``."""
+        answer = await self._carrier.act(
+            "/labels",
+            key=key,
+            body={
+                "carrier": carrier,
+                "service": service,
+                "shipment_id": shipment_id,
+                "node": node,
+                "ship_to": ship_to.model_dump(mode="json"),
+                "recipient": recipient,
+                "weight_g": weight_g,
+                "transit_days": transit_days,
+                "price_minor": price.minor,
+                "currency": price.currency,
+                "business_now": business_now.isoformat(),
+            },
+            gives=_Label,
+            also_answers={409: _Refused},
+        )
+        return answer.meant()
+
+    async def find_label(self, *, key: str) -> Label | None:
+        """What was sold or refused under ``key``."""
+        answer = await self._carrier.look_up("/labels", key=key, gives=_Label)
+        return None if answer is None else answer.meant()
+
+    async def void_label(self, *, key: str, label_key: str) -> Undone:
+        """Give a label back, also one never bought; ``POST /labels/void``. Not undone: the parcel was collected."""
+        answer = await self._carrier.act(
+            "/labels/void", key=key, body={"label_key": label_key}, gives=_Undone
+        )
+        return Undone(undone=answer.undone, reason=answer.reason)
+
+
+class _Label(Wire):
+    accepted: bool
+    label_id: Text | None
+    tracking: Text | None
+    cost_minor: Annotated[int, Field(ge=0)] | None
+    currency: Currency | None
+    reason: str
+
+    @model_validator(mode="after")
+    def _a_sold_label_is_whole(self) -> Self:
+        if self.accepted and None in (self.label_id, self.tracking, self.cost_minor, self.currency):
+            raise ValueError("accepted without label_id, tracking, cost_minor and currency")
+        return self
+
+    def meant(self) -> Label:
+        cost = None
+        if self.cost_minor is not None and self.currency is not None:
+            cost = Money(minor=self.cost_minor, currency=self.currency)
+        return Label(
+            accepted=self.accepted,
+            label_id=self.label_id,
+            tracking=self.tracking,
+            cost=cost,
+            reason=self.reason,
+        )
+
+
+class _Refused(_Label):
+    accepted: Literal[False]
+
+
+class _Undone(Wire):
+    undone: bool
+    reason: str
