@@ -1,0 +1,107 @@
+"""The HTTP API put together: routes, gate, problems, and what runs beside them while it serves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from temporalio.client import Client
+
+from activities.store.store import Store
+from apps.api import health, orders, reviews, webhooks
+from apps.api.gate import Gate
+from apps.api.metrics import Metrics
+from apps.api.openapi import DESCRIPTION, TAGS, describe
+from apps.api.parts import Parts
+from apps.api.problems import install_problem_handlers
+from apps.api.runs import Runs
+from apps.api.sweeper import Sweeper
+from models.errors import InvalidDocument, Problem
+from workers.settings import Settings
+
+VERSION = "1"
+
+
+def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
+    """The application for ``settings``; without a ``client`` it connects to Temporal by itself, as long as it takes.
+
+    Raises ``InvalidDocument`` without an API token or a webhook secret: a server open to everybody must be nobody's
+    accident.
+    """
+    _require_secrets(settings)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        store = Store.at(settings.database_url)
+        runs = Runs(client)
+        parts = Parts(settings=settings, store=store, runs=runs, metrics=metrics)
+        app.state.parts = parts
+        beside = [
+            asyncio.create_task(runs.keep_trying_to_connect(), name="connect to Temporal"),
+            asyncio.create_task(Sweeper(parts).run(), name="sweeper"),
+        ]
+        try:
+            yield
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await store.close()
+
+    app = routes_only(lifespan)
+    app.add_middleware(Gate, token=settings.api_token, metrics=metrics)
+    return app
+
+
+def routes_only(
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """The routes and their error answers, without what they work with: enough to be described."""
+    app = FastAPI(
+        title="Orderwright",
+        version=VERSION,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        # Our own route below, behind the token; the bundled pages would load scripts from elsewhere.
+        openapi_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    install_problem_handlers(app)
+    for router in (orders.router, reviews.router, webhooks.router, health.router):
+        app.include_router(router)
+    document: dict[str, Any] = {}
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi_document(_request: Request) -> Response:
+        """What this API offers, as OpenAPI 3.1."""
+        if not document:
+            document.update(describe(app))
+        return JSONResponse(document)
+
+    return app
+
+
+def _require_secrets(settings: Settings) -> None:
+    missing = tuple(
+        Problem(path=variable, code="missing_setting", message=f"is not set: {why}")
+        for variable, value, why in (
+            (
+                "ORDERWRIGHT_API_TOKEN",
+                settings.api_token,
+                "the API does not serve without a token; give it a long random one",
+            ),
+            (
+                "ORDERWRIGHT_WEBHOOK_SECRET",
+                settings.webhook_secret,
+                "webhooks could not be verified; give it the secret that the neighbours sign with",
+            ),
+        )
+        if not value.strip()
+    )
+    if missing:
+        raise InvalidDocument(missing)

@@ -1,0 +1,99 @@
+"""What the HTTP API takes and gives, where that is not already one of the contracts in ``models``."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from models.base import Contract, Document
+from models.messages import Actor, CancelOutcome, Reason, RequestId
+from models.review import Verdict
+from models.states import OrderState
+
+SentRequestId = Annotated[RequestId, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+
+
+class OrderLinks(Contract):
+    """Where to look and what to do next, as paths on this server."""
+
+    self: str
+    timeline: str
+    cancel: str
+
+
+class OrderAccepted(Contract):
+    """The order is stored and will run; ``workflow_id`` finds it in Temporal."""
+
+    order_id: str
+    workflow_id: str
+    state: OrderState
+    links: OrderLinks
+
+
+class DecisionRequest(Document):
+    """A person's answer to a review task. With the same ``request_id`` a repeat changes nothing."""
+
+    verdict: Verdict
+    actor: Actor
+    reason: Reason
+    request_id: SentRequestId | None = None
+
+
+class CancelRequest(Document):
+    """A wish to call an order off. With the same ``request_id`` a repeat changes nothing."""
+
+    actor: Actor
+    reason: Reason
+    request_id: SentRequestId | None = None
+
+
+class DecisionTaken(Contract):
+    """The run has taken the decision."""
+
+    status: Literal["decided"] = "decided"
+    request_id: str
+    task_id: str
+    verdict: Verdict
+    message: str
+
+
+class CancelTaken(Contract):
+    """The run has taken the cancellation; ``message`` says what happens to goods and money."""
+
+    status: Literal["answered"] = "answered"
+    request_id: str
+    outcome: CancelOutcome
+    message: str
+
+
+class Queued(Contract):
+    """Nobody could answer within five seconds; the message is durable and is read as soon as a worker is up."""
+
+    status: Literal["queued"] = "queued"
+    request_id: str
+
+
+class WebhookResult(StrEnum):
+    """What became of a webhook's event. A repeat is delivered again and ignored by the run."""
+
+    DELIVERED = "delivered"
+    LATE = "late"
+
+
+class WebhookTaken(Contract):
+    """``late``: the run it concerns has ended or is unknown; the event is kept for reconciliation."""
+
+    status: WebhookResult
+
+
+class Health(Contract):
+    """The process is up."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Contract):
+    """Whether the parts that are needed answer: ``ok``, or a sentence that says what is wrong."""
+
+    ready: bool
+    parts: dict[str, str] = Field(description="database and temporal")

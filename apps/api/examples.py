@@ -1,0 +1,156 @@
+"""The examples in the API's documentation. A test holds each against its contract."""
+
+from typing import Any
+
+ORDER: dict[str, Any] = {
+    "channel": "web",
+    "external_id": "1001",
+    "placed_at": "2026-03-02T09:30:00Z",
+    "currency": "GBP",
+    "customer": {"name": "Alex Example", "email": "alex@example.com"},
+    "ship_to": {"lines": ["1 High Street"], "city": "Leeds", "postcode": "LS1 4DY", "country": "GB"},
+    "lines": [
+        {
+            "line_id": "1",
+            "sku": "85123A",
+            "description": "White hanging heart T-light holder",
+            "quantity": 6,
+            "unit_price_minor": 255,
+        }
+    ],
+    "charges": [{"code": "POST", "kind": "shipping", "description": "Postage", "amount_minor": 395}],
+    "tenders": [{"kind": "card", "token": "tok_visa_4242", "amount_minor": 1925}],
+    "totals": {"lines_minor": 1530, "charges_minor": 395, "total_minor": 1925},
+}
+ORDERS = {"a small order": ORDER}
+
+ACCEPTED: dict[str, Any] = {
+    "order_id": "web:1001",
+    "workflow_id": "order:web:1001",
+    "state": "received",
+    "links": {
+        "self": "/v1/orders/web:1001",
+        "timeline": "/v1/orders/web:1001/timeline",
+        "cancel": "/v1/orders/web:1001/cancel",
+    },
+}
+
+CANCEL: dict[str, Any] = {
+    "actor": "dana@shop.example",
+    "reason": "the customer ordered twice",
+    "request_id": "cancel-web-1001-1",
+}
+CANCEL_TAKEN: dict[str, Any] = {
+    "status": "answered",
+    "request_id": "cancel-web-1001-1",
+    "outcome": "cancelling",
+    "message": "Nothing has left a warehouse: stock is freed and the held money is given back.",
+}
+
+DECISION: dict[str, Any] = {
+    "verdict": "approve",
+    "actor": "dana@shop.example",
+    "reason": "known customer, paid every invoice since 2019",
+    "request_id": "decide-web-1001-r1",
+}
+DECISION_TAKEN: dict[str, Any] = {
+    "status": "decided",
+    "request_id": "decide-web-1001-r1",
+    "task_id": "web:1001:r1",
+    "verdict": "approve",
+    "message": "approved: the order goes on",
+}
+QUEUED: dict[str, Any] = {"status": "queued", "request_id": "decide-web-1001-r1"}
+
+WEBHOOKS: dict[str, Any] = {
+    "a carrier's scan": {
+        "event_id": "scan-7781",
+        "kind": "carrier_event",
+        "shipment_id": "web:1001:1",
+        "event": {
+            "event_id": "scan-7781",
+            "kind": "in_transit",
+            "occurred_at": "2026-03-03T18:04:00Z",
+            "tracking": "TRK0000042",
+            "detail": "arrived at the hub",
+        },
+    },
+    "the warehouse has picked": {
+        "event_id": "pick-12-picked",
+        "kind": "wms_event",
+        "shipment_id": "web:1001:1",
+        "event": {
+            "event_id": "pick-12-picked",
+            "kind": "picked",
+            "occurred_at": "2026-03-02T13:00:00Z",
+            "pick_id": "pick-12",
+        },
+    },
+    "money was captured": {
+        "event_id": "pay-99",
+        "kind": "payment_event",
+        "order_id": "web:1001",
+        "event": {
+            "event_id": "pay-99",
+            "kind": "captured",
+            "occurred_at": "2026-03-02T15:00:00Z",
+            "provider_ref": "cap_31",
+            "amount": {"minor": 1925, "currency": "GBP"},
+        },
+    },
+}
+
+ENTRY: dict[str, Any] = {
+    "entry_id": "order:web:1001/4",
+    "order_id": "web:1001",
+    "at": "2026-03-02T09:30:02Z",
+    "business_at": "2026-03-02T09:30:02Z",
+    "actor": "orderwright",
+    "kind": "order.released",
+    "what": "Released to the warehouse",
+    "why": "all 6 units are reserved at one node",
+    "policy_version": "2026-01",
+}
+
+REVIEW: dict[str, Any] = {
+    "task_id": "web:1001:r1",
+    "order_id": "web:1001",
+    "workflow_id": "order:web:1001",
+    "kind": "risk",
+    "state": "open",
+    "what_happened": "An order of 1,925.00 GBP came in from a customer without a history.",
+    "why_flagged": [{"code": "high_value", "reason": "1,925.00 GBP is above the limit of 1,000.00 GBP"}],
+    "recommended": "approve",
+    "recommendation": "Approve: the address is known and the tender is a card.",
+    "options": {
+        "approve": "the money is held and the order goes on",
+        "reject": "the order is rejected; nothing was charged",
+    },
+    "opened_at": "2026-03-02T09:30:01Z",
+    "remind_at": "2026-03-02T13:30:01Z",
+    "escalate_at": "2026-03-03T09:30:01Z",
+    "deadline_at": "2026-03-04T09:30:01Z",
+    "on_deadline": "reject",
+    "policy_version": "2026-01",
+}
+
+PROBLEMS: dict[int, tuple[str, str]] = {
+    401: ("unauthorised", "send the API token: Authorization: Bearer …"),
+    404: ("not_found", "there is no order web:4711"),
+    409: ("conflict", "order web:1001 was already accepted with other content"),
+    413: ("document_too_large", "the body is larger than the 5,242,880 bytes that are accepted here"),
+    422: (
+        "invalid_document",
+        "the document has 1 problem: totals.total_minor: says 19.26 GBP, the document adds up to 19.25 GBP",
+    ),
+    503: ("not_reachable", "Temporal does not answer; try again in a few seconds"),
+}
+PROBLEM_LISTS: dict[int, list[dict[str, str]]] = {
+    422: [
+        {
+            "path": "totals.total_minor",
+            "code": "totals_mismatch",
+            "message": "says 19.26 GBP, the document adds up to 19.25 GBP",
+        }
+    ]
+}

@@ -1,0 +1,80 @@
+"""Taking an order in: commit the document, then start its run. In that order nothing accepted can be lost."""
+
+import asyncio
+
+from activities.store import reads
+from activities.store.intake import Acceptance, Accepted, accept_draft, mark_started
+from activities.store.store import Store
+from apps.api.runs import Runs, RunStart
+from models.clock import ClockStart
+from models.errors import Conflict, NotReachable
+from models.money import Money
+from models.order import OrderDraft
+from models.states import OrderState
+from policies.classification import classify
+from policies.intake import check_document
+from workers.logging import get_logger
+
+SOURCE = "api"
+
+# Checking a document of this size takes a few milliseconds; a larger one would hold up everybody else's requests.
+_CHECK_IN_PLACE_BYTES = 32 * 1024
+
+_log = get_logger(__name__)
+
+
+async def check(raw: bytes) -> OrderDraft:
+    """The draft in ``raw``. Raises ``InvalidDocument`` or ``DocumentTooLarge`` as ``policies.intake`` does."""
+    if len(raw) <= _CHECK_IN_PLACE_BYTES:
+        return check_document(raw)
+    return await asyncio.to_thread(check_document, raw)
+
+
+async def take_in(store: Store, runs: Runs, draft: OrderDraft, clock: ClockStart) -> Accepted:
+    """Store a checked draft and start its run.
+
+    Once stored the order is accepted, whatever becomes of the start: the sweeper makes up for it. Raises ``Conflict``
+    when the id is taken by other content.
+    """
+    async with store.transaction() as session:
+        accepted = await accept_draft(session, draft, source=SOURCE, clock=clock)
+    if accepted.acceptance is Acceptance.CONFLICT:
+        raise Conflict(
+            f"order {accepted.order_id} was already accepted with other content: an order number is used once"
+        )
+    if accepted.acceptance is Acceptance.NEW:
+        try:
+            await start_run(store, runs, run_start(draft, accepted.document_hash, clock, accepted.order_id))
+        except NotReachable as unreachable:
+            _log.warning("start_left_to_sweeper", reason=unreachable.message)
+    return accepted
+
+
+async def start_run(store: Store, runs: Runs, order: RunStart) -> None:
+    """Start an accepted order's run and note that it was. Doing it twice is harmless. Raises ``NotReachable``."""
+    await runs.start(order)
+    async with store.transaction() as session:
+        await mark_started(session, order.order_id)
+
+
+def run_start(draft: OrderDraft, document_hash: str, clock: ClockStart, order_id: str) -> RunStart:
+    """What starts the run of a stored draft."""
+    customer_type, _ = classify(draft)
+    return RunStart(
+        order_id=order_id,
+        document_hash=document_hash,
+        channel=draft.channel,
+        customer_type=customer_type,
+        total=Money(minor=draft.totals.total_minor, currency=draft.currency),
+        line_count=len(draft.lines),
+        clock=clock,
+    )
+
+
+async def state_of(store: Store, accepted: Accepted) -> OrderState:
+    """Where an accepted order stands."""
+    if accepted.acceptance is Acceptance.NEW:
+        return OrderState.RECEIVED
+    async with store.transaction() as session:
+        order = await reads.order(session, accepted.order_id)
+    return order.state if order is not None else OrderState.RECEIVED

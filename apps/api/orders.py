@@ -1,0 +1,190 @@
+"""Orders over HTTP: hand one over, look at it, call it off."""
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from activities.store import reads
+from activities.store.intake import Acceptance
+from activities.store.views import OrderView, Page, TimelineView
+from apps.api import examples
+from apps.api.asking import ask_or_leave, new_request_id
+from apps.api.bodies import body_of, read_body, read_message
+from apps.api.contracts import CancelRequest, CancelTaken, OrderAccepted, OrderLinks, Queued
+from apps.api.intake import check, state_of, take_in
+from apps.api.parts import Parts, PartsOf
+from apps.api.problems import InvalidRequest, answers
+from models.clock import ClockStart
+from models.errors import Conflict, DocumentTooLarge, InvalidDocument, NotFound, Refused
+from models.identifiers import Channel, OrderId, order_workflow_id
+from models.identifiers import order_id as make_order_id
+from models.messages import CancelAnswer, CancelOrder
+from models.order import MAX_DOCUMENT_BYTES, CustomerType, OrderDraft
+from models.states import ORDER_TERMINAL, OrderState
+
+router = APIRouter(prefix="/v1/orders", tags=["orders"])
+
+BUSINESS_START_HEADER = "Orderwright-Business-Start"
+_ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
+MAX_PAGE = 200
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Hand an order over",
+    openapi_extra=body_of(OrderDraft, examples.ORDERS),
+    responses=answers(401, 409, 413, 422, 503)
+    | {
+        200: {
+            "model": OrderAccepted,
+            "description": "The same document was accepted before; this is its order",
+            "content": {"application/json": {"example": examples.ACCEPTED | {"state": "released"}}},
+        },
+        202: {
+            "description": "Stored; its run starts now, or as soon as Temporal is there again",
+            "headers": {"Location": {"description": "The order", "schema": {"type": "string"}}},
+            "content": {"application/json": {"example": examples.ACCEPTED}},
+        },
+    },
+)
+async def submit(
+    request: Request,
+    response: Response,
+    parts: PartsOf,
+    business_start: Annotated[
+        AwareDatetime | None,
+        Header(
+            alias=BUSINESS_START_HEADER,
+            description="When the order's business clock starts, for replaying old orders; default is now",
+        ),
+    ] = None,
+) -> OrderAccepted:
+    """Check the document and store it; from then on it is accepted. Sending the same document again is always safe.
+
+    A document is identified by `channel` and `external_id`. At most 5 MB and 1,000 lines.
+    """
+    intake = parts.metrics.intake
+    try:
+        draft = await check(await read_body(request, MAX_DOCUMENT_BYTES))
+        structlog.contextvars.bind_contextvars(order_id=make_order_id(draft.channel, draft.external_id))
+        clock = ClockStart(speed=parts.settings.speed, business_start=business_start)
+        accepted = await take_in(parts.store, parts.runs, draft, clock)
+    except InvalidDocument:
+        intake.labels("invalid").inc()
+        raise
+    except DocumentTooLarge:
+        intake.labels("too_large").inc()
+        raise
+    except Conflict:
+        intake.labels("conflict").inc()
+        raise
+    repeated = accepted.acceptance is Acceptance.SAME
+    intake.labels("repeated" if repeated else "accepted").inc()
+    response.status_code = 200 if repeated else 202
+    links = _links(accepted.order_id)
+    response.headers["Location"] = links.self
+    return OrderAccepted(
+        order_id=accepted.order_id,
+        workflow_id=accepted.workflow_id,
+        state=await state_of(parts.store, accepted),
+        links=links,
+    )
+
+
+@router.get("", summary="List orders, newest first", responses=answers(401, 422, 503))
+async def list_orders(
+    *,
+    parts: PartsOf,
+    state: OrderState | None = None,
+    channel: Channel | None = None,
+    customer_type: CustomerType | None = None,
+    needs_review: bool | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=256, description="`next_cursor` of the page before")
+    ] = None,
+) -> Page:
+    """A page of orders. Follow `next_cursor` until it is null."""
+    filters = reads.OrderFilters(
+        state=state, channel=channel, customer_type=customer_type, needs_review=needs_review
+    )
+    async with parts.store.transaction() as session:
+        try:
+            return await reads.orders(session, filters, cursor, limit)
+        except InvalidDocument as invalid:
+            raise InvalidRequest(invalid.problems) from None
+
+
+@router.get("/{order_id}", summary="Look at an order", responses=answers(401, 404, 503))
+async def show(order_id: str, parts: PartsOf) -> OrderView:
+    """The order with lines, shipments, review tasks and money. Names and addresses are not shown."""
+    return await _known_order(parts, order_id)
+
+
+@router.get("/{order_id}/timeline", summary="What happened to an order", responses=answers(401, 404, 503))
+async def show_timeline(order_id: str, parts: PartsOf) -> list[TimelineView]:
+    """Every fact in the order of writing: who did what, when, why, under which policy."""
+    await _known_order(parts, order_id)
+    async with parts.store.transaction() as session:
+        return await reads.timeline(session, order_id)
+
+
+@router.post(
+    "/{order_id}/cancel",
+    summary="Call an order off",
+    openapi_extra=body_of(CancelRequest, {"a cancellation": examples.CANCEL}),
+    responses=answers(401, 404, 409, 413, 422, 503)
+    | {
+        200: {"content": {"application/json": {"example": examples.CANCEL_TAKEN}}},
+        202: {
+            "model": Queued,
+            "description": "No worker is up; the wish is kept and read as soon as one is",
+            "content": {"application/json": {"example": examples.QUEUED}},
+        },
+    },
+)
+async def cancel(order_id: str, request: Request, response: Response, parts: PartsOf) -> CancelTaken | Queued:
+    """Ask the running order to stop. It answers what happens to goods and money; parcels on their way go on."""
+    wish = await read_message(request, CancelRequest)
+    order = await _known_order(parts, order_id)
+    if order.state in ORDER_TERMINAL:
+        raise Refused(f"order {order_id} is already {order.state}")
+    message = CancelOrder(
+        request_id=wish.request_id or new_request_id(), actor=wish.actor, reason=wish.reason
+    )
+    answer = await ask_or_leave(
+        parts.runs,
+        order_workflow_id(order_id),
+        update="cancel",
+        question=message,
+        gives=CancelAnswer,
+        signal="cancel_order",
+        message=message,
+        request_id=message.request_id,
+    )
+    if isinstance(answer, Queued):
+        response.status_code = 202
+        return answer
+    return CancelTaken(request_id=message.request_id, outcome=answer.outcome, message=answer.message)
+
+
+async def _known_order(parts: Parts, order_id: str) -> OrderView:
+    """The order, or ``NotFound``: also for what cannot be an order id, which the database need not hear of."""
+    try:
+        _ORDER_ID.validate_python(order_id)
+    except ValidationError:
+        raise NotFound("there is no such order: an order id looks like web:1001") from None
+    structlog.contextvars.bind_contextvars(order_id=order_id)
+    async with parts.store.transaction() as session:
+        order = await reads.order(session, order_id)
+    if order is None:
+        raise NotFound(f"there is no order {order_id}")
+    return order
+
+
+def _links(order_id: str) -> OrderLinks:
+    path = f"/v1/orders/{order_id}"
+    return OrderLinks(self=path, timeline=f"{path}/timeline", cancel=f"{path}/cancel")

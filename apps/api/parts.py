@@ -1,0 +1,29 @@
+"""What every handler works with, made once per application."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from activities.store.store import Store
+from apps.api.metrics import Metrics
+from apps.api.runs import Runs
+from workers.settings import Settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The store, the runs, the counters and the settings of one application."""
+
+    settings: Settings
+    store: Store
+    runs: Runs
+    metrics: Metrics
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+PartsOf = Annotated[Parts, Depends(_parts)]

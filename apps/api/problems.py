@@ -1,0 +1,156 @@
+"""Every error answer of the API: RFC 9457 problem details with a stable code, and never anything from inside."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from apps.api import examples
+from models.base import Contract
+from models.errors import InvalidDocument, OrderwrightError, Problem
+from workers.logging import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+_log = get_logger(__name__)
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorised",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "document_too_large",
+    422: "invalid_request",
+}
+
+
+class ProblemDetails(Contract):
+    """The body of every error answer (RFC 9457). Rely on ``code``; the sentences are for people and may change."""
+
+    type: str = Field(description="urn:orderwright:error:CODE")
+    title: str
+    status: int
+    detail: str
+    code: str
+    problems: tuple[Problem, ...] = Field(
+        default=(), description="Every single thing that is wrong with the input, where there is one"
+    )
+
+
+class InvalidRequest(OrderwrightError):
+    """A request whose parameters or small body break their contract; every problem is listed."""
+
+    code = "invalid_request"
+    http_status = 422
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{p.path or 'request'}: {p.message}" for p in self.problems))
+
+
+def problem_response(
+    status: int,
+    code: str,
+    detail: str,
+    problems: Iterable[Problem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """One error answer. A 401 says how to authenticate and a 503 when to come back."""
+    document = ProblemDetails(
+        type=f"urn:orderwright:error:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        problems=tuple(problems),
+    )
+    extra = dict(headers or {})
+    if status == HTTPStatus.UNAUTHORIZED:
+        extra.setdefault("WWW-Authenticate", "Bearer")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    return Response(document.model_dump_json(), status, extra, MEDIA_TYPE)
+
+
+def response_to(error: OrderwrightError) -> Response:
+    """The answer to one of our own errors."""
+    problems = error.problems if isinstance(error, InvalidDocument | InvalidRequest) else ()
+    return problem_response(error.http_status, error.code, error.message, problems)
+
+
+def internal_error() -> Response:
+    """The answer to a fault of ours: the caller learns that it is ours, and nothing else."""
+    return problem_response(500, "internal", "Something went wrong on our side; it has been logged.")
+
+
+def problems_of(invalid: ValidationError) -> tuple[Problem, ...]:
+    """What pydantic found, without the values: they may be somebody's name or address."""
+    return _without_values(invalid.errors(include_url=False, include_input=False, include_context=False))
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of error answers with these statuses, each with an example."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        code, detail = examples.PROBLEMS[status]
+        example = ProblemDetails(
+            type=f"urn:orderwright:error:{code}",
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            code=code,
+            problems=tuple(Problem(**problem) for problem in examples.PROBLEM_LISTS.get(status, ())),
+        )
+        described[status] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"},
+                    "example": example.model_dump(mode="json"),
+                }
+            },
+        }
+    return described
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make ``app`` answer all its errors as problem details."""
+
+    @app.exception_handler(OrderwrightError)
+    async def ours(_request: Request, error: OrderwrightError) -> Response:
+        if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log.warning("request_failed", code=error.code, reason=error.message)
+        return response_to(error)
+
+    @app.exception_handler(HTTPException)
+    async def frameworks(_request: Request, error: HTTPException) -> Response:
+        code = _CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
+        return problem_response(error.status_code, code, error.detail, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def parameters(_request: Request, error: RequestValidationError) -> Response:
+        return response_to(InvalidRequest(_without_values(error.errors(), skip=("query", "path", "header"))))
+
+
+def _without_values(errors: Iterable[Any], skip: tuple[str, ...] = ()) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(path=_path(error["loc"], skip), code=error["type"], message=_sentence(error["msg"]))
+        for error in errors
+    )
+
+
+def _path(location: Sequence[int | str], skip: tuple[str, ...]) -> str:
+    path = ""
+    for part in location[1:] if location and location[0] in skip else location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,173 @@
+"""How the API reaches the runs: start one, ask one and wait for the answer, or leave a message for it.
+
+Workflows and messages go by name, so that the API imports none of them and any other client could do the same.
+"""
+
+import asyncio
+from datetime import timedelta
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from temporalio.client import (
+    Client,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from models import search
+from models.base import Contract
+from models.clock import ClockStart
+from models.errors import NotReachable, Refused
+from models.identifiers import order_workflow_id
+from models.money import Money
+from models.order import CustomerType
+from models.runs import OrderRun
+from models.states import OrderState
+from workers.client import connect
+from workers.logging import get_logger
+
+WORKFLOW_QUEUE = "oms-workflows"
+ANSWER_WITHIN = timedelta(seconds=5)
+CALL_WITHIN = timedelta(seconds=5)
+
+_log = get_logger(__name__)
+
+Answer = TypeVar("Answer", bound=Contract)
+
+
+class RunStart(Contract):
+    """What starting an order's run takes. ``customer_type`` None: it is classified by the run."""
+
+    order_id: str
+    document_hash: str
+    channel: str
+    customer_type: CustomerType | None
+    total: Money
+    line_count: int
+    clock: ClockStart
+
+
+class Told(Enum):
+    """What became of a one-way message."""
+
+    DELIVERED = auto()
+    NO_RUN = auto()
+
+
+class Runs:
+    """The runs behind one Temporal client. All methods raise ``NotReachable`` while Temporal does not answer."""
+
+    def __init__(self, client: Client | None = None) -> None:
+        self._client = client
+
+    async def keep_trying_to_connect(self) -> None:
+        """Connect in the background: the API takes orders even while Temporal is down. Ends once connected."""
+        while self._client is None:
+            try:
+                self._client = await connect(wait=10)
+            except NotReachable as unreachable:
+                _log.warning("temporal_not_reachable", reason=unreachable.message)
+
+    async def start(self, order: RunStart) -> None:
+        """Make sure that the order's run exists: one that is running or has ended is as good as a new one."""
+        # Both policies together make a repeat harmless, whoever else starts the same order at the same time.
+        try:
+            await self._connected().start_workflow(
+                "OrderWorkflow",
+                OrderRun(order_id=order.order_id, document_hash=order.document_hash, clock=order.clock),
+                id=order_workflow_id(order.order_id),
+                task_queue=WORKFLOW_QUEUE,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                search_attributes=_search_attributes(order),
+                static_summary=f"{order.order_id}: {order.line_count} lines, {order.total}",
+                rpc_timeout=CALL_WITHIN,
+            )
+        except WorkflowAlreadyStartedError:
+            _log.info("run_was_there_already")
+        except RPCError as error:
+            raise _unreachable(error) from error
+
+    async def ask(
+        self, workflow_id: str, update: str, question: Contract, gives: type[Answer]
+    ) -> Answer | None:
+        """Send an update and wait for its answer; None when nobody answered in time (no worker is up).
+
+        Raises ``Refused`` with the run's own sentence, or when the run has ended.
+        """
+        handle = self._connected().get_workflow_handle(workflow_id)
+        request_id = getattr(question, "request_id", None)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
+                answer: Answer = await handle.execute_update(
+                    update, question, id=request_id, result_type=gives, rpc_timeout=ANSWER_WITHIN
+                )
+                return answer
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            return None
+        except WorkflowUpdateFailedError as failed:
+            raise Refused(_sentence(failed.cause)) from failed
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise Refused(
+                    "its run has already ended, or has not started yet: look at its state"
+                ) from error
+            raise _unreachable(error) from error
+
+    async def tell(self, workflow_id: str, signal: str, message: Contract) -> Told:
+        """Leave a message that the run reads as soon as a worker is up."""
+        try:
+            await (
+                self._connected()
+                .get_workflow_handle(workflow_id)
+                .signal(signal, message, rpc_timeout=CALL_WITHIN)
+            )
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return Told.NO_RUN
+            raise _unreachable(error) from error
+        return Told.DELIVERED
+
+    async def check(self) -> None:
+        """Raise ``NotReachable`` unless Temporal answers."""
+        try:
+            healthy = await self._connected().service_client.check_health(timeout=timedelta(seconds=2))
+        except RPCError as error:
+            raise _unreachable(error) from error
+        if not healthy:
+            raise NotReachable("Temporal answers, but says that it is not healthy")
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise NotReachable("Temporal does not answer; try again in a few seconds")
+        return self._client
+
+
+def _search_attributes(order: RunStart) -> TypedSearchAttributes:
+    pairs: list[SearchAttributePair[Any]] = [
+        SearchAttributePair(search.STATE, OrderState.RECEIVED.value),
+        SearchAttributePair(search.CHANNEL, order.channel),
+        SearchAttributePair(search.TOTAL_MINOR, order.total.minor),
+        SearchAttributePair(search.NEEDS_REVIEW, False),
+    ]
+    if order.customer_type is not None:
+        pairs.append(SearchAttributePair(search.CUSTOMER_TYPE, order.customer_type.value))
+    return TypedSearchAttributes(pairs)
+
+
+def _unreachable(error: RPCError) -> NotReachable:
+    return NotReachable(
+        f"Temporal did not take the call ({error.status.name.lower()}); try again in a few seconds"
+    )
+
+
+def _sentence(cause: BaseException) -> str:
+    return cause.message if isinstance(cause, FailureError) else str(cause)

@@ -1,0 +1,117 @@
+"""What neighbours tell us by themselves: signed webhooks that become signals to the run they concern."""
+
+import time
+from enum import StrEnum
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from activities.store.late import keep_late_event
+from apps.api import examples
+from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
+from apps.api.contracts import WebhookResult, WebhookTaken
+from apps.api.parts import PartsOf
+from apps.api.problems import InvalidRequest, answers
+from apps.api.runs import Told
+from models.errors import Problem
+from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEnvelope, WebhookKind, verify
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+
+class Neighbour(StrEnum):
+    """Who may post here."""
+
+    PAYMENT = "payment"
+    WAREHOUSE = "warehouse"
+    CARRIER = "carrier"
+
+
+_KIND = {
+    Neighbour.PAYMENT: WebhookKind.PAYMENT_EVENT,
+    Neighbour.WAREHOUSE: WebhookKind.WMS_EVENT,
+    Neighbour.CARRIER: WebhookKind.CARRIER_EVENT,
+}
+
+
+@router.post(
+    "/{neighbour}",
+    summary="Take a neighbour's event",
+    openapi_extra=body_of(WebhookEnvelope, examples.WEBHOOKS)
+    | {
+        "security": [],
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": meaning,
+            }
+            for name, meaning in (
+                (TIMESTAMP_HEADER, "Unix seconds of sending; at most 5 minutes away from our clock"),
+                (
+                    SIGNATURE_HEADER,
+                    'v1= and the hex HMAC-SHA256 of "{timestamp}.{raw body}" under the shared secret',
+                ),
+            )
+        ],
+    },
+    responses=answers(401, 413, 422, 503)
+    | {
+        200: {"content": {"application/json": {"example": {"status": "delivered"}}}},
+        202: {
+            "model": WebhookTaken,
+            "description": "Kept: the run it concerns has ended or is unknown",
+            "content": {"application/json": {"example": {"status": "late"}}},
+        },
+    },
+)
+async def take_event(
+    neighbour: Neighbour, request: Request, parts: PartsOf, response: Response
+) -> WebhookTaken:
+    """Verify the signature, then hand the event to its run. Sending an event twice is harmless.
+
+    Any answer but 2xx asks the sender to try again; 401 and 422 will not get better by it.
+    """
+    raw = await read_body(request, MAX_MESSAGE_BYTES)
+    verify(
+        parts.settings.webhook_secret,
+        request.headers.get(SIGNATURE_HEADER),
+        request.headers.get(TIMESTAMP_HEADER),
+        raw,
+        time.time(),
+    )
+    envelope = parse_message(raw, WebhookEnvelope)
+    if envelope.kind is not _KIND[neighbour]:
+        raise InvalidRequest(
+            [Problem(path="kind", code="wrong_kind", message=f"{neighbour} sends {_KIND[neighbour]} only")]
+        )
+    order_id, workflow_id = _concerns(envelope)
+    structlog.contextvars.bind_contextvars(order_id=order_id, event_id=envelope.event_id)
+
+    told = await parts.runs.tell(workflow_id, envelope.kind.value, envelope.event)
+    if told is Told.NO_RUN:
+        async with parts.store.transaction() as session:
+            await keep_late_event(
+                session,
+                workflow_id=workflow_id,
+                event_id=envelope.event_id,
+                kind=envelope.kind.value,
+                event=envelope.event,
+            )
+        response.status_code = 202
+        result = WebhookResult.LATE
+    else:
+        result = WebhookResult.DELIVERED
+    parts.metrics.webhooks.labels(envelope.kind.value, result.value).inc()
+    return WebhookTaken(status=result)
+
+
+def _concerns(envelope: WebhookEnvelope) -> tuple[str, str]:
+    if envelope.kind is WebhookKind.PAYMENT_EVENT:
+        assert envelope.order_id is not None  # noqa: S101 - the envelope checks itself
+        return envelope.order_id, order_workflow_id(envelope.order_id)
+    assert envelope.shipment_id is not None  # noqa: S101 - the envelope checks itself
+    return order_of_shipment(envelope.shipment_id), shipment_workflow_id(envelope.shipment_id)
