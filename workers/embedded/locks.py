@@ -43,7 +43,7 @@ class DataDirectoryLock:
 
 
 def hold(
-    data_dir: Path, *, end_orphans: Callable[[], None], describe: Callable[[], str] = lambda: ""
+    data_dir: Path, *, end_orphans: Callable[[], object], describe: Callable[[], str] = lambda: ""
 ) -> DataDirectoryLock:
     """Take the lock of ``data_dir``, ending first what a killed supervisor left behind.
 

@@ -1,0 +1,125 @@
+"""A worker process: connects, serves its queues until told to stop, finishes what it has begun."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+
+from models.errors import InvalidDocument, Problem
+from workers.client import connect
+from workers.logging import get_logger
+from workers.registry import ACTIVITY_CLASSES, PROFILES, WORKFLOW_CLASSES, activity_methods, load
+from workers.settings import Settings, get_settings
+from workers.versioning import worker_deployment
+from workflows import steps
+
+log = get_logger(__name__)
+
+# Long enough for an attempt that is under way: no step may take longer (see workflows/steps.py).
+_GRACE = timedelta(seconds=25)
+_CACHED_WORKFLOWS = 500
+
+
+async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path | None = None) -> None:
+    """Serve ``queues`` until ``stopped`` is set. ``ready_file`` is made once every queue is polled.
+
+    Raises:
+        InvalidDocument: a queue that does not exist.
+        NotReachable: no Temporal server.
+    """
+    _check(queues)
+    client = await connect(wait=30.0)
+    async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(_open_parts(queues, get_settings()))
+        for queue in queues:
+            await stack.enter_async_context(_worker(client, queue, parts))
+        if ready_file is not None:
+            ready_file.touch()
+        log.info("serving", queues=list(queues))
+        await stopped.wait()
+        log.info("stopping", queues=list(queues))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What activities are built from."""
+
+    activities: dict[str, list[Callable[..., Any]]]
+
+
+def _check(queues: Sequence[str]) -> None:
+    unknown = [queue for queue in queues if queue not in steps.QUEUES]
+    if unknown or not queues:
+        raise InvalidDocument(
+            (
+                Problem(
+                    path="--queues",
+                    code="unknown_queue",
+                    message=f"{', '.join(unknown) or 'nothing'} is no task queue; there are {', '.join(steps.QUEUES)}",
+                ),
+            )
+        )
+
+
+@asynccontextmanager
+async def _open_parts(queues: Sequence[str], settings: Settings) -> AsyncIterator[Parts]:
+    """Build the activities of ``queues``, and open only what they need."""
+    wanted = [queue for queue in queues if queue in ACTIVITY_CLASSES]
+    if not wanted:
+        yield Parts(activities={})
+        return
+    # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
+    from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
+    from activities.store.store import Store  # noqa: PLC0415
+    from policies.risk import RiskPolicy  # noqa: PLC0415
+    from policies.routing.router import CheapestNodeRouter  # noqa: PLC0415
+
+    store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
+    try:
+        async with open_neighbours(
+            settings.payment_url, settings.warehouse_url, settings.carrier_url, settings.message_url
+        ) as near:
+            needs: dict[str, tuple[Any, ...]] = {
+                steps.ORDERS: (store,),
+                steps.INVENTORY: (store,),
+                steps.PAYMENTS: (store, near.payments),
+                steps.ROUTING: (store, CheapestNodeRouter()),
+                steps.CLASSIFY: (store, RiskPolicy()),
+                steps.SHIPPING: (store, near.warehouse, near.carrier),
+                steps.NOTIFY_QUEUE: (store, near.messages),
+            }
+            yield Parts(
+                activities={
+                    queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted
+                }
+            )
+    finally:
+        await store.close()
+
+
+def _worker(client: Client, queue: str, parts: Parts) -> Worker:
+    if queue == steps.WORKFLOWS:
+        return Worker(
+            client,
+            task_queue=queue,
+            workflows=[load(name) for name in WORKFLOW_CLASSES],
+            deployment_config=worker_deployment(),
+            max_cached_workflows=_CACHED_WORKFLOWS,
+            graceful_shutdown_timeout=_GRACE,
+        )
+    profile = PROFILES[queue]
+    return Worker(
+        client,
+        task_queue=queue,
+        activities=parts.activities[queue],
+        deployment_config=worker_deployment(),
+        max_concurrent_activities=profile.concurrent_activities,
+        activity_task_poller_behavior=PollerBehaviorSimpleMaximum(profile.pollers),
+        graceful_shutdown_timeout=_GRACE,
+    )
