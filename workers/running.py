@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,21 +35,17 @@ async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path 
     _check(queues)
     client = await connect(wait=30.0)
     async with AsyncExitStack() as stack:
-        parts = await stack.enter_async_context(_open_parts(queues, get_settings()))
+        activities = await stack.enter_async_context(_open_activities(queues, get_settings()))
         for queue in queues:
-            await stack.enter_async_context(_worker(client, queue, parts))
+            await stack.enter_async_context(_worker(client, queue, activities))
         if ready_file is not None:
-            ready_file.touch()
+            await asyncio.to_thread(ready_file.touch)
         log.info("serving", queues=list(queues))
         await stopped.wait()
         log.info("stopping", queues=list(queues))
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What activities are built from."""
-
-    activities: dict[str, list[Callable[..., Any]]]
+Activities = dict[str, list[Callable[..., Any]]]
 
 
 def _check(queues: Sequence[str]) -> None:
@@ -68,11 +63,11 @@ def _check(queues: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def _open_parts(queues: Sequence[str], settings: Settings) -> AsyncIterator[Parts]:
+async def _open_activities(queues: Sequence[str], settings: Settings) -> AsyncIterator[Activities]:
     """Build the activities of ``queues``, and open only what they need."""
     wanted = [queue for queue in queues if queue in ACTIVITY_CLASSES]
     if not wanted:
-        yield Parts(activities={})
+        yield {}
         return
     # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
     from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
@@ -94,16 +89,12 @@ async def _open_parts(queues: Sequence[str], settings: Settings) -> AsyncIterato
                 steps.SHIPPING: (store, near.warehouse, near.carrier),
                 steps.NOTIFY_QUEUE: (store, near.messages),
             }
-            yield Parts(
-                activities={
-                    queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted
-                }
-            )
+            yield {queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted}
     finally:
         await store.close()
 
 
-def _worker(client: Client, queue: str, parts: Parts) -> Worker:
+def _worker(client: Client, queue: str, activities: Activities) -> Worker:
     if queue == steps.WORKFLOWS:
         return Worker(
             client,
@@ -117,7 +108,7 @@ def _worker(client: Client, queue: str, parts: Parts) -> Worker:
     return Worker(
         client,
         task_queue=queue,
-        activities=parts.activities[queue],
+        activities=activities[queue],
         deployment_config=worker_deployment(),
         max_concurrent_activities=profile.concurrent_activities,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(profile.pollers),

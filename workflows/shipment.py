@@ -546,7 +546,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         await self._report()
 
     def _enter(
-        self, state: ShipmentState, *, why: str | None = None, show: bool = True, **details: str | None
+        self, state: ShipmentState, *, why: str | None = None, show: bool = True, tracking: str | None = None
     ) -> None:
         memory = self.memory
         if state is memory.state:
