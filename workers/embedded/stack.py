@@ -297,7 +297,7 @@ class Stack:
                 environment,
                 ready=ready_file.exists,
                 prepare=lambda: ready_file.unlink(missing_ok=True),
-                grace=15.0,
+                grace=30.0,  # what a worker has begun it finishes, within 25 s
             )
         )
 
