@@ -1,11 +1,10 @@
 """``orderwright`` and ``python -m apps.cli``: run a command, say what went wrong in a sentence, leave with its code."""
 
-import json
 import sys
 from typing import NoReturn
 
 from apps.cli.app import build, exit_code
-from models.errors import InvalidDocument, OrderwrightError
+from models.errors import OrderwrightError
 from workers import exit as process_exit
 
 
@@ -25,15 +24,12 @@ def _run() -> int:
 
 
 def _say(error: OrderwrightError, *, as_json: bool) -> None:
+    from apps.cli.output import console, error_json, print_error, print_json
+
     if as_json:
-        print(json.dumps({"error": {"code": error.code, "message": error.message}}))
-        return
-    if isinstance(error, InvalidDocument):
-        print("orderwright: the input cannot be used:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  {problem.path or 'document'}: {problem.message}", file=sys.stderr)
-        return
-    print(f"orderwright: {error.message}", file=sys.stderr)
+        print_json({"error": error_json(error)})
+    else:
+        print_error(console(to_stderr=True), error, about="orderwright")
 
 
 if __name__ == "__main__":
