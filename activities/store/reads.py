@@ -63,7 +63,7 @@ async def order(session: AsyncSession, order_id: str) -> OrderView | None:
     if found is None:
         return None
     row, intake = found
-    payments = await _payments(session, order_id)
+    moved = await _payments(session, order_id)
     return OrderView(
         **_summary(row).model_dump(),
         document_hash=intake.document_hash,
@@ -72,8 +72,8 @@ async def order(session: AsyncSession, order_id: str) -> OrderView | None:
         lines=await _lines(session, row),
         shipments=await shipments(session, order_id),
         reviews=tuple(await reviews(session, ReviewFilters(state=None, order_id=order_id))),
-        payments=tuple(_payment(payment) for payment in payments),
-        money=_totals(payments, row.currency),
+        payments=tuple(_payment(payment) for payment in moved),
+        money=_totals(moved, row.currency),
     )
 
 
@@ -143,6 +143,16 @@ async def shipments(session: AsyncSession, order_id: str) -> tuple[ShipmentView,
 async def money(session: AsyncSession, order_id: str, currency: str) -> MoneyTotals:
     """The order's money, from its recorded movements."""
     return _totals(await _payments(session, order_id), currency)
+
+
+async def payments(session: AsyncSession, order_id: str) -> tuple[PaymentView, ...]:
+    """Every movement of an order's money, in the order of intention."""
+    return tuple(_payment(row) for row in await _payments(session, order_id))
+
+
+async def currency(session: AsyncSession, order_id: str) -> str | None:
+    """The currency of an order, or None when it is not known."""
+    return await session.scalar(select(col(OrderRow.currency)).where(col(OrderRow.order_id) == order_id))
 
 
 async def captured_and_refunded(
@@ -322,14 +332,14 @@ def _payment(row: PaymentOperationRow) -> PaymentView:
     )
 
 
-def _totals(payments: Sequence[PaymentOperationRow], currency: str) -> MoneyTotals:
+def _totals(moved: Sequence[PaymentOperationRow], currency: str) -> MoneyTotals:
     happened = (OperationState.CONFIRMED, OperationState.CALLED_OFF)
 
     def total(kind: PaymentKind) -> Money:
         # A called-off authorisation without a reference never was one.
         done = [
             Money(minor=payment.amount_minor, currency=payment.currency)
-            for payment in payments
+            for payment in moved
             if payment.kind == kind
             and payment.state in happened
             and (kind is PaymentKind.VOID or payment.provider_ref is not None)
@@ -344,5 +354,5 @@ def _totals(payments: Sequence[PaymentOperationRow], currency: str) -> MoneyTota
         refunded=total(PaymentKind.REFUND),
         voided=voided,
         held=authorised - captured - voided,
-        unclear=sum(payment.state == OperationState.INTENDED for payment in payments),
+        unclear=sum(payment.state == OperationState.INTENDED for payment in moved),
     )

@@ -1,0 +1,29 @@
+"""Queue ``oms-classify``: apply the risk rules. Models will advise here; rules and thresholds decide."""
+
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.store.intake import stored_draft
+from activities.store.record import record
+from activities.store.store import Store
+from models.effects import AssessOrder, RiskAssessment
+from policies.classification import classify
+from policies.risk import RiskPolicy, assess, features_of
+from workflows import steps
+
+
+class ClassifyActivities:
+    """Assess orders under one risk policy."""
+
+    def __init__(self, store: Store, risk_policy: RiskPolicy | None = None) -> None:
+        self._store = store
+        self._policy = risk_policy or RiskPolicy()
+
+    @implements(steps.ASSESS_ORDER)
+    @speaks_temporal
+    async def assess_order(self, effect: AssessOrder) -> RiskAssessment:
+        """The rules' decision on the stored document, with every reason."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            draft = (await stored_draft(session, effect.order_id)).draft
+        customer_type, _ = classify(draft)
+        return assess(features_of(draft, customer_type), self._policy)

@@ -1,0 +1,51 @@
+"""How our errors reach Temporal: with their stable code as type, and the word on whether trying again helps."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from pydantic import ValidationError
+from temporalio.exceptions import ApplicationError
+
+from models.base import Contract
+from models.errors import NeighbourUnavailable, OrderwrightError
+
+In = TypeVar("In", bound=Contract)
+Out = TypeVar("Out", bound=Contract)
+Host = TypeVar("Host")
+
+
+def speaks_temporal(
+    method: Callable[[Host, In], Awaitable[Out]],
+) -> Callable[[Host, In], Awaitable[Out]]:
+    """Let an activity raise ``models.errors``; Temporal sees ``ApplicationError`` with the error's code as type.
+
+    A neighbour's Retry-After becomes the delay of the next attempt. Other exceptions pass: Temporal retries them.
+    """
+
+    @functools.wraps(method)
+    async def run(host: Host, effect: In) -> Out:
+        try:
+            return await method(host, effect)
+        except OrderwrightError as error:
+            raise application_error(error) from error
+        except ValidationError as error:
+            # Its text quotes the input, which may be somebody's name: say where, not what.
+            places = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:5])
+            raise ApplicationError(
+                f"stored content does not fit {error.title}, at: {places}", type="contract_broken"
+            ) from None
+
+    return run
+
+
+def application_error(error: OrderwrightError) -> ApplicationError:
+    """The same error as Temporal carries it."""
+    seconds = error.retry_after_seconds if isinstance(error, NeighbourUnavailable) else None
+    return ApplicationError(
+        error.message,
+        type=error.code,
+        non_retryable=not error.retryable,
+        next_retry_delay=None if seconds is None else timedelta(seconds=seconds),
+    )

@@ -1,0 +1,57 @@
+"""Queue ``oms-inventory``: reserve and free units."""
+
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.store import stock
+from activities.store.plans import stored_plan
+from activities.store.record import record
+from activities.store.store import Store
+from models.effects import Nothing, ReleaseReservation, Reservation, ReserveStock
+from models.identifiers import shipment_id
+from workflows import steps
+
+
+class InventoryActivities:
+    """Stock is rows under a constraint: nothing here reads first and writes later."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @implements(steps.RESERVE_STOCK)
+    @speaks_temporal
+    async def reserve_stock(self, effect: ReserveStock) -> Reservation:
+        """Reserve what the plan says, where it says so: all of it, or the shortages."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            plan = await stored_plan(session, effect.order_id, effect.plan_id)
+            return await stock.reserve(
+                session,
+                key=effect.key,
+                order_id=effect.order_id,
+                plan_id=effect.plan_id,
+                wanted=[
+                    stock.Wanted(
+                        shipment_id=shipment_id(effect.order_id, shipment.number),
+                        node=shipment.node,
+                        sku=line.sku,
+                        quantity=line.quantity,
+                    )
+                    for shipment in plan.shipments
+                    for line in shipment.lines
+                ],
+                expires_at=effect.expires_at,
+            )
+
+    @implements(steps.RELEASE_RESERVATION)
+    @speaks_temporal
+    async def release_reservation(self, effect: ReleaseReservation) -> Nothing:
+        """Free what is still held under the reservation's key."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            await stock.release(
+                session,
+                key=effect.reservation_key,
+                order_id=effect.order_id,
+                shipment_id=effect.shipment_id,
+            )
+        return Nothing()

@@ -1,0 +1,102 @@
+"""Queue ``oms-notify``: tell customers and reviewers. Addresses are looked up here and travel no further."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.ports import MessageGateway
+from activities.store.intake import stored_draft
+from activities.store.record import record
+from activities.store.store import Store
+from models.effects import Audience, Notified, Notify
+from models.errors import NotFound
+from models.tables.journal import NotificationRow, NotificationState
+from workflows import steps
+
+
+class NotifyActivities:
+    """Hand messages to the gateway.
+
+    Args:
+        store: where addresses and sent messages are.
+        messages: the gateway.
+        reviewers: the one address of the people who decide reviews.
+    """
+
+    def __init__(self, store: Store, messages: MessageGateway, reviewers: str = "reviewers") -> None:
+        self._store = store
+        self._messages = messages
+        self._reviewers = reviewers
+
+    @implements(steps.NOTIFY)
+    @speaks_temporal
+    async def notify(self, effect: Notify) -> Notified:
+        """Send one message once. No address is an answer: nobody is told, and nothing has failed."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            sent = await _sent(session, effect)
+            if sent is not None:
+                return sent
+            address = await self._address(session, effect)
+            if address is None:
+                await _move(session, effect.key, NotificationState.NO_ADDRESS)
+                return Notified(sent=False)
+        # The gateway never sends one key twice, so a lost answer is asked for by sending again.
+        message = await self._messages.send(
+            key=effect.key,
+            audience=effect.audience,
+            template=effect.template,
+            to=address,
+            facts=effect.facts,
+        )
+        async with self._store.transaction() as session:
+            await _move(session, effect.key, NotificationState.SENT, message.message_id)
+        return Notified(sent=True, message_id=message.message_id)
+
+    async def _address(self, session: AsyncSession, effect: Notify) -> str | None:
+        if effect.audience is Audience.REVIEWERS:
+            return self._reviewers
+        try:
+            return (await stored_draft(session, effect.order_id)).draft.customer.email
+        except NotFound:
+            # The document was never accepted, so there is nobody we know.
+            return None
+
+
+async def _sent(session: AsyncSession, effect: Notify) -> Notified | None:
+    now = datetime.now(UTC)
+    await session.execute(
+        insert(NotificationRow)
+        .values(
+            key=effect.key,
+            order_id=effect.order_id,
+            audience=effect.audience,
+            template=effect.template,
+            state=NotificationState.PENDING,
+            created_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["key"])
+    )
+    row = await session.get(NotificationRow, effect.key)
+    if row is None or row.state != NotificationState.SENT:
+        return None
+    return Notified(sent=True, message_id=row.message_id)
+
+
+async def _move(
+    session: AsyncSession, key: str, state: NotificationState, message_id: str | None = None
+) -> None:
+    await session.execute(
+        update(NotificationRow)
+        .where(col(NotificationRow.key) == key)
+        .values(
+            state=state,
+            message_id=message_id,
+            sent_at=datetime.now(UTC) if state is NotificationState.SENT else None,
+        )
+    )

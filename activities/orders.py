@@ -1,0 +1,124 @@
+"""Queue ``oms-orders``: check documents, write progress."""
+
+import json
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.store.intake import (
+    Acceptance,
+    StoredDraft,
+    accept_draft,
+    mark_started,
+    stored_draft,
+)
+from activities.store.record import record
+from activities.store.store import Store
+from models.effects import Nothing, OrderFacts, RecordProgress, ValidateOrder, Validation
+from models.errors import Conflict, InvalidDocument, Problem
+from models.identifiers import order_id as make_order_id
+from models.money import Money
+from models.order import MAX_INLINE_BYTES, CustomerType, OrderDraft
+from models.tables.orders import OrderRow
+from policies.classification import classify
+from policies.intake import check_draft, check_parsed
+from workflows import steps
+
+
+class OrderActivities:
+    """What an order's run asks of its own records."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @implements(steps.VALIDATE_ORDER)
+    @speaks_temporal
+    async def validate_order(self, effect: ValidateOrder) -> Validation:
+        """The facts of the stored document, or of the inline draft of a foreign client, which is stored first.
+
+        Raises ``NotFound`` without either, ``Conflict`` when the order's id is taken by another document.
+        """
+        inline: OrderDraft | None = None
+        if effect.draft is not None:
+            try:
+                inline = _check_inline(effect)
+            except InvalidDocument as invalid:
+                return await self._rejected(effect, invalid.problems)
+        async with self._store.transaction() as session:
+            if inline is not None:
+                await _store_inline(session, inline)
+            stored = await stored_draft(session, effect.order_id)
+            await mark_started(session, effect.order_id)
+            customer_type, _ = classify(stored.draft)
+            await session.execute(
+                update(OrderRow)
+                .where(col(OrderRow.order_id) == effect.order_id)
+                .values(customer_type=customer_type)
+            )
+            await record(session, effect.order_id, effect.carried)
+        if problems := check_draft(stored.draft):
+            return Validation(problems=problems)
+        return Validation(facts=_facts(effect.order_id, stored, customer_type))
+
+    @implements(steps.RECORD_PROGRESS)
+    @speaks_temporal
+    async def record_progress(self, effect: RecordProgress) -> Nothing:
+        """Write what is carried."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+        return Nothing()
+
+    async def _rejected(self, effect: ValidateOrder, problems: tuple[Problem, ...]) -> Validation:
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+        return Validation(problems=problems)
+
+
+def _check_inline(effect: ValidateOrder) -> OrderDraft:
+    size = len(json.dumps(effect.draft).encode())
+    if size > MAX_INLINE_BYTES:
+        raise _invalid(
+            "",
+            "document_too_large",
+            f"has {size:,} bytes; inline at most {MAX_INLINE_BYTES:,} are accepted: send it to POST /v1/orders",
+        )
+    draft = check_parsed(effect.draft)
+    named = make_order_id(draft.channel, draft.external_id)
+    if named != effect.order_id:
+        raise _invalid(
+            "external_id",
+            "id_mismatch",
+            f"the document is order {named}, the workflow was started as {effect.order_id}",
+        )
+    return draft
+
+
+def _invalid(path: str, code: str, message: str) -> InvalidDocument:
+    return InvalidDocument((Problem(path=path, code=code, message=message),))
+
+
+async def _store_inline(session: AsyncSession, draft: OrderDraft) -> None:
+    accepted = await accept_draft(session, draft, source="temporal")
+    if accepted.acceptance is Acceptance.CONFLICT:
+        raise Conflict(f"order {accepted.order_id} is already known with another document")
+
+
+def _facts(order_id: str, stored: StoredDraft, customer_type: CustomerType) -> OrderFacts:
+    draft = stored.draft
+    return OrderFacts(
+        order_id=order_id,
+        document_hash=stored.document_hash,
+        channel=draft.channel,
+        customer_type=customer_type,
+        total=Money(minor=draft.totals.total_minor, currency=draft.currency),
+        goods=Money(minor=draft.totals.lines_minor, currency=draft.currency),
+        line_count=len(draft.lines),
+        unit_count=sum(line.quantity for line in draft.lines),
+        max_line_quantity=max(line.quantity for line in draft.lines),
+        ship_country=draft.ship_to.country,
+        placed_at=draft.placed_at,
+        promise_by=draft.promise_by,
+    )

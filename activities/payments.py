@@ -1,0 +1,255 @@
+"""Queue ``oms-payments``: hold, take and return money, and settle an order at its end."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from activities.exactly_once import Confirmed, Effect, carry_out
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.ports import PaymentProvider
+from activities.settlement import imbalances
+from activities.store import operations, reads
+from activities.store.intake import stored_draft
+from activities.store.outcomes import keep_outcomes
+from activities.store.record import record
+from activities.store.stock import consume
+from activities.store.store import Store
+from models.effects import (
+    Authorisation,
+    AuthorisePayment,
+    Captured,
+    CapturePayment,
+    Refunded,
+    RefundPayment,
+    Settlement,
+    SettleOrder,
+    VoidAuthorisation,
+    Voided,
+)
+from models.journal import Carried
+from models.money import Money
+from models.tables.operations import OperationState, PaymentKind, PaymentOperationRow
+from workflows import steps
+
+
+class PaymentActivities:
+    """Every movement of money: intended in our books, done at the provider, confirmed in our books."""
+
+    def __init__(self, store: Store, payments: PaymentProvider) -> None:
+        self._store = store
+        self._payments = payments
+
+    @implements(steps.AUTHORISE_PAYMENT)
+    @speaks_temporal
+    async def authorise_payment(self, effect: AuthorisePayment) -> Authorisation:
+        """Hold the amount on the document's tender. A decline is an answer and stays one under this key."""
+        async with self._store.transaction() as session:
+            draft = (await stored_draft(session, effect.order_id)).draft
+
+        async def undo(held: Authorisation) -> None:
+            if held.authorisation_id is not None:
+                await self._void(_VoidRequest.undoing(effect, held.authorisation_id))
+
+        return await carry_out(
+            self._store,
+            Effect(
+                operation=_operation(PaymentKind.AUTHORISE, effect.key, effect.order_id, effect.amount),
+                carried=effect.carried,
+                gives=Authorisation,
+                ask=lambda: self._payments.authorise(
+                    key=effect.key,
+                    reference=effect.order_id,
+                    token=draft.tenders[0].token,
+                    amount=effect.amount,
+                ),
+                look_up=lambda: self._payments.find_authorisation(key=effect.key),
+                means=_approved,
+                undo=undo,
+            ),
+        )
+
+    @implements(steps.VOID_AUTHORISATION)
+    @speaks_temporal
+    async def void_authorisation(self, effect: VoidAuthorisation) -> Voided:
+        """Give back what is still held under the authorisation's key; from now on that key is refused."""
+        return await self._give_back(effect.order_id, effect.authorisation_key, effect.key, effect.carried)
+
+    @implements(steps.CAPTURE_PAYMENT)
+    @speaks_temporal
+    async def capture_payment(self, effect: CapturePayment) -> Captured:
+        """Take the amount, and consume what was reserved for the shipment: the goods were handed over."""
+        operation = _operation(PaymentKind.CAPTURE, effect.key, effect.order_id, effect.amount)
+        operation.shipment_id = effect.shipment_id
+        operation.parent = effect.authorisation_id
+
+        async def ask() -> Captured:
+            if effect.amount.minor == 0:
+                # A parcel of free samples moves no money, and providers refuse a capture of nothing.
+                return Captured(capture_id=f"nothing:{effect.key}", amount=effect.amount)
+            return await self._payments.capture(
+                key=effect.key, authorisation_id=effect.authorisation_id, amount=effect.amount
+            )
+
+        return await carry_out(
+            self._store,
+            Effect(
+                operation=operation,
+                carried=effect.carried,
+                gives=Captured,
+                ask=ask,
+                look_up=lambda: self._payments.find_capture(key=effect.key),
+                means=lambda captured: Confirmed(provider_ref=captured.capture_id),
+                follows=lambda session: consume(session, effect.shipment_id),
+            ),
+        )
+
+    @implements(steps.REFUND_PAYMENT)
+    @speaks_temporal
+    async def refund_payment(self, effect: RefundPayment) -> Refunded:
+        """Pay captured money back, for a named cause, never more than was captured."""
+        operation = _operation(PaymentKind.REFUND, effect.key, effect.order_id, effect.amount)
+        operation.shipment_id = effect.shipment_id
+        operation.parent = effect.capture_id
+        operation.cause = effect.cause
+
+        async def ask() -> Refunded:
+            if effect.amount.minor == 0:
+                return Refunded(refund_id=f"nothing:{effect.key}", amount=effect.amount)
+            return await self._payments.refund(
+                key=effect.key, capture_id=effect.capture_id, amount=effect.amount, cause=effect.cause
+            )
+
+        return await carry_out(
+            self._store,
+            Effect(
+                operation=operation,
+                carried=effect.carried,
+                gives=Refunded,
+                ask=ask,
+                look_up=lambda: self._payments.find_refund(key=effect.key),
+                means=lambda refunded: Confirmed(provider_ref=refunded.refund_id),
+            ),
+        )
+
+    @implements(steps.SETTLE_ORDER)
+    @speaks_temporal
+    async def settle_order(self, effect: SettleOrder) -> Settlement:
+        """Release what is left of the hold, check the money against the shipments, close the books on the order.
+
+        When the money does not balance nothing is closed and the explanation says what is wrong.
+        """
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            money = await reads.money(session, effect.order_id, effect.total.currency)
+        if effect.authorisation_key is not None and (money.held.minor or money.unclear):
+            await self._give_back(effect.order_id, effect.authorisation_key, effect.key, Carried())
+        async with self._store.transaction() as session:
+            money = await reads.money(session, effect.order_id, effect.total.currency)
+            movements = await reads.payments(session, effect.order_id)
+            shipments = await reads.shipments(session, effect.order_id)
+            wrong = imbalances(effect.total, money, movements, shipments)
+            if not wrong:
+                await record(session, effect.order_id, effect.closing)
+                await keep_outcomes(session, effect.order_id)
+        return Settlement(
+            balanced=not wrong,
+            captured=money.captured,
+            refunded=money.refunded,
+            voided=money.voided,
+            explanation="; ".join(wrong),
+        )
+
+    async def _give_back(self, order_id: str, authorisation_key: str, key: str, carried: Carried) -> Voided:
+        """Void what the authorisation under ``authorisation_key`` holds, whatever became of asking for it."""
+        async with self._store.transaction() as session:
+            await record(session, order_id, carried)
+            done = await operations.find(session, PaymentOperationRow, key)
+            if done is not None and done.state == OperationState.CONFIRMED:
+                return Voided.model_validate(done.answer)
+            row = await operations.find(session, PaymentOperationRow, authorisation_key)
+            if row is None:
+                # Never intended, and from now on it never will be.
+                currency = await reads.currency(session, order_id)
+                if currency is not None:
+                    mark = _operation(
+                        PaymentKind.AUTHORISE, authorisation_key, order_id, Money.zero(currency)
+                    )
+                    await operations.call_off(session, mark)
+                return Voided()
+            if row.state == OperationState.DECLINED:
+                return Voided()
+            authorisation_id, amount = row.provider_ref, Money(minor=row.amount_minor, currency=row.currency)
+            unclear = row.state == OperationState.INTENDED
+        if unclear:
+            found = await self._payments.find_authorisation(key=authorisation_key)
+            authorisation_id = None if found is None or not found.approved else found.authorisation_id
+        request = _VoidRequest(order_id, authorisation_key, authorisation_id, key, amount)
+        if authorisation_id is None:
+            await self._call_off(request)
+            return Voided()
+        return await self._void(request)
+
+    async def _void(self, request: "_VoidRequest") -> Voided:
+        operation = _operation(
+            PaymentKind.VOID, request.key, request.order_id, Money.zero(request.amount.currency)
+        )
+        operation.parent = request.authorisation_id
+        voided = await carry_out(
+            self._store,
+            Effect(
+                operation=operation,
+                carried=Carried(),
+                gives=Voided,
+                # Asking again under the same key is safe, so a lost answer needs no look-up.
+                ask=lambda: self._payments.void(
+                    key=request.key, authorisation_id=request.authorisation_id or ""
+                ),
+                means=lambda answer: Confirmed(
+                    amount_minor=0 if answer.amount is None else answer.amount.minor
+                ),
+            ),
+        )
+        await self._call_off(request)
+        return voided
+
+    async def _call_off(self, request: "_VoidRequest") -> None:
+        async with self._store.transaction() as session:
+            row = await operations.call_off(
+                session,
+                _operation(
+                    PaymentKind.AUTHORISE, request.authorisation_key, request.order_id, request.amount
+                ),
+            )
+            # What was held must be known to have been held, also when its own answer never came.
+            row.provider_ref = row.provider_ref or request.authorisation_id
+
+
+@dataclass(frozen=True)
+class _VoidRequest:
+    order_id: str
+    authorisation_key: str
+    authorisation_id: str | None
+    key: str
+    amount: Money
+
+    @classmethod
+    def undoing(cls, effect: AuthorisePayment, authorisation_id: str) -> "_VoidRequest":
+        return cls(effect.order_id, effect.key, authorisation_id, f"{effect.key}:undo", effect.amount)
+
+
+def _operation(kind: PaymentKind, key: str, order_id: str, amount: Money) -> PaymentOperationRow:
+    return PaymentOperationRow(
+        key=key,
+        order_id=order_id,
+        kind=kind,
+        state=OperationState.INTENDED,
+        amount_minor=amount.minor,
+        currency=amount.currency,
+        intended_at=datetime.now(UTC),
+    )
+
+
+def _approved(answer: Authorisation) -> Confirmed:
+    if not answer.approved:
+        return Confirmed(OperationState.DECLINED)
+    return Confirmed(OperationState.CONFIRMED, answer.authorisation_id)

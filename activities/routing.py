@@ -1,0 +1,95 @@
+"""Queue ``oms-routing``: put the problem together, let the router decide, keep the plan with its reasons."""
+
+import asyncio
+
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.store.intake import stored_draft
+from activities.store.network import network, stock_of
+from activities.store.plans import keep_plan, plan_id, summary_of_attempt
+from activities.store.record import record
+from activities.store.store import Store
+from models.effects import RouteAnswer, RouteOrder
+from models.money import Money
+from models.order import OrderDraft
+from models.plan import Plan, PlanSummary, ShipmentRef, Unfillable
+from policies.routing.problem import DemandLine, RoutingProblem, StockRow
+from policies.routing.router import Router
+from workflows import steps
+
+
+class RoutingActivities:
+    """Route orders with one router."""
+
+    def __init__(self, store: Store, router: Router) -> None:
+        self._store = store
+        self._router = router
+
+    @implements(steps.ROUTE_ORDER)
+    @speaks_temporal
+    async def route_order(self, effect: RouteOrder) -> RouteAnswer:
+        """The plan of this attempt, made once; or why none can be made."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            known = await summary_of_attempt(session, effect.order_id, effect.attempt)
+            if known is not None:
+                return RouteAnswer(plan=known)
+            draft = (await stored_draft(session, effect.order_id)).draft
+            known_network = await network(session)
+            levels = await stock_of(session, {line.sku for line in draft.lines})
+        problem = RoutingProblem(
+            order_id=effect.order_id,
+            currency=known_network.currency,
+            business_now=effect.business_now,
+            lines=tuple(
+                DemandLine(line_id=line.line_id, sku=line.sku, quantity=line.quantity) for line in draft.lines
+            ),
+            ship_country=draft.ship_to.country,
+            nodes=known_network.nodes,
+            services=known_network.services,
+            stock=tuple(
+                StockRow(node=level.node, sku=level.sku, available=level.available) for level in levels
+            ),
+            unit_weight_g=known_network.unit_weight_g,
+            split_penalty_minor=known_network.split_penalty_minor,
+            processing_days=known_network.processing_days,
+            promise_by=draft.promise_by,
+            ship_complete=draft.ship_complete,
+        )
+        # On a thread: a long calculation must not keep this process from answering the engine.
+        answer = await asyncio.to_thread(self._router.route, problem)
+        if isinstance(answer, Unfillable):
+            return RouteAnswer(unfillable=answer.reasons)
+        summary = _summary(plan_id(effect.order_id, effect.attempt), answer, draft)
+        async with self._store.transaction() as session:
+            return RouteAnswer(
+                plan=await keep_plan(session, effect.order_id, effect.attempt, answer, summary)
+            )
+
+
+def _summary(identifier: str, plan: Plan, draft: OrderDraft) -> PlanSummary:
+    price = {line.line_id: line.unit_price_minor for line in draft.lines}
+    goods = [
+        sum(line.quantity * price[line.line_id] for line in shipment.lines) for shipment in plan.shipments
+    ]
+    # Postage, discounts and taxes follow the goods: each shipment is charged its share of the order's total.
+    amounts = Money(minor=draft.totals.total_minor, currency=draft.currency).allocate(goods)
+    return PlanSummary(
+        plan_id=identifier,
+        shipments=tuple(
+            ShipmentRef(
+                number=shipment.number,
+                node=shipment.node,
+                carrier=shipment.carrier,
+                service=shipment.service,
+                units=sum(line.quantity for line in shipment.lines),
+                amount=amount,
+                promised_at=shipment.promised_at,
+            )
+            for shipment, amount in zip(plan.shipments, amounts, strict=True)
+        ),
+        cost=plan.cost,
+        goods_value=Money(minor=sum(goods), currency=draft.currency),
+        promised_at=plan.promised_at,
+        router=plan.router,
+    )

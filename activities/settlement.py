@@ -1,0 +1,59 @@
+"""Whether an order's money is what its shipments justify."""
+
+from collections.abc import Sequence
+
+from activities.store.views import MoneyTotals, PaymentView, ShipmentView
+from models.money import Money
+from models.states import SHIPMENT_HANDED_OVER
+from models.tables.operations import OperationState, PaymentKind
+
+
+def imbalances(
+    total: Money, money: MoneyTotals, movements: Sequence[PaymentView], shipments: Sequence[ShipmentView]
+) -> list[str]:
+    """Every sentence that says why the books cannot be closed; none when they balance.
+
+    They balance when no movement is unclear, nothing is held, each shipment that was handed over was captured in full,
+    no other one keeps any money, and refunds (each has its cause) stay within what was captured.
+    """
+    wrong = []
+    zero = Money.zero(total.currency)
+    if money.unclear:
+        wrong.append(f"{money.unclear} movements of money have no answer yet")
+    if money.held != zero:
+        wrong.append(f"{money.held} are still held")
+    if total < money.captured:
+        wrong.append(f"{money.captured} were captured, the order's total is {total}")
+    for shipment in shipments:
+        captured = _moved(movements, PaymentKind.CAPTURE, shipment.shipment_id, zero)
+        refunded = _moved(movements, PaymentKind.REFUND, shipment.shipment_id, zero)
+        if shipment.state in SHIPMENT_HANDED_OVER and captured != shipment.amount:
+            wrong.append(f"shipment {shipment.shipment_id}: {captured} captured, {shipment.amount} due")
+        if shipment.state not in SHIPMENT_HANDED_OVER and captured != refunded:
+            wrong.append(
+                f"shipment {shipment.shipment_id} is {shipment.state}: {captured} captured, {refunded} refunded"
+            )
+        if captured < refunded:
+            wrong.append(f"shipment {shipment.shipment_id}: {refunded} refunded of {captured} captured")
+    known = {shipment.shipment_id for shipment in shipments}
+    strangers = sorted(
+        {
+            movement.shipment_id
+            for movement in movements
+            if movement.shipment_id is not None and movement.shipment_id not in known
+        }
+    )
+    if strangers:
+        wrong.append(f"money moved for unknown shipments: {', '.join(strangers)}")
+    return wrong
+
+
+def _moved(movements: Sequence[PaymentView], kind: PaymentKind, shipment_id: str, zero: Money) -> Money:
+    amounts = (
+        movement.amount
+        for movement in movements
+        if movement.kind is kind
+        and movement.shipment_id == shipment_id
+        and movement.state is OperationState.CONFIRMED
+    )
+    return sum(amounts, start=zero)

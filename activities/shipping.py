@@ -1,0 +1,175 @@
+"""Queue ``oms-shipping``: picks and labels, and calling them off."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from activities.exactly_once import Confirmed, Effect, carry_out
+from activities.failures import speaks_temporal
+from activities.implements import implements
+from activities.ports import Carrier, Warehouse
+from activities.store import operations
+from activities.store.intake import stored_draft
+from activities.store.plans import planned_shipment
+from activities.store.store import Store
+from models.effects import BuyLabel, CancelPick, Label, PickRequested, RequestPick, Undone, VoidLabel
+from models.plan import PlannedShipment
+from models.tables.operations import OperationState, ShippingKind, ShippingOperationRow
+from workflows import steps
+
+
+class ShippingActivities:
+    """Talk to the warehouse and to the carrier."""
+
+    def __init__(self, store: Store, warehouse: Warehouse, carrier: Carrier) -> None:
+        self._store = store
+        self._warehouse = warehouse
+        self._carrier = carrier
+
+    @implements(steps.REQUEST_PICK)
+    @speaks_temporal
+    async def request_pick(self, effect: RequestPick) -> PickRequested:
+        """Ask the shipment's node to pick it."""
+        planned = await self._planned(effect)
+
+        async def ask() -> PickRequested:
+            return await self._warehouse.request_pick(
+                key=effect.key,
+                node=planned.node,
+                shipment_id=effect.shipment_id,
+                lines=planned.lines,
+                business_now=effect.business_now,
+            )
+
+        async def undo(_pick: PickRequested) -> None:
+            await self._warehouse.cancel_pick(key=f"{effect.key}:undo", pick_key=effect.key)
+
+        return await carry_out(
+            self._store,
+            Effect(
+                operation=_operation(effect, ShippingKind.PICK),
+                carried=effect.carried,
+                gives=PickRequested,
+                ask=ask,
+                look_up=lambda: self._warehouse.find_pick(key=effect.key),
+                means=lambda pick: _accepted(pick.accepted, pick.pick_id),
+                undo=undo,
+            ),
+        )
+
+    @implements(steps.BUY_LABEL)
+    @speaks_temporal
+    async def buy_label(self, effect: BuyLabel) -> Label:
+        """Buy the label of the planned service, at the planned price."""
+        planned = await self._planned(effect)
+        async with self._store.transaction() as session:
+            draft = (await stored_draft(session, effect.order_id)).draft
+
+        async def ask() -> Label:
+            return await self._carrier.buy_label(
+                key=effect.key,
+                carrier=planned.carrier,
+                service=planned.service,
+                shipment_id=effect.shipment_id,
+                node=planned.node,
+                ship_to=draft.ship_to,
+                recipient=draft.customer.name,
+                weight_g=planned.weight_g,
+                transit_days=planned.transit_days,
+                price=planned.freight,
+                business_now=effect.business_now,
+            )
+
+        async def undo(_label: Label) -> None:
+            await self._carrier.void_label(key=f"{effect.key}:undo", label_key=effect.key)
+
+        return await carry_out(
+            self._store,
+            Effect(
+                operation=_operation(effect, ShippingKind.LABEL),
+                carried=effect.carried,
+                gives=Label,
+                ask=ask,
+                look_up=lambda: self._carrier.find_label(key=effect.key),
+                means=lambda label: _accepted(label.accepted, label.label_id),
+                undo=undo,
+            ),
+        )
+
+    @implements(steps.CANCEL_PICK)
+    @speaks_temporal
+    async def cancel_pick(self, effect: CancelPick) -> Undone:
+        """Call a pick off; one that is asked for later is refused, here and by the warehouse."""
+        return await self._call_off(
+            effect,
+            ShippingKind.CANCEL_PICK,
+            undoes=_called_off(effect, ShippingKind.PICK, effect.pick_key),
+            ask=lambda: self._warehouse.cancel_pick(key=effect.key, pick_key=effect.pick_key),
+        )
+
+    @implements(steps.VOID_LABEL)
+    @speaks_temporal
+    async def void_label(self, effect: VoidLabel) -> Undone:
+        """Give a label back, unless the carrier has the parcel; one that is bought later is refused."""
+        return await self._call_off(
+            effect,
+            ShippingKind.VOID_LABEL,
+            undoes=_called_off(effect, ShippingKind.LABEL, effect.label_key),
+            ask=lambda: self._carrier.void_label(key=effect.key, label_key=effect.label_key),
+        )
+
+    async def _call_off(
+        self,
+        effect: CancelPick | VoidLabel,
+        kind: ShippingKind,
+        *,
+        undoes: ShippingOperationRow,
+        ask: Callable[[], Awaitable[Undone]],
+    ) -> Undone:
+        # Asking again under the same key is safe, so a lost answer needs no look-up.
+        operation = _operation(effect, kind)
+        operation.parent = undoes.key
+        undone = await carry_out(
+            self._store,
+            Effect(
+                operation=operation,
+                carried=effect.carried,
+                gives=Undone,
+                ask=ask,
+                means=lambda answer: _accepted(answer.undone, None),
+            ),
+        )
+        if undone.undone:
+            async with self._store.transaction() as session:
+                await operations.call_off(session, undoes)
+        return undone
+
+    async def _planned(self, effect: RequestPick | BuyLabel) -> PlannedShipment:
+        async with self._store.transaction() as session:
+            return await planned_shipment(session, effect.order_id, effect.plan_id, effect.number)
+
+
+def _operation(
+    effect: RequestPick | BuyLabel | CancelPick | VoidLabel, kind: ShippingKind
+) -> ShippingOperationRow:
+    return ShippingOperationRow(
+        key=effect.key,
+        order_id=effect.order_id,
+        shipment_id=effect.shipment_id,
+        kind=kind,
+        intended_at=datetime.now(UTC),
+    )
+
+
+def _called_off(effect: CancelPick | VoidLabel, kind: ShippingKind, key: str) -> ShippingOperationRow:
+    return ShippingOperationRow(
+        key=key,
+        order_id=effect.order_id,
+        shipment_id=effect.shipment_id,
+        kind=kind,
+        state=OperationState.CALLED_OFF,
+        intended_at=datetime.now(UTC),
+    )
+
+
+def _accepted(accepted: bool, reference: str | None) -> Confirmed:
+    return Confirmed(OperationState.CONFIRMED if accepted else OperationState.DECLINED, reference)

@@ -1,0 +1,64 @@
+"""Fulfilment plans, stored whole, one per order and attempt."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.errors import NotFound
+from models.plan import Plan, PlannedShipment, PlanSummary
+from models.tables.orders import PlanRow
+
+
+def plan_id(order_id: str, attempt: int) -> str:
+    """``web:1001`` and 2 give ``web:1001:p2``."""
+    return f"{order_id}:p{attempt}"
+
+
+async def keep_plan(
+    session: AsyncSession, order_id: str, attempt: int, plan: Plan, summary: PlanSummary
+) -> PlanSummary:
+    """Store a plan; when the attempt has one already, that one counts. Answers the one that counts."""
+    await session.execute(
+        insert(PlanRow)
+        .values(
+            plan_id=summary.plan_id,
+            order_id=order_id,
+            attempt=attempt,
+            plan=plan.model_dump(mode="json"),
+            summary=summary.model_dump(mode="json"),
+            created_at=datetime.now(UTC),
+        )
+        .on_conflict_do_nothing()
+    )
+    kept = await summary_of_attempt(session, order_id, attempt)
+    return kept or summary
+
+
+async def summary_of_attempt(session: AsyncSession, order_id: str, attempt: int) -> PlanSummary | None:
+    """What the workflow was told of an attempt's plan, or None."""
+    summary = await session.scalar(
+        select(col(PlanRow.summary)).where(col(PlanRow.order_id) == order_id, col(PlanRow.attempt) == attempt)
+    )
+    return None if summary is None else PlanSummary.model_validate(summary)
+
+
+async def stored_plan(session: AsyncSession, order_id: str, wanted: str) -> Plan:
+    """The plan ``wanted`` of an order. Raises ``NotFound``."""
+    plan = await session.scalar(
+        select(col(PlanRow.plan)).where(col(PlanRow.plan_id) == wanted, col(PlanRow.order_id) == order_id)
+    )
+    if plan is None:
+        raise NotFound(f"order {order_id} has no plan {wanted}")
+    return Plan.model_validate(plan)
+
+
+async def planned_shipment(session: AsyncSession, order_id: str, wanted: str, number: int) -> PlannedShipment:
+    """One shipment of a stored plan. Raises ``NotFound``."""
+    plan = await stored_plan(session, order_id, wanted)
+    for shipment in plan.shipments:
+        if shipment.number == number:
+            return shipment
+    raise NotFound(f"plan {wanted} has no shipment {number}")
