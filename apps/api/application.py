@@ -69,6 +69,7 @@ def routes_only(
         openapi_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
     )
     install_problem_handlers(app)

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from apps.api.contracts import CancelRequest, DecisionRequest
-from apps.api.problems import ProblemDetails
+from apps.api.problems import MEDIA_TYPE, ProblemDetails
 from models.order import OrderDraft
 from models.webhooks import WebhookEnvelope
 
@@ -51,15 +51,29 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     for name, schema in extra.get("$defs", {}).items():
         schemas.setdefault(name, schema)
-    # FastAPI's own form of an invalid request; ours is a problem document like every other error.
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
+    _replace_fastapis_errors(document)
     components["schemas"] = dict(sorted(schemas.items()))
     components["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "The API token of this installation"}
     }
     document["security"] = [{"token": []}]
     return document
+
+
+def _replace_fastapis_errors(document: dict[str, Any]) -> None:
+    """Take out FastAPI's own form of an invalid request: every error of ours is a problem document."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    anything_else = {
+        "description": "Anything else that went wrong",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answers = operation["responses"]
+            if "application/json" in answers.get("422", {}).get("content", {}):
+                del answers["422"]
+            operation["responses"] = dict(sorted(answers.items())) | {"default": anything_else}
 
 
 def text_of(document: dict[str, Any]) -> str:

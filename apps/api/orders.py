@@ -50,7 +50,7 @@ MAX_PAGE = 200
         },
     },
 )
-async def submit(
+async def submit_order(
     request: Request,
     response: Response,
     parts: PartsOf,
@@ -119,7 +119,7 @@ async def list_orders(
 
 
 @router.get("/{order_id}", summary="Look at an order", responses=answers(401, 404, 503))
-async def show(order_id: str, parts: PartsOf) -> OrderView:
+async def show_order(order_id: str, parts: PartsOf) -> OrderView:
     """The order with lines, shipments, review tasks and money. Names and addresses are not shown."""
     return await _known_order(parts, order_id)
 
@@ -146,7 +146,9 @@ async def show_timeline(order_id: str, parts: PartsOf) -> list[TimelineView]:
         },
     },
 )
-async def cancel(order_id: str, request: Request, response: Response, parts: PartsOf) -> CancelTaken | Queued:
+async def cancel_order(
+    order_id: str, request: Request, response: Response, parts: PartsOf
+) -> CancelTaken | Queued:
     """Ask the running order to stop. It answers what happens to goods and money; parcels on their way go on."""
     wish = await read_message(request, CancelRequest)
     order = await _known_order(parts, order_id)

@@ -49,7 +49,7 @@ async def list_reviews(
     summary="Look at a review task",
     responses=answers(401, 404, 503) | {200: {"content": {"application/json": {"example": examples.REVIEW}}}},
 )
-async def show(task_id: str, parts: PartsOf) -> ReviewTask:
+async def show_review(task_id: str, parts: PartsOf) -> ReviewTask:
     """The question, everything needed to answer it, and the answer if there is one."""
     return await _known_task(parts, task_id)
 
@@ -68,7 +68,7 @@ async def show(task_id: str, parts: PartsOf) -> ReviewTask:
         },
     },
 )
-async def decide(
+async def decide_review(
     task_id: str, request: Request, response: Response, parts: PartsOf
 ) -> DecisionTaken | Queued:
     """Give the decision to the waiting run. With the same `request_id` a repeat changes nothing."""

@@ -1,0 +1,113 @@
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from activities.store.migrate import migrate
+from activities.store.store import Store
+from apps.api.application import create_app
+from apps.api.runs import WORKFLOW_QUEUE
+from tests.apps.api.rehearsal import RehearsedOrder, RehearsedShipment
+from workers.client import connect
+from workers.embedded.namespace import reconcile_search_attributes
+from workers.embedded.postgres import EmbeddedPostgres
+from workers.embedded.temporal import EmbeddedTemporal
+from workers.settings import Settings
+
+TOKEN = "a-token-of-the-tests"
+WEBHOOK_SECRET = "a-secret-of-the-tests"
+
+type_of_worker = Callable[[], AbstractAsyncContextManager[Worker]]
+
+
+@pytest.fixture(scope="session")
+def servers_dir() -> Iterator[Path]:
+    """A short path that PostgreSQL's user may enter, which pytest's own private directories are not."""
+    path = Path(tempfile.mkdtemp(prefix="ow-api-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_dir: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(servers_dir / "pg", settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres: EmbeddedPostgres) -> str:
+    """One database for all tests of the API; each test uses order numbers of its own."""
+    url = postgres.url("api")
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def temporal(servers_dir: Path) -> Iterator[EmbeddedTemporal]:
+    with EmbeddedTemporal(servers_dir / "temporal", in_memory=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def client(temporal: EmbeddedTemporal) -> Client:
+    connected = await connect(temporal.address)
+    await reconcile_search_attributes(connected)
+    return connected
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    return Settings(api_token=TOKEN, webhook_secret=WEBHOOK_SECRET, database_url=database_url, speed=1.0)
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, token: str | None = TOKEN) -> AsyncIterator[httpx.AsyncClient]:
+    """``app`` with all that runs beside it, and somebody who calls it."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://api", headers=headers, timeout=30
+        ) as caller,
+    ):
+        yield caller
+
+
+@pytest.fixture(scope="session")
+async def api(settings: Settings, client: Client) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(create_app(settings, client=client)) as caller:
+        yield caller
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    opened = Store.at(database_url)
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def rehearsing(client: Client) -> AsyncIterator[Worker]:
+    """A worker that runs the stand-ins."""
+    worker = Worker(
+        client,
+        task_queue=WORKFLOW_QUEUE,
+        workflows=[RehearsedOrder, RehearsedShipment],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
+    async with worker:
+        yield worker
+
+
+@pytest.fixture
+async def worker(client: Client) -> AsyncIterator[Worker]:
+    async with rehearsing(client) as running:
+        yield running

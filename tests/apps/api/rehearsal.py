@@ -1,0 +1,111 @@
+"""Stand-ins for the workflows, under their names and with their messages, that remember what the API told them.
+
+What an order does with a message is tested beside the workflows; here it matters that it arrives, once, as agreed.
+"""
+
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from models.base import Contract
+    from models.messages import (
+        CancelAnswer,
+        CancelOrder,
+        CancelOutcome,
+        CarrierEvent,
+        DecideReview,
+        DecisionAnswer,
+        PaymentEvent,
+        SignalledDecision,
+        WmsEvent,
+    )
+
+
+class Heard(Contract):
+    """Everything a run was told, by message name."""
+
+    run: dict[str, Any]
+    messages: list[tuple[str, dict[str, Any]]]
+
+
+class _Listening:
+    def __init__(self) -> None:
+        self.run_input: Any = None
+        self.messages: list[tuple[str, Any]] = []
+        self.ended = False
+
+    async def listen(self, run: Any) -> None:
+        self.run_input = run
+        await workflow.wait_condition(lambda: self.ended)
+
+    def note(self, name: str, message: Contract) -> None:
+        self.messages.append((name, message.model_dump(mode="json")))
+
+
+@workflow.defn(name="OrderWorkflow")
+class RehearsedOrder(_Listening):
+    @workflow.run
+    async def run(self, run: dict[str, Any]) -> None:
+        await self.listen(run)
+
+    @workflow.query
+    def heard(self) -> Heard:
+        return Heard(run=self.run_input, messages=self.messages)
+
+    @workflow.signal
+    async def end(self) -> None:
+        self.ended = True
+
+    @workflow.update
+    async def decide_review(self, decision: DecideReview) -> DecisionAnswer:
+        self.note("decide_review", decision)
+        return DecisionAnswer(task_id=decision.task_id, verdict=decision.verdict, message="noted")
+
+    @decide_review.validator
+    def _may_decide(self, decision: DecideReview) -> None:
+        if decision.reason == "too late":
+            raise ApplicationError("the task was decided a moment ago")
+
+    @workflow.update
+    async def cancel(self, request: CancelOrder) -> CancelAnswer:
+        self.note("cancel", request)
+        if request.reason == "after hand-over":
+            raise ApplicationError("every parcel is on its way", non_retryable=True)
+        return CancelAnswer(outcome=CancelOutcome.CANCELLING, message="stock is freed")
+
+    @workflow.signal
+    async def approve(self, decision: SignalledDecision) -> None:
+        self.note("approve", decision)
+
+    @workflow.signal
+    async def reject(self, decision: SignalledDecision) -> None:
+        self.note("reject", decision)
+
+    @workflow.signal
+    async def cancel_order(self, request: CancelOrder) -> None:
+        self.note("cancel_order", request)
+
+    @workflow.signal
+    async def payment_event(self, event: PaymentEvent) -> None:
+        self.note("payment_event", event)
+
+
+@workflow.defn(name="ShipmentWorkflow")
+class RehearsedShipment(_Listening):
+    @workflow.run
+    async def run(self, run: dict[str, Any]) -> None:
+        await self.listen(run)
+
+    @workflow.query
+    def heard(self) -> Heard:
+        return Heard(run=self.run_input, messages=self.messages)
+
+    @workflow.signal
+    async def carrier_event(self, event: CarrierEvent) -> None:
+        self.note("carrier_event", event)
+
+    @workflow.signal
+    async def wms_event(self, event: WmsEvent) -> None:
+        self.note("wms_event", event)

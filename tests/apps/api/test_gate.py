@@ -1,0 +1,97 @@
+import httpx
+import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from apps.api.application import create_app
+from models.errors import InvalidDocument
+from tests.apps.api.builders import a_draft
+from tests.apps.api.conftest import TOKEN
+from workers.settings import Settings
+
+CLOSED = ["/v1/orders", "/v1/orders/web:1", "/v1/reviews", "/metrics", "/openapi.json", "/", "/nowhere"]
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", TOKEN, "Bearer \xff"],
+)
+async def test_nothing_opens_without_the_token(api: httpx.AsyncClient, path: str, authorization: str) -> None:
+    answer = await api.get(path, headers=[(b"Authorization", authorization.encode("latin-1"))])
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json()["code"] == "unauthorised"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_need_no_token(api: httpx.AsyncClient, path: str) -> None:
+    answer = await api.get(path, headers={"Authorization": ""})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_scheme_is_read_in_any_case(api: httpx.AsyncClient, scheme: str) -> None:
+    answer = await api.get("/v1/reviews", headers={"Authorization": f"{scheme} {TOKEN}"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("missing", ["api_token", "webhook_secret"])
+def test_application_refuses_to_exist_without_a_secret(settings: Settings, missing: str) -> None:
+    with pytest.raises(InvalidDocument, match=f"ORDERWRIGHT_{missing.upper()}"):
+        create_app(settings.model_copy(update={missing: " "}))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nowhere", 404, "not_found"),
+        ("GET", "/", 404, "not_found"),
+        ("DELETE", "/v1/orders", 405, "method_not_allowed"),
+        ("POST", "/v1/webhooks/postman", 422, "invalid_request"),
+    ],
+)
+async def test_frameworks_own_errors_are_problems_too(
+    api: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await api.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == code
+    assert problem["status"] == status
+    assert problem["type"] == f"urn:orderwright:error:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+
+
+async def test_fault_of_ours_is_answered_without_what_went_wrong(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("Wilhelmina Testperson, 7 Hidden Lane")
+
+    with capture_logs() as lines:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://api",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        ) as caller:
+            answer = await caller.get("/broken")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "internal"
+    assert "Wilhelmina" not in answer.text
+    assert [line["error"] for line in lines if line["event"] == "unexpected_error"] == ["RuntimeError"]
+    assert "Wilhelmina" not in str(lines)
+
+
+async def test_logs_name_the_order_and_no_person(api: httpx.AsyncClient) -> None:
+    document = a_draft()
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        await api.post("/v1/orders", json=document)
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [line["order_id"] for line in requests] == [f"web:{document['external_id']}"]
+    assert [line["route"] for line in requests] == ["/v1/orders"]
+    assert "Wilhelmina" not in str(lines)
+    assert "Hidden Lane" not in str(lines)

@@ -1,0 +1,173 @@
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.store.store import Store
+from models.tables.journal import LateEventRow
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from tests.apps.api.builders import new_number
+from tests.apps.api.conftest import WEBHOOK_SECRET
+from tests.apps.api.test_orders import heard, submitted
+
+
+def a_scan(shipment_id: str, event_id: str = "scan-1", **changes: Any) -> dict[str, Any]:
+    event = {
+        "event_id": event_id,
+        "kind": "in_transit",
+        "occurred_at": "2026-03-03T18:04:00Z",
+        "tracking": "TRK1",
+    }
+    return {
+        "event_id": event_id,
+        "kind": "carrier_event",
+        "shipment_id": shipment_id,
+        "event": event,
+    } | changes
+
+
+def a_pick(shipment_id: str) -> dict[str, Any]:
+    event = {
+        "event_id": "pick-1",
+        "kind": "picked",
+        "occurred_at": "2026-03-03T18:04:00Z",
+        "pick_id": "p-1",
+    }
+    return {"event_id": "pick-1", "kind": "wms_event", "shipment_id": shipment_id, "event": event}
+
+
+def a_payment(order_id: str) -> dict[str, Any]:
+    event = {
+        "event_id": "pay-1",
+        "kind": "captured",
+        "occurred_at": "2026-03-03T18:04:00Z",
+        "provider_ref": "cap-1",
+        "amount": {"minor": 905, "currency": "GBP"},
+    }
+    return {"event_id": "pay-1", "kind": "payment_event", "order_id": order_id, "event": event}
+
+
+async def post(
+    api: httpx.AsyncClient,
+    neighbour: str,
+    envelope: dict[str, Any] | bytes,
+    *,
+    secret: str = WEBHOOK_SECRET,
+    at: float | None = None,
+) -> httpx.Response:
+    body = envelope if isinstance(envelope, bytes) else json.dumps(envelope).encode()
+    timestamp = int(time.time() if at is None else at)
+    return await api.post(
+        f"/v1/webhooks/{neighbour}",
+        content=body,
+        headers={
+            TIMESTAMP_HEADER: str(timestamp),
+            SIGNATURE_HEADER: sign(secret, timestamp, body),
+            "Authorization": "",
+        },
+    )
+
+
+async def a_running_shipment(client: Client) -> str:
+    shipment_id = f"web:{new_number()}:1"
+    await client.start_workflow(
+        "ShipmentWorkflow", {}, id=f"shipment:{shipment_id}", task_queue="oms-workflows"
+    )
+    return shipment_id
+
+
+async def test_carriers_scan_reaches_its_shipment(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    shipment_id = await a_running_shipment(client)
+    answer = await post(api, "carrier", a_scan(shipment_id))
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "delivered"}
+    ((name, event),) = (await heard(client, f"shipment:{shipment_id}")).messages
+    assert name == "carrier_event"
+    assert event["event_id"] == "scan-1"
+    assert event["kind"] == "in_transit"
+
+
+async def test_warehouses_event_reaches_its_shipment(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    shipment_id = await a_running_shipment(client)
+    assert (await post(api, "warehouse", a_pick(shipment_id))).status_code == 200
+    ((name, event),) = (await heard(client, f"shipment:{shipment_id}")).messages
+    assert (name, event["pick_id"]) == ("wms_event", "p-1")
+
+
+async def test_payment_event_reaches_its_order(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    order_id = await submitted(api)
+    assert (await post(api, "payment", a_payment(order_id))).status_code == 200
+    ((name, event),) = (await heard(client, f"order:{order_id}")).messages
+    assert (name, event["amount"]) == ("payment_event", {"minor": 905, "currency": "GBP"})
+
+
+async def test_event_for_an_unknown_run_is_kept_once(api: httpx.AsyncClient, store: Store) -> None:
+    shipment_id = f"web:{new_number()}:1"
+    for _ in range(2):
+        answer = await post(api, "carrier", a_scan(shipment_id, "scan-late"))
+        assert answer.status_code == 202
+        assert answer.json() == {"status": "late"}
+    async with store.transaction() as session:
+        row = await session.get(
+            LateEventRow, {"event_id": "scan-late", "workflow_id": f"shipment:{shipment_id}"}
+        )
+    assert row is not None
+    assert row.kind == "carrier_event"
+    assert row.event["tracking"] == "TRK1"
+
+
+async def test_event_for_a_run_that_has_ended_is_kept(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    order_id = await submitted(api)
+    handle = client.get_workflow_handle(f"order:{order_id}")
+    await handle.signal("end")
+    await handle.result()
+    assert (await post(api, "payment", a_payment(order_id))).status_code == 202
+
+
+async def test_wrong_secret_is_refused(api: httpx.AsyncClient) -> None:
+    answer = await post(api, "carrier", a_scan("web:1:1"), secret="guess")
+    assert answer.status_code == 401
+    assert answer.json()["code"] == "unauthorised"
+
+
+@pytest.mark.parametrize("away", [-301, 301])
+async def test_signature_made_long_ago_or_ahead_is_refused(api: httpx.AsyncClient, away: int) -> None:
+    answer = await post(api, "carrier", a_scan("web:1:1"), at=time.time() + away * 1.1)
+    assert answer.status_code == 401
+
+
+async def test_api_token_does_not_stand_in_for_a_signature(api: httpx.AsyncClient) -> None:
+    answer = await api.post("/v1/webhooks/carrier", json=a_scan("web:1:1"))
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        b"",
+        b"not json",
+        a_scan("web:1:1", kind="wms_event"),
+        a_scan("no shipment"),
+        a_scan("web:1:1") | {"event_id": "another"},
+        a_pick("web:1:1"),
+        a_payment("web:1"),
+    ],
+)
+async def test_what_is_not_a_carriers_envelope_is_refused(
+    api: httpx.AsyncClient, envelope: dict[str, Any] | bytes
+) -> None:
+    answer = await post(api, "carrier", envelope)
+    assert answer.status_code == 422
+    assert answer.json()["problems"]
