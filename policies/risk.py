@@ -30,7 +30,7 @@ class RiskPolicy(Contract):
 
     version: str = "risk-2026-11-1"
     review_value_minor: Mapping[CustomerType, Mapping[str, int]] = Field(
-        default=MappingProxyType(
+        default_factory=lambda: MappingProxyType(
             {
                 CustomerType.B2C: MappingProxyType({"GBP": 200_000, "EUR": 230_000, "USD": 250_000}),
                 CustomerType.B2B: MappingProxyType({"GBP": 500_000, "EUR": 575_000, "USD": 625_000}),
@@ -40,7 +40,7 @@ class RiskPolicy(Contract):
     review_line_quantity: int = 1_000
     review_discount_percent: int = 50
     guest_abroad_value_minor: Mapping[str, int] = Field(
-        default=MappingProxyType({"GBP": 50_000, "EUR": 57_500, "USD": 62_500})
+        default_factory=lambda: MappingProxyType({"GBP": 50_000, "EUR": 57_500, "USD": 62_500})
     )
     refused_countries: frozenset[str] = frozenset()
 
