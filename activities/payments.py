@@ -10,7 +10,7 @@ from activities.ports import PaymentProvider
 from activities.settlement import imbalances
 from activities.store import operations, reads
 from activities.store.intake import stored_draft
-from activities.store.outcomes import keep_outcomes
+from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from activities.store.stock import consume
 from activities.store.store import Store
@@ -150,7 +150,7 @@ class PaymentActivities:
             wrong = imbalances(effect.total, money, movements, shipments)
             if not wrong:
                 await record(session, effect.order_id, effect.closing)
-                await keep_outcomes(session, effect.order_id)
+                await keep_order_outcome(session, effect.order_id)
         return Settlement(
             balanced=not wrong,
             captured=money.captured,

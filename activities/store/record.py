@@ -1,4 +1,7 @@
-"""Write down what a workflow carried: timeline, projections, reviews. All of it can be written twice without harm."""
+"""Write down what a workflow carried: timeline, projections, reviews, how shipments ended.
+
+All of it can be written twice without harm.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,9 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store.outcomes import keep_shipment_outcome
 from models.journal import Carried, OrderProjection, ShipmentProjection, TimelineEntry
 from models.review import ReviewTask
-from models.states import ReviewState
+from models.states import SHIPMENT_TERMINAL, ReviewState
 from models.tables.journal import ReviewTaskRow, TimelineRow
 from models.tables.orders import OrderRow, ShipmentRow
 
@@ -48,13 +52,15 @@ async def _move_shipment(session: AsyncSession, projection: ShipmentProjection) 
     values: dict[str, Any] = projection.model_dump(exclude={"amount"})
     values |= {"amount_minor": projection.amount.minor, "currency": projection.amount.currency}
     statement = insert(ShipmentRow).values(**values, created_at=now, updated_at=now)
-    await session.execute(
+    moved = await session.scalar(
         statement.on_conflict_do_update(
             index_elements=["shipment_id"],
             set_=values | {"updated_at": now},
             where=col(ShipmentRow.version) < projection.version,
-        )
+        ).returning(col(ShipmentRow.shipment_id))
     )
+    if moved is not None and projection.state in SHIPMENT_TERMINAL:
+        await keep_shipment_outcome(session, projection)
 
 
 async def _append(session: AsyncSession, entries: tuple[TimelineEntry, ...]) -> None:
