@@ -5,12 +5,13 @@ undoes what it did, and hands its memory on when its history grows long. The bus
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, NoReturn, TypeVar
 
 from temporalio import workflow
+from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -553,6 +554,10 @@ class Case(Generic[Memory]):
     async def reject(self, payload: Any = None) -> None:
         """Reject the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
         self._signalled(Verdict.REJECT, payload)
+
+    @workflow.signal(dynamic=True)
+    async def _unknown_signal(self, name: str, _payload: Sequence[RawValue]) -> None:
+        self.note("signal.unknown", f"the signal {name[:100]!r} means nothing here")
 
     @workflow.query
     def pending_review(self) -> ReviewTask | None:

@@ -91,9 +91,11 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     # --- the steps, in order ---
     async def _pick(self) -> None:
         memory, run = self.memory, self._run_input
-        while not self._is_picked():
+        # The event may even overtake the answer to the request; the request is made all the same.
+        while memory.pick is None or not self._is_picked():
             if memory.pick is None:
                 await self._request_pick()
+                continue
             arrived = await self.until(
                 lambda: self._is_picked() or memory.pick_problem is not None or self._wants_off(),
                 deadline=self.wall(self.business_now() + _PICK_WITHIN),
@@ -110,7 +112,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 else "the warehouse has not said that it picked"
             )
             await self._ask_about_pick("short_pick" if problem else "pick_overdue", why, again=arrived)
-        self._enter(ShipmentState.PICKED)
+        if memory.state is ShipmentState.PICK_REQUESTED:
+            self._enter(ShipmentState.PICKED)
 
     async def _request_pick(self) -> None:
         memory, run = self.memory, self._run_input
@@ -256,7 +259,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory.undo.clear()
         first = _SCANNED[memory.collected.kind] if memory.collected else ShipmentState.HANDED_OVER
         # Delivered is the end: it is entered once the money is taken, even if it is the first scan that ever came.
-        self._enter(ShipmentState.HANDED_OVER if first is ShipmentState.DELIVERED else first)
+        if memory.state is ShipmentState.LABELLED:
+            self._enter(ShipmentState.HANDED_OVER if first is ShipmentState.DELIVERED else first)
 
     async def _capture(self) -> None:
         """Take the money for what was handed over, never earlier."""

@@ -1,0 +1,35 @@
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from tests.workflows.engine import Case, serving
+from tests.workflows.scripted import Script
+from workers.client import connect
+from workers.embedded.namespace import reconcile_search_attributes
+from workers.embedded.temporal import EmbeddedTemporal
+
+
+@pytest.fixture(scope="package")
+def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with EmbeddedTemporal(
+        tmp_path_factory.mktemp("engine"),
+        in_memory=True,
+        dynamic_config={"frontend.WorkflowTimeSkippingEnabled": "true"},
+    ) as server:
+        yield server.address
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def client(engine_address: str) -> Client:
+    client = await connect(engine_address, "default", from_environment=False)
+    await reconcile_search_attributes(client)
+    return client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def case(client: Client) -> AsyncIterator[Case]:
+    script = Script()
+    async with serving(client, script):
+        yield Case(client, script)

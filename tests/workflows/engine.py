@@ -1,0 +1,143 @@
+"""A real Temporal dev server with our workflows on it, and a case: one order that a test drives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+from temporalio.testing import TimeSkipper
+from temporalio.worker import Worker
+
+from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
+from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
+from models.review import ReviewTask
+from models.runs import OrderResult, OrderRun
+from tests.workflows.scripted import Script
+from workflows import steps
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
+
+
+class Case:
+    """One order under test, with its script and the world's answers."""
+
+    def __init__(self, client: Client, script: Script) -> None:
+        self.client = client
+        self.script = script
+        self.order_id = f"web:{uuid4().hex[:12]}"
+        self.workflow_id = order_workflow_id(self.order_id)
+
+    async def start(self, **run: Any) -> WorkflowHandle[OrderWorkflow, OrderResult]:
+        self.order = await self.client.start_workflow(
+            OrderWorkflow.run, OrderRun(**run), id=self.workflow_id, task_queue=steps.WORKFLOWS
+        )
+        return self.order
+
+    def shipment(self, number: int = 1) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(shipment_workflow_id(shipment_id(self.order_id, number)))
+
+    async def shipment_exists(self, number: int = 1) -> None:
+        async def there() -> bool:
+            try:
+                await self.shipment(number).describe()
+            except RPCError:
+                return False
+            return True
+
+        await eventually(there, f"shipment {number} to start")
+
+    async def picked(self, number: int = 1, kind: WmsEventKind = WmsEventKind.PICKED, event: str = "") -> None:
+        await self.shipment_exists(number)
+        await self.shipment(number).signal(
+            "wms_event",
+            WmsEvent(event_id=event or f"w-{number}-{kind}", kind=kind, occurred_at=_now(), pick_id="pick-1"),
+        )
+
+    async def scanned(
+        self, kind: CarrierEventKind, number: int = 1, *, at: datetime | None = None, event: str = ""
+    ) -> None:
+        await self.shipment(number).signal(
+            "carrier_event",
+            CarrierEvent(
+                event_id=event or f"c-{number}-{kind}", kind=kind, occurred_at=at or _now(), tracking=f"TRK-{number}"
+            ),
+        )
+
+    async def labelled(self, number: int = 1) -> None:
+        await self.picked(number)
+        await self.until_shipment("labelled", number)
+
+    async def handed_over(self, number: int = 1) -> None:
+        await self.labelled(number)
+        await self.scanned(CarrierEventKind.COLLECTED, number)
+        await self.until_shipment("handed_over", number)
+
+    async def delivered(self, number: int = 1) -> None:
+        await self.handed_over(number)
+        await self.scanned(CarrierEventKind.DELIVERED, number)
+
+    async def until(self, state: str) -> None:
+        async def there() -> bool:
+            return bool((await self.order.query(OrderWorkflow.snapshot)).state == state)
+
+        await eventually(there, f"the order to be {state}")
+
+    async def until_shipment(self, state: str, number: int = 1) -> None:
+        await self.shipment_exists(number)
+
+        async def there() -> bool:
+            return bool((await self.shipment(number).query(ShipmentWorkflow.snapshot)).state == state)
+
+        await eventually(there, f"shipment {number} to be {state}")
+
+    async def review(self, number: int = 0) -> ReviewTask:
+        """The open review of the order, or of a shipment."""
+        handle = self.shipment(number) if number else self.order
+        found: list[ReviewTask] = []
+
+        async def there() -> bool:
+            task = await handle.query(OrderWorkflow.pending_review)
+            found[:] = [task] if task is not None else []
+            return bool(found)
+
+        await eventually(there, "a review to open")
+        return found[0]
+
+    async def skip(self, duration: timedelta, number: int = 0) -> None:
+        """Let the run's clock pass ``duration``; timers on the way fire."""
+        await TimeSkipper(self.client).fast_forward(self.shipment(number) if number else self.order, duration)
+
+    def told(self) -> list[str]:
+        return [str(request.template) for request in self.script.requests("notify", self.order_id)]
+
+    def kinds(self) -> list[str]:
+        return [entry.kind for entry in self.script.entries.values() if entry.order_id == self.order_id]
+
+
+@asynccontextmanager
+async def serving(client: Client, script: Script) -> AsyncIterator[None]:
+    """Our workflows and the script's activities, served from this process."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            Worker(client, task_queue=steps.WORKFLOWS, workflows=[OrderWorkflow, ShipmentWorkflow])
+        )
+        for queue, activities in script.activities().items():
+            await stack.enter_async_context(Worker(client, task_queue=queue, activities=activities))
+        yield
+
+
+async def eventually(there: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
+    """Poll until ``there`` is true; fail with ``what`` was waited for."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await there():
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        await asyncio.sleep(0.03)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,377 @@
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+
+from models import effects as e
+from models.messages import (
+    CancelOrder,
+    CancelOutcome,
+    DecideReview,
+    FailureResolution,
+    ResolveFailure,
+    SignalledDecision,
+)
+from models.review import Flag, Verdict
+from models.states import OrderState
+from tests.workflows.engine import Case, eventually
+from tests.workflows.scripted import pounds, some_facts, some_plan
+from workflows.order import OrderWorkflow
+
+
+def flagged(case: Case) -> None:
+    case.script.answers["assess_order"] = lambda r: e.RiskAssessment(
+        decision=e.RiskDecision.REVIEW, flags=(Flag(code="high_value", reason="too much"),), policy_version="risk-1"
+    )
+
+
+def decision(task_id: str, verdict: Verdict = Verdict.APPROVE, request_id: str = "req-1") -> DecideReview:
+    return DecideReview(request_id=request_id, actor="ana", task_id=task_id, verdict=verdict, reason="checked")
+
+
+async def test_a_happy_order_runs_twelve_steps_and_closes(case: Case) -> None:
+    order = await case.start()
+    await case.delivered()
+    result = await order.result()
+    assert result.state is OrderState.CLOSED
+    assert case.script.names(case.order_id) == [
+        "validate_order",
+        "assess_order",
+        "authorise_payment",
+        "route_order",
+        "reserve_stock",
+        "request_pick",
+        "notify",
+        "buy_label",
+        "capture_payment",
+        "notify",
+        "settle_order",
+    ] or sorted(case.script.names(case.order_id)) == sorted(
+        [
+            "validate_order",
+            "assess_order",
+            "authorise_payment",
+            "route_order",
+            "reserve_stock",
+            "request_pick",
+            "notify",
+            "buy_label",
+            "capture_payment",
+            "notify",
+            "settle_order",
+        ]
+    )
+    assert case.told() == ["order_confirmed", "shipped"]
+    assert case.script.orders[case.order_id].state is OrderState.CLOSED
+
+
+async def test_every_state_of_a_happy_order_reaches_the_timeline_once(case: Case) -> None:
+    order = await case.start()
+    await case.delivered()
+    await order.result()
+    states = [kind for kind in case.kinds() if kind.startswith("order.") and kind not in _NOT_STATES]
+    assert states == [
+        f"order.{s}"
+        for s in ("validating", "assessing", "authorising", "routing", "reserving", "released", "shipped", "delivered", "closed")
+    ]
+
+
+_NOT_STATES = {"order.validated", "order.assessed", "order.routed"}
+
+
+async def test_a_document_with_problems_is_rejected_with_all_of_them(case: Case) -> None:
+    from models.errors import Problem
+
+    case.script.answers["validate_order"] = lambda r: e.Validation(
+        problems=(
+            Problem(path="currency", code="x", message="unknown currency"),
+            Problem(path="totals", code="y", message="does not add up"),
+        )
+    )
+    order = await case.start(draft={"channel": "web"})
+    assert (await order.result()).state is OrderState.REJECTED
+    rejected = next(e for e in case.script.entries.values() if e.kind == "order.rejected" and e.order_id == case.order_id)
+    assert "unknown currency" in (rejected.why or "") and "does not add up" in (rejected.why or "")
+
+
+async def test_gate_a_holds_nothing_until_a_person_approves(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    await case.until(OrderState.IN_REVIEW)
+    assert "authorise_payment" not in case.script.names(case.order_id)
+    answer = await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    assert answer.verdict is Verdict.APPROVE
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    closed = case.script.reviews[task.task_id]
+    assert (closed.state, closed.decided_by, closed.reason) == ("decided", "ana", "checked")
+
+
+async def test_gate_a_rejection_tells_the_customer_and_holds_nothing(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
+    assert (await order.result()).state is OrderState.REJECTED
+    assert case.told() == ["order_rejected"]
+    assert "authorise_payment" not in case.script.names(case.order_id)
+
+
+async def test_approve_signal_from_any_client_decides_like_the_update(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    await case.review()
+    await order.signal("approve", {"actor": "ben", "reason": "known customer"})
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_a_malformed_or_unknown_signal_is_noted_and_harms_nothing(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    await case.review()
+    await order.signal("approve", ["nonsense"])
+    await order.signal("approve")
+    await order.signal("cancel_order", {"actor": ""})
+    await order.signal("payment_event", 7)
+    await order.signal("reject", SignalledDecision(actor="cy", reason="no", task_id="another:r1"))
+    await order.signal("no_such_signal", {"a": 1})
+    await order.signal("approve", {"actor": "ben", "reason": "fine"})
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.kinds().count("signal.refused") == 5
+    assert case.kinds().count("signal.unknown") == 1
+
+
+async def test_the_same_request_gets_the_same_answer_and_another_is_refused_as_stale(case: Case) -> None:
+    flagged(case)
+    held = case.script.hold("authorise_payment")
+    order = await case.start()
+    task = await case.review()
+    first = await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    again = await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id), id="another-update")
+    assert first == again
+    with pytest.raises(WorkflowUpdateFailedError):
+        await order.execute_update(
+            OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT, request_id="req-2")
+        )
+    held.set()
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_a_review_is_reminded_escalated_and_decided_by_policy_at_its_deadline(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    await case.skip(timedelta(hours=49))
+    assert (await order.result()).state is OrderState.REJECTED
+    assert "review_reminder" in case.told() and "review_escalated" in case.told()
+    assert case.script.reviews[task.task_id].state == "expired"
+
+
+async def test_a_declined_payment_rejects_the_order_and_reserves_nothing(case: Case) -> None:
+    case.script.answers["authorise_payment"] = lambda r: e.Authorisation(
+        approved=False, amount=r.amount, decline_code="do_not_honour", decline_is_final=True
+    )
+    order = await case.start()
+    assert (await order.result()).state is OrderState.REJECTED
+    assert "route_order" not in case.script.names(case.order_id)
+    assert case.told() == ["order_rejected"]
+
+
+async def test_cancel_before_release_undoes_in_reverse_order(case: Case) -> None:
+    held = case.script.hold("reserve_stock")
+    order = await case.start()
+    await case.script.reached["reserve_stock"].wait()
+    answer = await order.execute_update(
+        OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="ana", reason="changed my mind")
+    )
+    assert answer.outcome is CancelOutcome.CANCELLING
+    held.set()
+    assert (await order.result()).state is OrderState.CANCELLED
+    names = case.script.names(case.order_id)
+    assert names.index("release_reservation") < names.index("void_authorisation") < names.index("settle_order")
+    assert case.told() == ["order_cancelled"]
+
+
+async def test_cancelling_the_run_in_temporal_compensates_like_a_cancel(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    await case.review()
+    await order.cancel()
+    assert (await order.result()).state is OrderState.CANCELLED
+
+
+async def test_cancel_withdraws_the_open_review(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert case.script.reviews[task.task_id].state == "withdrawn"
+
+
+async def test_cancel_after_release_calls_the_shipments_off_and_frees_everything(case: Case) -> None:
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.until(OrderState.RELEASED)
+    answer = await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    assert answer.outcome is CancelOutcome.CANCELLING
+    assert (await order.result()).state is OrderState.CANCELLED
+    names = case.script.names(case.order_id)
+    assert "cancel_pick" in names and "void_authorisation" in names
+    assert "capture_payment" not in names
+
+
+async def test_cancel_with_one_parcel_gone_calls_off_the_rest_and_closes(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(shipments=2))
+    order = await case.start()
+    await case.handed_over(1)
+    await case.until(OrderState.PARTIALLY_SHIPPED)
+    answer = await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    assert answer.outcome is CancelOutcome.PARTLY
+    await case.scanned("delivered", 1)
+    result = await order.result()
+    assert result.state is OrderState.CLOSED
+    assert len(case.script.requests("capture_payment", case.order_id)) == 1
+
+
+async def test_cancel_when_everything_is_with_the_carrier_is_refused(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.until(OrderState.SHIPPED)
+    with pytest.raises(WorkflowUpdateFailedError):
+        await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    await case.scanned("delivered")
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_a_failed_step_goes_to_an_operator_and_is_tried_again_under_the_same_key(case: Case) -> None:
+    case.script.fail("authorise_payment", "provider says no such merchant")
+    order = await case.start()
+    task = await case.review()
+    await case.until(OrderState.NEEDS_OPERATOR)
+    assert "no such merchant" in task.why_flagged[0].reason
+    await order.execute_update(
+        OrderWorkflow.resolve_failure,
+        ResolveFailure(
+            request_id="x", actor="op", task_id=task.task_id, resolution=FailureResolution.RETRY, reason="mended"
+        ),
+    )
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len({request.key for request in case.script.requests("authorise_payment", case.order_id)}) == 1
+
+
+async def test_giving_up_a_failed_step_compensates(case: Case) -> None:
+    case.script.fail("route_order", times=99)
+    order = await case.start()
+    task = await case.review()
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert "void_authorisation" in case.script.names(case.order_id)
+
+
+async def test_a_compensation_that_fails_is_put_before_an_operator_and_never_dropped(case: Case) -> None:
+    case.script.fail("void_authorisation")
+    held = case.script.hold("route_order")
+    order = await case.start()
+    await case.script.reached["route_order"].wait()
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    held.set()
+    task = await case.review()
+    assert task.kind == "compensation_failed"
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert case.script.names(case.order_id).count("void_authorisation") == 2
+
+
+async def test_stock_that_went_meanwhile_is_routed_again(case: Case) -> None:
+    short = e.Reservation(reserved=False, shortages=(e.Shortage(node="n", sku="s", requested=2, available=1),))
+    answers = [short, e.Reservation(reserved=True)]
+    case.script.answers["reserve_stock"] = lambda r: answers.pop(0)
+    order = await case.start()
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert [r.attempt for r in case.script.requests("route_order", case.order_id)] == [1, 2]
+    assert len({r.key for r in case.script.requests("reserve_stock", case.order_id)}) == 2
+
+
+async def test_an_unfillable_order_is_back_ordered_then_reviewed_then_cancelled(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(unfillable=("no node holds any",))
+    order = await case.start()
+    await case.until(OrderState.BACKORDERED)
+    await case.skip(timedelta(days=3))
+    task = await case.review()
+    assert task.kind == "backorder"
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert len(case.script.requests("route_order", case.order_id)) == 3
+
+
+async def test_gate_b_reviews_a_plan_that_costs_too_much(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(cost=4_900))
+    order = await case.start()
+    task = await case.review()
+    assert task.kind == "plan" and task.why_flagged[0].code == "thin_margin"
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_money_that_does_not_add_up_waits_for_an_operator_and_does_not_close(case: Case) -> None:
+    answers = [
+        e.Settlement(
+            balanced=False, captured=pounds(1), refunded=pounds(0), voided=pounds(0), explanation="a penny is missing"
+        )
+    ]
+    usual = case.script.answers["settle_order"]
+    case.script.answers["settle_order"] = lambda r: answers.pop(0) if answers else usual(r)
+    order = await case.start()
+    await case.delivered()
+    task = await case.review()
+    assert task.kind == "settlement" and "order.closed" not in case.kinds()
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_the_business_clock_stands_still_while_a_person_decides(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    await case.skip(timedelta(hours=3))
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    await eventually(_async(lambda: bool(case.script.requests("route_order", case.order_id))), "routing")
+    memory = await order.query(OrderWorkflow.snapshot)
+    assert memory.clock is not None and memory.clock.paused >= timedelta(hours=3)
+    await case.delivered()
+    await order.result()
+
+
+async def test_a_message_that_cannot_be_sent_does_not_hold_up_the_order(case: Case) -> None:
+    case.script.fail("notify", "no such gateway", times=99)
+    order = await case.start()
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "notify.failed" in case.kinds()
+
+
+async def test_high_value_facts_reach_the_search_attributes(case: Case) -> None:
+    case.script.answers["validate_order"] = lambda r: e.Validation(facts=some_facts(r.order_id, total=123_456))
+    flagged(case)
+    order = await case.start()
+    await case.review()
+    description = await order.describe()
+    attributes = {pair.key.name: pair.value for pair in description.typed_search_attributes}
+    assert attributes["OwTotalMinor"] == 123_456
+    assert attributes["OwState"] == "in_review" and attributes["OwNeedsReview"] is True
+    await order.terminate()
+
+
+def _async(predicate):  # type: ignore[no-untyped-def]
+    async def asked() -> bool:
+        return bool(predicate())
+
+    return asked
