@@ -57,7 +57,7 @@ def _run(asked: argparse.Namespace) -> None:
     try:
         desk = Desk(
             ledger=ledger,
-            courier=Courier(ledger, url=asked.webhook_url, secret=asked.secret, speed=asked.speed),
+            courier=Courier(ledger, url=asked.webhook_url or "", secret=asked.secret, speed=asked.speed),
             settings=Settings(
                 seed=asked.seed,
                 speed=asked.speed,
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--speed", type=_positive, default=1.0, help="business seconds that pass per wall second"
         )
-        one.add_argument("--webhook-url", type=_http_url, default="", help="where its events are posted to")
+        one.add_argument("--webhook-url", type=_http_url, default=None, help="where its events are posted to")
         one.add_argument("--seed", type=int, default=0, help="another seed, other delays")
         one.add_argument("--notify", action="store_true", help="payment: tell of every movement by webhook")
         one.add_argument("--hold-days", type=_positive, default=7.0, help="payment: how long a hold lasts")

@@ -1,0 +1,322 @@
+"""The adapters against the real simulators: each method, twice under one key, and each refusal."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.adapters.neighbours import Neighbours, open_neighbours
+from models.effects import Audience, Label, Template
+from models.errors import NeighbourRefused
+from models.money import Money
+from models.order import Address
+from models.plan import PlannedLine
+from tests.apps.simulators.running import Simulator, ask, eventually, simulator
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+HELD = Money(minor=10_00, currency="GBP")
+# Slow enough that nothing is collected by itself while a test looks.
+BUSINESS_SPEED = 60.0
+
+
+@dataclass(frozen=True)
+class Town:
+    """All four simulators and the adapters to them."""
+
+    neighbours: Neighbours
+    payment: Simulator
+    warehouse: Simulator
+    carrier: Simulator
+    messages: Simulator
+
+
+@pytest.fixture(scope="module")
+def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Simulator]]:
+    data_dir: Path = tmp_path_factory.mktemp("simulators")
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(simulator(name, data_dir, *options, speed=BUSINESS_SPEED))
+            for name, options in {
+                "payment": (),
+                "warehouse": ("--node", "gb-midlands", "--node", "de-west"),
+                "carrier": (),
+                "messages": (),
+            }.items()
+        ]
+
+
+@pytest.fixture(scope="module")
+async def town(simulators: list[Simulator]) -> AsyncIterator[Town]:
+    payment, warehouse, carrier, messages = simulators
+    async with open_neighbours(payment.url, warehouse.url, carrier.url, messages.url) as neighbours:
+        yield Town(neighbours, payment, warehouse, carrier, messages)
+
+
+def totals(one: Simulator) -> dict[str, int]:
+    return {name: total["count"] for name, total in ask(one, "GET", "/statement").body["totals"].items()}
+
+
+async def a_label(town: Town, key: str, city: str = "Leeds", transit_days: int = 2) -> Label:
+    return await town.neighbours.carrier.buy_label(
+        key=key,
+        carrier="islandpost",
+        service="tracked48",
+        shipment_id="web:1:1",
+        node="gb-midlands",
+        ship_to=Address(lines=("1 High Street",), city=city, country="GB"),
+        recipient="A. Customer",
+        weight_g=1800,
+        transit_days=transit_days,
+        price=Money(minor=395, currency="GBP"),
+        business_now=NOON,
+    )
+
+
+# --- payment ----------------------------------------------------------------------------------------------------------
+async def test_an_authorisation_is_held_once_per_key_and_found_by_it(town: Town) -> None:
+    payments = town.neighbours.payments
+    before = totals(town.payment)["authorisations_open"]
+
+    first = await payments.authorise(key="a1", reference="web:1", token="tok_visa", amount=HELD)
+    again = await payments.authorise(key="a1", reference="web:1", token="tok_visa", amount=HELD)
+
+    assert first.approved
+    assert first.amount == HELD
+    assert first.expires_at is not None
+    assert first.expires_at > datetime.now(UTC) + timedelta(days=6)
+    assert first == again == await payments.find_authorisation(key="a1")
+    assert totals(town.payment)["authorisations_open"] == before + 1
+
+
+async def test_the_same_key_for_another_amount_is_refused(town: Town) -> None:
+    payments = town.neighbours.payments
+    await payments.authorise(key="a2", reference="web:2", token="tok_visa", amount=HELD)
+
+    with pytest.raises(NeighbourRefused, match="key_reused"):
+        await payments.authorise(key="a2", reference="web:2", token="tok_visa", amount=HELD + HELD)
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "final"),
+    [("tok_declined_1", "do_not_honour", True), ("tok_insufficient_1", "insufficient_funds", False)],
+)
+async def test_a_decline_is_an_answer_and_stays_one(town: Town, token: str, code: str, final: bool) -> None:
+    payments = town.neighbours.payments
+
+    answer = await payments.authorise(key=token, reference="web:3", token=token, amount=HELD)
+
+    assert not answer.approved
+    assert answer.authorisation_id is None
+    assert (answer.decline_code, answer.decline_is_final) == (code, final)
+    assert await payments.find_authorisation(key=token) == answer
+
+
+async def test_captures_take_up_to_the_hold_and_a_void_gives_back_the_rest(town: Town) -> None:
+    payments = town.neighbours.payments
+    held = await payments.authorise(key="a4", reference="web:4", token="tok_visa", amount=HELD)
+    assert held.authorisation_id is not None
+    hold = held.authorisation_id
+    four, seven = Money(minor=400, currency="GBP"), Money(minor=700, currency="GBP")
+
+    taken = await payments.capture(key="c4.1", authorisation_id=hold, amount=four)
+    assert taken == await payments.capture(key="c4.1", authorisation_id=hold, amount=four)
+    assert taken == await payments.find_capture(key="c4.1")
+    with pytest.raises(NeighbourRefused, match="above_hold"):
+        await payments.capture(key="c4.2", authorisation_id=hold, amount=seven)
+    with pytest.raises(NeighbourRefused, match="above_hold"):
+        await payments.capture(key="c4.3", authorisation_id=hold, amount=Money(minor=1, currency="EUR"))
+
+    assert (await payments.void(key="v4.1", authorisation_id=hold)).amount == HELD - four
+    assert (await payments.void(key="v4.1", authorisation_id=hold)).amount == HELD - four
+    assert (await payments.void(key="v4.2", authorisation_id=hold)).amount == Money.zero("GBP")
+    with pytest.raises(NeighbourRefused, match="not_held"):
+        await payments.capture(key="c4.4", authorisation_id=hold, amount=four)
+    assert (await payments.find_authorisation(key="a4")) == held
+
+
+async def test_refunds_never_exceed_their_capture(town: Town) -> None:
+    payments = town.neighbours.payments
+    held = await payments.authorise(key="a5", reference="web:5", token="tok_visa", amount=HELD)
+    assert held.authorisation_id is not None
+    taken = await payments.capture(key="c5", authorisation_id=held.authorisation_id, amount=HELD)
+    six = Money(minor=600, currency="GBP")
+
+    back = await payments.refund(key="r5.1", capture_id=taken.capture_id, amount=six, cause="lost")
+    assert back.amount == six
+    assert back == await payments.refund(key="r5.1", capture_id=taken.capture_id, amount=six, cause="lost")
+    assert back == await payments.find_refund(key="r5.1")
+    with pytest.raises(NeighbourRefused, match="above_capture"):
+        await payments.refund(key="r5.2", capture_id=taken.capture_id, amount=six, cause="lost")
+
+
+async def test_what_was_never_done_is_not_found_and_unknown_money_is_refused(town: Town) -> None:
+    payments = town.neighbours.payments
+
+    assert await payments.find_authorisation(key="never") is None
+    assert await payments.find_capture(key="never") is None
+    assert await payments.find_refund(key="never") is None
+    with pytest.raises(NeighbourRefused, match="unknown_authorisation"):
+        await payments.capture(key="c6", authorisation_id="nothing", amount=HELD)
+    with pytest.raises(NeighbourRefused, match="unknown_authorisation"):
+        await payments.void(key="v6", authorisation_id="nothing")
+    with pytest.raises(NeighbourRefused, match="unknown_capture"):
+        await payments.refund(key="r6", capture_id="nothing", amount=HELD, cause="lost")
+
+
+# --- warehouse --------------------------------------------------------------------------------------------------------
+def line(sku: str) -> tuple[PlannedLine, ...]:
+    return (PlannedLine(line_id="1", sku=sku, quantity=2),)
+
+
+async def test_a_pick_is_requested_once_per_key_and_found_by_it(town: Town) -> None:
+    warehouse = town.neighbours.warehouse
+    before = totals(town.warehouse)["picks"]
+
+    for _ in range(2):
+        pick = await warehouse.request_pick(
+            key="p1", node="gb-midlands", shipment_id="web:1:1", lines=line("22423"), business_now=NOON
+        )
+
+    assert pick.accepted
+    assert pick == await warehouse.find_pick(key="p1")
+    assert await warehouse.find_pick(key="never") is None
+    assert totals(town.warehouse)["picks"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("key", "node", "sku", "reason"),
+    [
+        ("p2", "gb-midlands", "REFUSE-1", "not_stocked"),
+        ("p3", "REFUSE-here", "22423", "unknown_node"),
+        ("p4", "atlantis", "22423", "unknown_node"),
+    ],
+)
+async def test_a_refused_pick_is_an_answer(town: Town, key: str, node: str, sku: str, reason: str) -> None:
+    warehouse = town.neighbours.warehouse
+
+    answer = await warehouse.request_pick(
+        key=key, node=node, shipment_id="web:1:1", lines=line(sku), business_now=NOON
+    )
+
+    assert not answer.accepted
+    assert answer.pick_id is None
+    assert answer.reason.startswith(reason)
+    assert await warehouse.find_pick(key=key) == answer
+
+
+async def test_a_pick_can_be_called_off_more_than_once(town: Town) -> None:
+    warehouse = town.neighbours.warehouse
+    await warehouse.request_pick(
+        key="p5", node="gb-midlands", shipment_id="web:1:1", lines=line("22423"), business_now=NOON
+    )
+    before = totals(town.warehouse)["picks_cancelled"]
+
+    assert (await warehouse.cancel_pick(key="x5", pick_key="p5")).undone
+    assert (await warehouse.cancel_pick(key="x5", pick_key="p5")).undone
+    assert (await warehouse.cancel_pick(key="x5.2", pick_key="p5")).undone
+    assert totals(town.warehouse)["picks_cancelled"] == before + 1
+
+
+async def test_a_pick_called_off_before_it_came_is_refused_when_it_comes(town: Town) -> None:
+    warehouse = town.neighbours.warehouse
+
+    assert (await warehouse.cancel_pick(key="x6", pick_key="p6")).undone
+    late = await warehouse.request_pick(
+        key="p6", node="gb-midlands", shipment_id="web:1:1", lines=line("22423"), business_now=NOON
+    )
+
+    assert not late.accepted
+    assert late.reason.startswith("called_off")
+
+
+# --- carrier ----------------------------------------------------------------------------------------------------------
+async def test_a_label_is_bought_once_per_key_and_found_by_it(town: Town) -> None:
+    before = totals(town.carrier)["labels"]
+
+    label = await a_label(town, "l1")
+
+    assert label.accepted
+    assert label.tracking is not None
+    assert label.cost == Money(minor=395, currency="GBP")
+    assert label == await a_label(town, "l1") == await town.neighbours.carrier.find_label(key="l1")
+    assert await town.neighbours.carrier.find_label(key="never") is None
+    assert totals(town.carrier)["labels"] == before + 1
+
+
+async def test_a_refused_label_is_an_answer(town: Town) -> None:
+    label = await a_label(town, "l2", city="Refuseville")
+
+    assert not label.accepted
+    assert (label.label_id, label.tracking, label.cost) == (None, None, None)
+    assert label.reason.startswith("no_service")
+    assert await town.neighbours.carrier.find_label(key="l2") == label
+
+
+async def test_a_label_is_given_back_before_collection(town: Town) -> None:
+    await a_label(town, "l3")
+    before = totals(town.carrier)["labels_voided"]
+
+    assert (await town.neighbours.carrier.void_label(key="x3", label_key="l3")).undone
+    assert (await town.neighbours.carrier.void_label(key="x3.2", label_key="l3")).undone
+    assert totals(town.carrier)["labels_voided"] == before + 1
+
+
+async def test_a_label_given_back_before_it_was_bought_is_refused_when_it_is(town: Town) -> None:
+    assert (await town.neighbours.carrier.void_label(key="x4", label_key="l4")).undone
+
+    late = await a_label(town, "l4")
+
+    assert not late.accepted
+    assert late.reason.startswith("called_off")
+
+
+async def test_a_collected_parcel_cannot_be_called_back(tmp_path: Path, town: Town) -> None:
+    # In this town a day is a tenth of a millisecond: the parcel is collected as soon as the label is bought.
+    with simulator("carrier", tmp_path, speed=1e7) as fast:
+        async with open_neighbours(
+            town.payment.url, town.warehouse.url, fast.url, town.messages.url
+        ) as neighbours:
+            hurried = Town(neighbours, town.payment, town.warehouse, fast, town.messages)
+            await a_label(hurried, "l5")
+            # Nobody takes its webhooks, so the first failed delivery shows that the scan was due.
+            await eventually(lambda: _was_tried(tmp_path), "the parcel to be collected")
+            answer = await neighbours.carrier.void_label(key="x5", label_key="l5")
+
+    assert not answer.undone
+    assert answer.reason.startswith("handed_over")
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+async def test_a_message_is_sent_once_per_key(town: Town) -> None:
+    before = totals(town.messages)["messages"]
+
+    sent = [
+        await town.neighbours.messages.send(
+            key="m1",
+            audience=Audience.CUSTOMER,
+            template=Template.SHIPPED,
+            to="a@example.org",
+            facts={"tracking": "ABC"},
+        )
+        for _ in range(2)
+    ]
+
+    assert sent[0] == sent[1]
+    assert totals(town.messages)["messages"] == before + 1
+
+
+async def test_a_message_to_nobody_is_refused(town: Town) -> None:
+    with pytest.raises(NeighbourRefused, match="malformed"):
+        await town.neighbours.messages.send(
+            key="m2", audience=Audience.CUSTOMER, template=Template.LATE, to="", facts={}
+        )
+
+
+def _was_tried(data_dir: Path) -> bool:
+    import sqlite3
+
+    with sqlite3.connect(data_dir / "carrier.sqlite") as db:
+        return bool(db.execute("select sum(attempts) from webhooks").fetchone()[0])
