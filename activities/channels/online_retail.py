@@ -95,6 +95,11 @@ def read_invoices(path: Path) -> Iterator[ImportedInvoice]:
         yield _import_invoice(invoice, invoices[invoice])
 
 
+def require_readable(path: Path) -> None:
+    """Raise ``InvalidDocument`` as ``read_invoices`` would for a file that cannot be read at all; cheap."""
+    next(_read_cells(path), None)
+
+
 # --- One invoice ------------------------------------------------------------------------------------------------------
 # Codes that stand for money instead of goods. PADS, the DCGS articles and gift vouchers look alike but are goods.
 CHARGE_KINDS: Mapping[str, ChargeKind] = {

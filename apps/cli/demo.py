@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from activities.channels.assumed_stock import assumed_stock, demand_of
-from activities.channels.online_retail import ImportedInvoice, RefusalKind, read_invoices
+from activities.channels.online_retail import ImportedInvoice, RefusalKind, read_invoices, require_readable
 from activities.store.network import StockLevel, seed_stock
 from activities.store.store import Store
 from apps.cli import accounts
@@ -96,7 +96,7 @@ def demo(
     settings = get_settings()
     configure_logging(settings.log_level, json=settings.log_json)
     source = source or EXAMPLE
-    _require_file(source)
+    require_readable(source)
     _require_writable(json_file)
     temporary = leave and data_dir is None
     options = _Options(
@@ -226,14 +226,6 @@ def _first_orders(invoices: Iterator[ImportedInvoice], limit: int) -> list[Impor
         if limit and orders >= limit:
             break
     return chosen
-
-
-def _require_file(source: Path) -> None:
-    try:
-        with source.open("rb"):
-            return
-    except OSError as error:
-        raise bad_input("--source", f"cannot read {source}: {error.strerror}") from error
 
 
 def _require_writable(json_file: Path | None) -> None:
