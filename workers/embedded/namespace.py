@@ -1,5 +1,6 @@
 """What a Temporal namespace needs before the first workflow: search attributes, retention, the current version."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -33,6 +34,46 @@ _TYPES: Mapping[str, IndexedValueType.ValueType] = {
 }
 
 
+_PASSING = {
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.ABORTED,
+    RPCStatusCode.INTERNAL,
+}
+
+
+async def prepare(client: Client, build_id: str, *, ours: bool, patience: float = 60.0) -> None:
+    """Do all of the below, again while a server that has only just come up stumbles.
+
+    Args:
+        client: connected to the namespace.
+        build_id: the build whose workers are about to start.
+        ours: whether the namespace is the embedded server's, whose retention is ours to set.
+        patience: seconds after which a failure is final.
+
+    Raises:
+        NotReachable: the server refused, or kept failing.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + patience
+    while True:
+        try:
+            await reconcile_search_attributes(client)
+            if ours:
+                await keep_for(client)
+            await make_current(client, build_id)
+        except RPCError as failed:
+            if failed.status not in _PASSING or clock() >= deadline:
+                raise NotReachable(
+                    f"the Temporal namespace {client.namespace!r} could not be prepared: {failed.message}"
+                ) from failed
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
 async def reconcile_search_attributes(
     client: Client, wanted: Mapping[str, str] = SEARCH_ATTRIBUTES
 ) -> list[str]:
@@ -61,6 +102,8 @@ async def reconcile_search_attributes(
                 AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
             )
         except RPCError as refused:
+            if refused.status in _PASSING:
+                raise
             raise NotReachable(
                 f"the search attributes {', '.join(sorted(missing))} are missing in the Temporal namespace"
                 f" {client.namespace!r} and could not be created ({refused.message}):"

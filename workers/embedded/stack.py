@@ -250,10 +250,7 @@ class Stack:
         client = await connect(
             stack.temporal_address, stack.temporal_namespace, from_environment=not embedded
         )
-        await namespace.reconcile_search_attributes(client)
-        if embedded:
-            await namespace.keep_for(client)
-        await namespace.make_current(client, stack.build_id)
+        await namespace.prepare(client, stack.build_id, ours=embedded)
 
     async def _start_simulator(
         self, name: str, url: str, stack: PublishedStack, environment: dict[str, str]
