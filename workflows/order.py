@@ -639,8 +639,7 @@ class OrderWorkflow(Case[OrderMemory]):
         return self.memory.released or self.memory.leaving_to is not None
 
     def _carried_projection(self) -> dict[str, Any]:
-        # Without facts there is no row yet: validation writes it.
-        return {"order": self._projection()} if self.memory.facts is not None else {}
+        return {"order": self._projection()}
 
     async def _pause(self, question: Question) -> None:
         mend = question.kind in (

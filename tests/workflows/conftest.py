@@ -28,8 +28,18 @@ async def client(engine_address: str) -> Client:
     return client
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def case(client: Client) -> AsyncIterator[Case]:
-    script = Script()
-    async with serving(client, script):
-        yield Case(client, script)
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def scripts(client: Client) -> AsyncIterator[dict[str, Script]]:
+    """The scripts of the orders under test; one set of workers plays them all."""
+    playing: dict[str, Script] = {}
+    async with serving(client, playing):
+        yield playing
+
+
+@pytest.fixture
+def case(client: Client, scripts: dict[str, Script]) -> Iterator[Case]:
+    case = Case(client, Script())
+    scripts[case.order_id] = case.script
+    yield case
+    for held in case.script.holds.values():
+        held.set()

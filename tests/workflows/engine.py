@@ -1,7 +1,7 @@
 """A real Temporal dev server with our workflows on it, and a case: one order that a test drives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from models.identifiers import order_workflow_id, shipment_id, shipment_workflow
 from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.review import ReviewTask
 from models.runs import OrderResult, OrderRun
-from tests.workflows.scripted import Script
+from tests.workflows.scripted import Script, scripted_activities
 from workflows import steps
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
@@ -50,7 +50,9 @@ class Case:
 
         await eventually(there, f"shipment {number} to start")
 
-    async def picked(self, number: int = 1, kind: WmsEventKind = WmsEventKind.PICKED, event: str = "") -> None:
+    async def picked(
+        self, number: int = 1, kind: WmsEventKind = WmsEventKind.PICKED, event: str = ""
+    ) -> None:
         await self.shipment_exists(number)
         await self.shipment(number).signal(
             "wms_event",
@@ -63,7 +65,10 @@ class Case:
         await self.shipment(number).signal(
             "carrier_event",
             CarrierEvent(
-                event_id=event or f"c-{number}-{kind}", kind=kind, occurred_at=at or _now(), tracking=f"TRK-{number}"
+                event_id=event or f"c-{number}-{kind}",
+                kind=kind,
+                occurred_at=at or _now(),
+                tracking=f"TRK-{number}",
             ),
         )
 
@@ -119,13 +124,13 @@ class Case:
 
 
 @asynccontextmanager
-async def serving(client: Client, script: Script) -> AsyncIterator[None]:
-    """Our workflows and the script's activities, served from this process."""
+async def serving(client: Client, scripts: Mapping[str, Script]) -> AsyncIterator[None]:
+    """Our workflows and the scripted activities, served from this process."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             Worker(client, task_queue=steps.WORKFLOWS, workflows=[OrderWorkflow, ShipmentWorkflow])
         )
-        for queue, activities in script.activities().items():
+        for queue, activities in scripted_activities(scripts).items():
             await stack.enter_async_context(Worker(client, task_queue=queue, activities=activities))
         yield
 

@@ -6,7 +6,7 @@ tests/apps.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -78,7 +78,10 @@ class Script:
             "record_progress": lambda r: e.Nothing(),
             "assess_order": lambda r: e.RiskAssessment(decision=e.RiskDecision.PASS, policy_version="risk-1"),
             "authorise_payment": lambda r: e.Authorisation(
-                approved=True, authorisation_id="auth-1", amount=r.amount, expires_at=PLACED + timedelta(days=7)
+                approved=True,
+                authorisation_id="auth-1",
+                amount=r.amount,
+                expires_at=PLACED + timedelta(days=7),
             ),
             "void_authorisation": lambda r: e.Voided(amount=pounds(5_000)),
             "capture_payment": lambda r: e.Captured(capture_id=f"cap-{r.shipment_id}", amount=r.amount),
@@ -129,27 +132,17 @@ class Script:
 
         self.answers[name] = answer
 
-    def activities(self) -> dict[str, list[Callable[..., Any]]]:
-        """One activity for each step of the table, by queue."""
-        queues: dict[str, list[Callable[..., Any]]] = defaultdict(list)
-        for step in steps.ALL_STEPS:
-            queues[step.queue].append(self._activity(step))
-        return queues
-
-    def _activity(self, step: steps.Step[Any, Any]) -> Callable[..., Any]:
-        async def scripted(request: Any) -> Any:
-            self.calls.append((step.name, request))
-            self.reached[step.name].set()
-            if step.name in self.holds:
-                await self.holds[step.name].wait()
-            answer = self.answers[step.name](request)
-            self._write(request.carried)
-            if isinstance(request, e.SettleOrder) and isinstance(answer, e.Settlement) and answer.balanced:
-                self._write(request.closing)
-            return answer
-
-        scripted.__annotations__ = {"request": step.takes, "return": step.gives}
-        return activity.defn(name=step.name)(scripted)
+    async def play(self, step: steps.Step[Any, Any], request: Any) -> Any:
+        """Answer one step by script."""
+        self.calls.append((step.name, request))
+        self.reached[step.name].set()
+        if step.name in self.holds:
+            await self.holds[step.name].wait()
+        answer = self.answers[step.name](request)
+        self._write(request.carried)
+        if isinstance(request, e.SettleOrder) and isinstance(answer, e.Settlement) and answer.balanced:
+            self._write(request.closing)
+        return answer
 
     def _write(self, carried: Carried) -> None:
         for entry in carried.entries:
@@ -163,6 +156,22 @@ class Script:
             self.shipments[carried.shipment.shipment_id] = carried.shipment
         for review in carried.reviews:
             self.reviews[review.task_id] = review
+
+
+def scripted_activities(scripts: Mapping[str, Script]) -> dict[str, list[Callable[..., Any]]]:
+    """One activity for each step of the table, by queue; each order plays its own script."""
+    queues: dict[str, list[Callable[..., Any]]] = defaultdict(list)
+    for step in steps.ALL_STEPS:
+        queues[step.queue].append(_activity(step, scripts))
+    return queues
+
+
+def _activity(step: steps.Step[Any, Any], scripts: Mapping[str, Script]) -> Callable[..., Any]:
+    async def scripted(request: Any) -> Any:
+        return await scripts[_of(request)].play(step, request)
+
+    scripted.__annotations__ = {"request": step.takes, "return": step.gives}
+    return activity.defn(name=step.name)(scripted)
 
 
 def _of(request: Any) -> str:

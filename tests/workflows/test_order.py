@@ -4,9 +4,11 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from models import effects as e
+from models.errors import Problem
 from models.messages import (
     CancelOrder,
     CancelOutcome,
+    CarrierEventKind,
     DecideReview,
     FailureResolution,
     ResolveFailure,
@@ -14,19 +16,23 @@ from models.messages import (
 )
 from models.review import Flag, Verdict
 from models.states import OrderState
-from tests.workflows.engine import Case, eventually
+from tests.workflows.engine import Case
 from tests.workflows.scripted import pounds, some_facts, some_plan
 from workflows.order import OrderWorkflow
 
 
 def flagged(case: Case) -> None:
     case.script.answers["assess_order"] = lambda r: e.RiskAssessment(
-        decision=e.RiskDecision.REVIEW, flags=(Flag(code="high_value", reason="too much"),), policy_version="risk-1"
+        decision=e.RiskDecision.REVIEW,
+        flags=(Flag(code="high_value", reason="too much"),),
+        policy_version="risk-1",
     )
 
 
 def decision(task_id: str, verdict: Verdict = Verdict.APPROVE, request_id: str = "req-1") -> DecideReview:
-    return DecideReview(request_id=request_id, actor="ana", task_id=task_id, verdict=verdict, reason="checked")
+    return DecideReview(
+        request_id=request_id, actor="ana", task_id=task_id, verdict=verdict, reason="checked"
+    )
 
 
 async def test_a_happy_order_runs_twelve_steps_and_closes(case: Case) -> None:
@@ -34,30 +40,20 @@ async def test_a_happy_order_runs_twelve_steps_and_closes(case: Case) -> None:
     await case.delivered()
     result = await order.result()
     assert result.state is OrderState.CLOSED
-    assert case.script.names(case.order_id) == [
-        "validate_order",
-        "assess_order",
-        "authorise_payment",
-        "route_order",
-        "reserve_stock",
-        "request_pick",
-        "notify",
-        "buy_label",
-        "capture_payment",
-        "notify",
-        "settle_order",
-    ] or sorted(case.script.names(case.order_id)) == sorted(
+    # The order's run and the shipment's go on side by side, so only the set of steps is fixed.
+    assert sorted(name for name, _ in case.script.calls) == sorted(
         [
             "validate_order",
             "assess_order",
             "authorise_payment",
             "route_order",
             "reserve_stock",
-            "request_pick",
             "notify",
+            "request_pick",
             "buy_label",
             "capture_payment",
             "notify",
+            "record_progress",
             "settle_order",
         ]
     )
@@ -72,16 +68,35 @@ async def test_every_state_of_a_happy_order_reaches_the_timeline_once(case: Case
     states = [kind for kind in case.kinds() if kind.startswith("order.") and kind not in _NOT_STATES]
     assert states == [
         f"order.{s}"
-        for s in ("validating", "assessing", "authorising", "routing", "reserving", "released", "shipped", "delivered", "closed")
+        for s in [
+            "validating",
+            "assessing",
+            "authorising",
+            "routing",
+            "reserving",
+            "released",
+            "shipped",
+            "delivered",
+            "closed",
+        ]
     ]
 
 
+_HAPPY_STATES = (
+    "validating",
+    "assessing",
+    "authorising",
+    "routing",
+    "reserving",
+    "released",
+    "shipped",
+    "delivered",
+    "closed",
+)
 _NOT_STATES = {"order.validated", "order.assessed", "order.routed"}
 
 
 async def test_a_document_with_problems_is_rejected_with_all_of_them(case: Case) -> None:
-    from models.errors import Problem
-
     case.script.answers["validate_order"] = lambda r: e.Validation(
         problems=(
             Problem(path="currency", code="x", message="unknown currency"),
@@ -90,7 +105,7 @@ async def test_a_document_with_problems_is_rejected_with_all_of_them(case: Case)
     )
     order = await case.start(draft={"channel": "web"})
     assert (await order.result()).state is OrderState.REJECTED
-    rejected = next(e for e in case.script.entries.values() if e.kind == "order.rejected" and e.order_id == case.order_id)
+    rejected = next(entry for entry in case.script.entries.values() if entry.kind == "order.rejected")
     assert "unknown currency" in (rejected.why or "") and "does not add up" in (rejected.why or "")
 
 
@@ -150,7 +165,9 @@ async def test_the_same_request_gets_the_same_answer_and_another_is_refused_as_s
     order = await case.start()
     task = await case.review()
     first = await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
-    again = await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id), id="another-update")
+    again = await order.execute_update(
+        OrderWorkflow.decide_review, decision(task.task_id), id="another-update"
+    )
     assert first == again
     with pytest.raises(WorkflowUpdateFailedError):
         await order.execute_update(
@@ -192,7 +209,9 @@ async def test_cancel_before_release_undoes_in_reverse_order(case: Case) -> None
     held.set()
     assert (await order.result()).state is OrderState.CANCELLED
     names = case.script.names(case.order_id)
-    assert names.index("release_reservation") < names.index("void_authorisation") < names.index("settle_order")
+    assert (
+        names.index("release_reservation") < names.index("void_authorisation") < names.index("settle_order")
+    )
     assert case.told() == ["order_cancelled"]
 
 
@@ -217,7 +236,9 @@ async def test_cancel_after_release_calls_the_shipments_off_and_frees_everything
     order = await case.start()
     await case.until_shipment("pick_requested")
     await case.until(OrderState.RELEASED)
-    answer = await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    answer = await order.execute_update(
+        OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r")
+    )
     assert answer.outcome is CancelOutcome.CANCELLING
     assert (await order.result()).state is OrderState.CANCELLED
     names = case.script.names(case.order_id)
@@ -230,9 +251,11 @@ async def test_cancel_with_one_parcel_gone_calls_off_the_rest_and_closes(case: C
     order = await case.start()
     await case.handed_over(1)
     await case.until(OrderState.PARTIALLY_SHIPPED)
-    answer = await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    answer = await order.execute_update(
+        OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r")
+    )
     assert answer.outcome is CancelOutcome.PARTLY
-    await case.scanned("delivered", 1)
+    await case.scanned(CarrierEventKind.DELIVERED)
     result = await order.result()
     assert result.state is OrderState.CLOSED
     assert len(case.script.requests("capture_payment", case.order_id)) == 1
@@ -244,7 +267,7 @@ async def test_cancel_when_everything_is_with_the_carrier_is_refused(case: Case)
     await case.until(OrderState.SHIPPED)
     with pytest.raises(WorkflowUpdateFailedError):
         await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
-    await case.scanned("delivered")
+    await case.scanned(CarrierEventKind.DELIVERED)
     assert (await order.result()).state is OrderState.CLOSED
 
 
@@ -257,7 +280,11 @@ async def test_a_failed_step_goes_to_an_operator_and_is_tried_again_under_the_sa
     await order.execute_update(
         OrderWorkflow.resolve_failure,
         ResolveFailure(
-            request_id="x", actor="op", task_id=task.task_id, resolution=FailureResolution.RETRY, reason="mended"
+            request_id="x",
+            actor="op",
+            task_id=task.task_id,
+            resolution=FailureResolution.RETRY,
+            reason="mended",
         ),
     )
     await case.delivered()
@@ -289,7 +316,9 @@ async def test_a_compensation_that_fails_is_put_before_an_operator_and_never_dro
 
 
 async def test_stock_that_went_meanwhile_is_routed_again(case: Case) -> None:
-    short = e.Reservation(reserved=False, shortages=(e.Shortage(node="n", sku="s", requested=2, available=1),))
+    short = e.Reservation(
+        reserved=False, shortages=(e.Shortage(node="n", sku="s", requested=2, available=1),)
+    )
     answers = [short, e.Reservation(reserved=True)]
     case.script.answers["reserve_stock"] = lambda r: answers.pop(0)
     order = await case.start()
@@ -324,7 +353,11 @@ async def test_gate_b_reviews_a_plan_that_costs_too_much(case: Case) -> None:
 async def test_money_that_does_not_add_up_waits_for_an_operator_and_does_not_close(case: Case) -> None:
     answers = [
         e.Settlement(
-            balanced=False, captured=pounds(1), refunded=pounds(0), voided=pounds(0), explanation="a penny is missing"
+            balanced=False,
+            captured=pounds(1),
+            refunded=pounds(0),
+            voided=pounds(0),
+            explanation="a penny is missing",
         )
     ]
     usual = case.script.answers["settle_order"]
@@ -343,7 +376,7 @@ async def test_the_business_clock_stands_still_while_a_person_decides(case: Case
     task = await case.review()
     await case.skip(timedelta(hours=3))
     await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
-    await eventually(_async(lambda: bool(case.script.requests("route_order", case.order_id))), "routing")
+    await case.script.reached["route_order"].wait()
     memory = await order.query(OrderWorkflow.snapshot)
     assert memory.clock is not None and memory.clock.paused >= timedelta(hours=3)
     await case.delivered()
@@ -359,7 +392,9 @@ async def test_a_message_that_cannot_be_sent_does_not_hold_up_the_order(case: Ca
 
 
 async def test_high_value_facts_reach_the_search_attributes(case: Case) -> None:
-    case.script.answers["validate_order"] = lambda r: e.Validation(facts=some_facts(r.order_id, total=123_456))
+    case.script.answers["validate_order"] = lambda r: e.Validation(
+        facts=some_facts(r.order_id, total=123_456)
+    )
     flagged(case)
     order = await case.start()
     await case.review()
@@ -368,10 +403,3 @@ async def test_high_value_facts_reach_the_search_attributes(case: Case) -> None:
     assert attributes["OwTotalMinor"] == 123_456
     assert attributes["OwState"] == "in_review" and attributes["OwNeedsReview"] is True
     await order.terminate()
-
-
-def _async(predicate):  # type: ignore[no-untyped-def]
-    async def asked() -> bool:
-        return bool(predicate())
-
-    return asked

@@ -1,0 +1,169 @@
+from datetime import UTC, datetime, timedelta
+
+from models import effects as e
+from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
+from models.review import ReviewKind, Verdict
+from models.states import OrderState, ShipmentState
+from tests.workflows.engine import Case
+from tests.workflows.scripted import some_plan
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
+
+
+async def decide(case: Case, verdict: Verdict, number: int = 1) -> None:
+    task = await case.review(number)
+    await case.shipment(number).execute_update(
+        ShipmentWorkflow.decide_review,
+        DecideReview(
+            request_id=task.task_id, actor="ana", task_id=task.task_id, verdict=verdict, reason="looked at it"
+        ),
+    )
+
+
+async def test_money_is_taken_only_once_the_parcel_is_handed_over(case: Case) -> None:
+    order = await case.start()
+    await case.labelled()
+    assert "capture_payment" not in case.script.names(case.order_id)
+    await case.scanned(CarrierEventKind.COLLECTED)
+    await case.script.reached["capture_payment"].wait()
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_two_shipments_capture_shares_that_add_up_to_the_total(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(shipments=3))
+    order = await case.start()
+    for number in (1, 2, 3):
+        await case.delivered(number)
+    assert (await order.result()).state is OrderState.CLOSED
+    taken = [request.amount.minor for request in case.script.requests("capture_payment", case.order_id)]
+    assert len(taken) == 3 and sum(taken) == 5_000
+
+
+async def test_events_that_come_twice_late_or_out_of_order_change_nothing(case: Case) -> None:
+    order = await case.start()
+    await case.labelled()
+    await case.picked(event="w-again")
+    await case.scanned(CarrierEventKind.OUT_FOR_DELIVERY)
+    await case.scanned(CarrierEventKind.OUT_FOR_DELIVERY)
+    await case.scanned(CarrierEventKind.COLLECTED)
+    await case.scanned(CarrierEventKind.IN_TRANSIT)
+    await case.shipment().signal("carrier_event", {"event_id": "x", "kind": "nonsense"})
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len(case.script.requests("capture_payment", case.order_id)) == 1
+    assert "signal.refused" in case.kinds()
+
+
+async def test_a_delivery_as_the_first_scan_still_captures(case: Case) -> None:
+    order = await case.start()
+    await case.labelled()
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len(case.script.requests("capture_payment", case.order_id)) == 1
+
+
+async def test_a_short_pick_is_put_before_a_person_and_picked_again(case: Case) -> None:
+    order = await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    task = await case.review(1)
+    assert task.kind is ReviewKind.SHIPMENT_EXCEPTION and task.why_flagged[0].code == "short_pick"
+    await decide(case, Verdict.APPROVE)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len({request.key for request in case.script.requests("request_pick", case.order_id)}) == 2
+
+
+async def test_a_refused_label_can_end_in_a_cancelled_shipment_that_frees_everything(case: Case) -> None:
+    case.script.answers["buy_label"] = lambda r: e.Label(accepted=False, reason="does not go there")
+    order = await case.start()
+    await case.picked()
+    await decide(case, Verdict.REJECT)
+    assert (await order.result()).state is OrderState.CANCELLED
+    names = case.script.names(case.order_id)
+    assert names.index("void_label") < names.index("cancel_pick") < names.index("release_reservation")
+    assert "void_authorisation" in names and "capture_payment" not in names
+
+
+async def test_cancel_after_label_voids_label_then_pick_then_frees_stock(case: Case) -> None:
+    order = await case.start()
+    await case.labelled()
+    await case.until(OrderState.RELEASED)
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    assert (await order.result()).state is OrderState.CANCELLED
+    names = case.script.names(case.order_id)
+    assert names.index("void_label") < names.index("cancel_pick") < names.index("release_reservation")
+
+
+async def test_cancel_that_meets_a_collected_parcel_goes_on_to_delivery(case: Case) -> None:
+    case.script.answers["void_label"] = lambda r: e.Undone(undone=False, reason="collected an hour ago")
+    order = await case.start()
+    await case.labelled()
+    await case.until(OrderState.RELEASED)
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    await case.script.reached["void_label"].wait()
+    await case.scanned(CarrierEventKind.COLLECTED)
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "cancel_pick" not in case.script.names(case.order_id)
+
+
+async def test_a_late_parcel_is_marked_told_and_still_delivered(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.skip(timedelta(days=4), number=1)
+    await case.script.reached["notify"].wait()
+    await case.scanned(CarrierEventKind.DELIVERED, at=datetime.now(UTC) + timedelta(days=4))
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "late" in case.told()
+    assert case.script.shipments[f"{case.order_id}:1"].late
+
+
+async def test_a_parcel_that_never_arrives_is_refunded_when_a_person_gives_it_up(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.skip(timedelta(days=14), number=1)
+    task = await case.review(1)
+    assert task.kind is ReviewKind.SHIPMENT_LOST and task.recommended is Verdict.APPROVE
+    await decide(case, Verdict.APPROVE)
+    result = await order.result()
+    assert result.state is OrderState.COMPENSATED
+    assert [request.cause for request in case.script.requests("refund_payment", case.order_id)] == [
+        "lost_parcel"
+    ]
+    assert case.script.shipments[f"{case.order_id}:1"].state is ShipmentState.LOST
+
+
+async def test_a_parcel_that_turns_up_while_a_person_decides_is_not_refunded(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.LOST)
+    await case.review(1)
+    await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.APPROVE)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "refund_payment" not in case.script.names(case.order_id)
+
+
+async def test_a_warehouse_that_stays_silent_is_noticed(case: Case) -> None:
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.skip(timedelta(days=2, hours=1), number=1)
+    task = await case.review(1)
+    assert task.why_flagged[0].code == "pick_overdue"
+    await decide(case, Verdict.APPROVE)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_a_review_of_a_shipment_shows_on_its_order(case: Case) -> None:
+    order = await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    await case.review(1)
+    attributes: dict[str, object] = {}
+    while not attributes.get("OwNeedsReview"):
+        attributes = {p.key.name: p.value for p in (await order.describe()).typed_search_attributes}
+    await decide(case, Verdict.APPROVE)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.script.orders[case.order_id].needs_review is False
