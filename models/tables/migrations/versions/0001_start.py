@@ -74,9 +74,11 @@ def upgrade() -> None:
         sa.Column("business_start", sa.DateTime(timezone=True), nullable=True),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("(state = 'started') = (started_at IS NOT NULL)", name="ck_intake_started_at"),
-        sa.CheckConstraint("order_id = channel || ':' || external_id", name="ck_intake_order_id"),
-        sa.CheckConstraint("state IN ('accepted', 'started')", name="ck_intake_state"),
+        sa.CheckConstraint(
+            "(state = 'started') = (started_at IS NOT NULL)", name=op.f("ck_intake_started_at")
+        ),
+        sa.CheckConstraint("order_id = channel || ':' || external_id", name=op.f("ck_intake_order_id")),
+        sa.CheckConstraint("state IN ('accepted', 'started')", name=op.f("ck_intake_state")),
         sa.PrimaryKeyConstraint("order_id", name="pk_intake"),
     )
     op.create_index(
@@ -103,7 +105,7 @@ def upgrade() -> None:
         sa.Column("unit_weight_g", sa.Integer(), nullable=False),
         sa.Column("split_penalty_minor", sa.BigInteger(), nullable=False),
         sa.Column("processing_days", sa.Integer(), nullable=False),
-        sa.CheckConstraint("id = 1", name="ck_network_only_one"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_network_only_one")),
         sa.PrimaryKeyConstraint("id", name="pk_network"),
     )
     op.create_table(
@@ -126,12 +128,12 @@ def upgrade() -> None:
         sa.Column("message_id", sa.String(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("(state = 'sent') = (message_id IS NOT NULL)", name="ck_notifications_sent"),
-        sa.CheckConstraint("audience IN ('customer', 'reviewers')", name="ck_notifications_audience"),
-        sa.CheckConstraint("state IN ('pending', 'sent', 'no_address')", name="ck_notifications_state"),
+        sa.CheckConstraint("(state = 'sent') = (message_id IS NOT NULL)", name=op.f("ck_notifications_sent")),
+        sa.CheckConstraint("audience IN ('customer', 'reviewers')", name=op.f("ck_notifications_audience")),
+        sa.CheckConstraint("state IN ('pending', 'sent', 'no_address')", name=op.f("ck_notifications_state")),
         sa.CheckConstraint(
             "template IN ('order_confirmed', 'order_rejected', 'order_cancelled', 'shipped', 'late', 'refunded', 'review_reminder', 'review_escalated')",
-            name="ck_notifications_template",
+            name=op.f("ck_notifications_template"),
         ),
         sa.PrimaryKeyConstraint("key", name="pk_notifications"),
     )
@@ -149,8 +151,8 @@ def upgrade() -> None:
         sa.Column("decision", sa.String(), nullable=False),
         sa.Column("details", postgresql.JSONB(), nullable=False),
         sa.Column("known_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("kind IN ('order', 'shipment')", name="ck_outcomes_kind"),
-        sa.CheckConstraint("(cost_minor IS NULL) = (currency IS NULL)", name="ck_outcomes_cost"),
+        sa.CheckConstraint("kind IN ('order', 'shipment')", name=op.f("ck_outcomes_kind")),
+        sa.CheckConstraint("(cost_minor IS NULL) = (currency IS NULL)", name=op.f("ck_outcomes_cost")),
         sa.PrimaryKeyConstraint("outcome_id", name="pk_outcomes"),
     )
     op.create_index("ix_outcomes_known", "outcomes", ["known_at"], unique=False)
@@ -171,23 +173,24 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(), nullable=False),
         sa.Column("cause", sa.String(), nullable=True),
         sa.CheckConstraint(
-            "kind <> 'refund' OR cause IS NOT NULL", name="ck_payment_operations_refund_cause"
+            "kind <> 'refund' OR cause IS NOT NULL", name=op.f("ck_payment_operations_refund_cause")
         ),
         sa.CheckConstraint(
             "kind = 'void' OR state <> 'confirmed' OR provider_ref IS NOT NULL",
-            name="ck_payment_operations_provider_ref",
+            name=op.f("ck_payment_operations_provider_ref"),
         ),
         sa.CheckConstraint(
-            "kind IN ('authorise', 'void', 'capture', 'refund')", name="ck_payment_operations_kind"
+            "kind IN ('authorise', 'void', 'capture', 'refund')", name=op.f("ck_payment_operations_kind")
         ),
         sa.CheckConstraint(
-            "kind NOT IN ('capture', 'refund') OR parent IS NOT NULL", name="ck_payment_operations_parent"
+            "kind NOT IN ('capture', 'refund') OR parent IS NOT NULL",
+            name=op.f("ck_payment_operations_parent"),
         ),
         sa.CheckConstraint(
             "state IN ('intended', 'confirmed', 'declined', 'refused', 'called_off')",
-            name="ck_payment_operations_state",
+            name=op.f("ck_payment_operations_state"),
         ),
-        sa.CheckConstraint("amount_minor >= 0", name="ck_payment_operations_not_negative"),
+        sa.CheckConstraint("amount_minor >= 0", name=op.f("ck_payment_operations_not_negative")),
         sa.PrimaryKeyConstraint("key", name="pk_payment_operations"),
     )
     op.create_index("ix_payment_operations_order", "payment_operations", ["order_id"], unique=False)
@@ -203,7 +206,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("state IN ('held', 'released')", name="ck_reservations_state"),
+        sa.CheckConstraint("state IN ('held', 'released')", name=op.f("ck_reservations_state")),
         sa.PrimaryKeyConstraint("key", name="pk_reservations"),
     )
     op.create_index(
@@ -231,12 +234,12 @@ def upgrade() -> None:
         sa.Column("task", postgresql.JSONB(), nullable=False),
         sa.CheckConstraint(
             "kind IN ('risk', 'plan', 'backorder', 'step_failed', 'compensation_failed', 'shipment_exception', 'shipment_lost', 'settlement')",
-            name="ck_review_tasks_kind",
+            name=op.f("ck_review_tasks_kind"),
         ),
         sa.CheckConstraint(
-            "state IN ('open', 'decided', 'expired', 'withdrawn')", name="ck_review_tasks_state"
+            "state IN ('open', 'decided', 'expired', 'withdrawn')", name=op.f("ck_review_tasks_state")
         ),
-        sa.CheckConstraint("verdict IN ('approve', 'reject')", name="ck_review_tasks_verdict"),
+        sa.CheckConstraint("verdict IN ('approve', 'reject')", name=op.f("ck_review_tasks_verdict")),
         sa.PrimaryKeyConstraint("task_id", name="pk_review_tasks"),
     )
     op.create_index("ix_review_tasks_order", "review_tasks", ["order_id"], unique=False)
@@ -254,11 +257,11 @@ def upgrade() -> None:
         sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "kind IN ('pick', 'cancel_pick', 'label', 'void_label')", name="ck_shipping_operations_kind"
+            "kind IN ('pick', 'cancel_pick', 'label', 'void_label')", name=op.f("ck_shipping_operations_kind")
         ),
         sa.CheckConstraint(
             "state IN ('intended', 'confirmed', 'declined', 'refused', 'called_off')",
-            name="ck_shipping_operations_state",
+            name=op.f("ck_shipping_operations_state"),
         ),
         sa.PrimaryKeyConstraint("key", name="pk_shipping_operations"),
     )
@@ -306,13 +309,13 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("exit_reason", sa.String(), nullable=True),
-        sa.CheckConstraint("customer_type IN ('b2c', 'b2b')", name="ck_orders_customer_type"),
+        sa.CheckConstraint("customer_type IN ('b2c', 'b2b')", name=op.f("ck_orders_customer_type")),
         sa.CheckConstraint(
             "state IN ('received', 'validating', 'assessing', 'authorising', 'routing', 'backordered', 'reserving', 'released', 'partially_shipped', 'shipped', 'delivered', 'closed', 'in_review', 'awaiting_customer', 'rejected', 'cancelling', 'cancelled', 'compensating', 'compensated', 'needs_operator')",
-            name="ck_orders_state",
+            name=op.f("ck_orders_state"),
         ),
         sa.CheckConstraint(
-            "line_count >= 0 AND unit_count >= 0 AND version >= 0", name="ck_orders_not_negative"
+            "line_count >= 0 AND unit_count >= 0 AND version >= 0", name=op.f("ck_orders_not_negative")
         ),
         sa.ForeignKeyConstraint(["order_id"], ["intake.order_id"], name="fk_orders_order_id_intake"),
         sa.PrimaryKeyConstraint("order_id", name="pk_orders"),
@@ -334,7 +337,9 @@ def upgrade() -> None:
         sa.Column("sku", sa.String(), nullable=False),
         sa.Column("on_hand", sa.BigInteger(), nullable=False),
         sa.Column("reserved", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="ck_stock_reserved_within_on_hand"),
+        sa.CheckConstraint(
+            "0 <= reserved AND reserved <= on_hand", name=op.f("ck_stock_reserved_within_on_hand")
+        ),
         sa.ForeignKeyConstraint(["node"], ["nodes.node_id"], name="fk_stock_node_nodes"),
         sa.PrimaryKeyConstraint("node", "sku", name="pk_stock"),
     )
@@ -348,8 +353,8 @@ def upgrade() -> None:
         sa.Column("description", sa.String(), nullable=False),
         sa.Column("quantity", sa.Integer(), nullable=False),
         sa.Column("unit_price_minor", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("quantity > 0", name="ck_order_lines_quantity"),
-        sa.CheckConstraint("unit_price_minor >= 0", name="ck_order_lines_not_negative"),
+        sa.CheckConstraint("quantity > 0", name=op.f("ck_order_lines_quantity")),
+        sa.CheckConstraint("unit_price_minor >= 0", name=op.f("ck_order_lines_not_negative")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.order_id"], name="fk_order_lines_order_id_orders"),
         sa.PrimaryKeyConstraint("order_id", "line_id", name="pk_order_lines"),
     )
@@ -374,8 +379,8 @@ def upgrade() -> None:
         sa.Column("sku", sa.String(), nullable=False),
         sa.Column("quantity", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.CheckConstraint("state IN ('held', 'released', 'consumed')", name="ck_reserved_units_state"),
-        sa.CheckConstraint("quantity >= 0", name="ck_reserved_units_not_negative"),
+        sa.CheckConstraint("state IN ('held', 'released', 'consumed')", name=op.f("ck_reserved_units_state")),
+        sa.CheckConstraint("quantity >= 0", name=op.f("ck_reserved_units_not_negative")),
         sa.ForeignKeyConstraint(["key"], ["reservations.key"], name="fk_reserved_units_key_reservations"),
         sa.ForeignKeyConstraint(
             ["node", "sku"], ["stock.node", "stock.sku"], name="fk_reserved_units_node_stock"
@@ -412,9 +417,9 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.CheckConstraint(
             "state IN ('planned', 'pick_requested', 'picked', 'labelled', 'handed_over', 'in_transit', 'out_for_delivery', 'delivered', 'in_review', 'needs_operator', 'cancelling', 'cancelled', 'lost')",
-            name="ck_shipments_state",
+            name=op.f("ck_shipments_state"),
         ),
-        sa.CheckConstraint("amount_minor >= 0 AND units >= 0", name="ck_shipments_not_negative"),
+        sa.CheckConstraint("amount_minor >= 0 AND units >= 0", name=op.f("ck_shipments_not_negative")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.order_id"], name="fk_shipments_order_id_orders"),
         sa.PrimaryKeyConstraint("shipment_id", name="pk_shipments"),
     )
