@@ -5,7 +5,7 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from workers.embedded.identity import ProcessIdentity
 
 _KEEP_LOG_BYTES = 10_000_000
 _TAIL_BYTES = 1_500
-_POLL_SECONDS = 0.05
+_FIRST_POLL_SECONDS = 0.02
+_LONGEST_POLL_SECONDS = 0.25
 
 
 class ChildFailed(OrderwrightError):
@@ -40,7 +41,7 @@ class Child:
         prepare: run before each start, also before a restart, e.g. to remove a stale ready file.
         user: the user it runs as, when we are root.
         stop_signal: what asks it to end; after ``grace`` seconds it is killed.
-        ready_within: seconds it may take to become ready.
+        ready_within: seconds it may take to become ready. Generous: it bounds a hang, and a busy machine is slow.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Child:
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     grace: float = 10.0
-    ready_within: float = 60.0
+    ready_within: float = 180.0
 
 
 def spawn(child: Child, *, lock_fd: int | None = None) -> subprocess.Popen[bytes]:
@@ -89,14 +90,23 @@ def start_and_wait(child: Child) -> subprocess.Popen[bytes]:
     """
     process = spawn(child)
     deadline = time.monotonic() + child.ready_within
+    pauses = poll_pauses()
     try:
         while not (child.ready is None or child.ready()):
             check_starting(child, process, deadline)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(next(pauses))
     except BaseException:
         end(process, signal.SIGKILL, 5.0)
         raise
     return process
+
+
+def poll_pauses() -> Iterator[float]:
+    """Seconds between looks at a starting child: short at first, longer for one that takes its time."""
+    pause = _FIRST_POLL_SECONDS
+    while True:
+        yield pause
+        pause = min(pause * 1.3, _LONGEST_POLL_SECONDS)
 
 
 def check_starting(child: Child, process: subprocess.Popen[bytes], deadline: float) -> None:

@@ -54,10 +54,11 @@ class Supervisor:
         supervised = _Supervised(child, self._spawn(child), time.monotonic())
         self._supervised[child.name] = supervised
         deadline = supervised.started + child.ready_within
+        pauses = children.poll_pauses()
         try:
             while not await _is_ready(child):
                 children.check_starting(child, supervised.process, deadline)
-                await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(next(pauses))
         except children.ChildFailed:
             await self.stop([child.name])
             raise

@@ -6,9 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 from models.errors import OrderwrightError
 from workers.embedded.children import Child, end, start_and_wait
@@ -93,9 +99,8 @@ class EmbeddedTemporal:
         """Whether the server serves its default namespace now."""
         if not accepts(self.port):
             return False
-        probe = [temporal_program(), "operator", "namespace", "describe", "--namespace", "default"]
-        probe += ["--address", self.address, "--command-timeout", "2s", "--client-connect-timeout", "2s"]
-        return subprocess.run(probe, env=_PLAIN_ENVIRONMENT, capture_output=True, check=False).returncode == 0
+        with ThreadPoolExecutor(max_workers=1) as elsewhere:  # the caller's thread may run an event loop
+            return elsewhere.submit(asyncio.run, _serves(self.address)).result()
 
     def start(self) -> None:
         """Start the server and wait until it serves."""
@@ -131,8 +136,15 @@ class EmbeddedTemporal:
         await asyncio.to_thread(self.stop)
 
 
-# A profile or an API key of the user's own Temporal must not reach our server.
-_PLAIN_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "TEMPORAL_CONFIG_FILE": "/dev/null"}
+async def _serves(address: str) -> bool:
+    try:
+        client = await Client.connect(address, lazy=True)
+        await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace="default"), timeout=timedelta(seconds=3)
+        )
+    except (RPCError, RuntimeError):
+        return False
+    return True
 
 
 def temporal_program() -> str:

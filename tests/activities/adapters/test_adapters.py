@@ -1,20 +1,23 @@
 """The adapters against the real simulators: each method, twice under one key, and each refusal."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from activities.adapters.carrier import HttpCarrier
 from activities.adapters.neighbours import Neighbours, open_neighbours
+from activities.ports import Carrier
+from apps.simulators.serving import Settings
 from models.effects import Audience, Label, Template
 from models.errors import NeighbourRefused
 from models.money import Money
 from models.order import Address
 from models.plan import PlannedLine
-from tests.apps.simulators.running import Simulator, ask, eventually, simulator
+from tests.apps.simulators.running import Simulator, ask, eventually, inside, running
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HELD = Money(minor=10_00, currency="GBP")
@@ -36,16 +39,15 @@ class Town:
 @pytest.fixture(scope="module")
 def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Simulator]]:
     data_dir: Path = tmp_path_factory.mktemp("simulators")
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(simulator(name, data_dir, *options, speed=BUSINESS_SPEED))
-            for name, options in {
-                "payment": (),
-                "warehouse": ("--node", "gb-midlands", "--node", "de-west"),
-                "carrier": (),
-                "messages": (),
-            }.items()
-        ]
+    nodes = ("--node", "gb-midlands", "--node", "de-west")
+    four = [
+        Simulator("payment", data_dir, speed=BUSINESS_SPEED),
+        Simulator("warehouse", data_dir, *nodes, speed=BUSINESS_SPEED),
+        Simulator("carrier", data_dir, speed=BUSINESS_SPEED),
+        Simulator("messages", data_dir, speed=BUSINESS_SPEED),
+    ]
+    with running(*four):
+        yield four
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,8 @@ def totals(one: Simulator) -> dict[str, int]:
     return {name: total["count"] for name, total in ask(one, "GET", "/statement").body["totals"].items()}
 
 
-async def a_label(town: Town, key: str, city: str = "Leeds", transit_days: int = 2) -> Label:
-    return await town.neighbours.carrier.buy_label(
+async def a_label(carrier: Carrier, key: str, city: str = "Leeds") -> Label:
+    return await carrier.buy_label(
         key=key,
         carrier="islandpost",
         service="tracked48",
@@ -69,7 +71,7 @@ async def a_label(town: Town, key: str, city: str = "Leeds", transit_days: int =
         ship_to=Address(lines=("1 High Street",), city=city, country="GB"),
         recipient="A. Customer",
         weight_g=1800,
-        transit_days=transit_days,
+        transit_days=2,
         price=Money(minor=395, currency="GBP"),
         business_now=NOON,
     )
@@ -236,18 +238,22 @@ async def test_a_pick_called_off_before_it_came_is_refused_when_it_comes(town: T
 async def test_a_label_is_bought_once_per_key_and_found_by_it(town: Town) -> None:
     before = totals(town.carrier)["labels"]
 
-    label = await a_label(town, "l1")
+    label = await a_label(town.neighbours.carrier, "l1")
 
     assert label.accepted
     assert label.tracking is not None
     assert label.cost == Money(minor=395, currency="GBP")
-    assert label == await a_label(town, "l1") == await town.neighbours.carrier.find_label(key="l1")
+    assert (
+        label
+        == await a_label(town.neighbours.carrier, "l1")
+        == await town.neighbours.carrier.find_label(key="l1")
+    )
     assert await town.neighbours.carrier.find_label(key="never") is None
     assert totals(town.carrier)["labels"] == before + 1
 
 
 async def test_a_refused_label_is_an_answer(town: Town) -> None:
-    label = await a_label(town, "l2", city="Refuseville")
+    label = await a_label(town.neighbours.carrier, "l2", city="Refuseville")
 
     assert not label.accepted
     assert (label.label_id, label.tracking, label.cost) == (None, None, None)
@@ -256,7 +262,7 @@ async def test_a_refused_label_is_an_answer(town: Town) -> None:
 
 
 async def test_a_label_is_given_back_before_collection(town: Town) -> None:
-    await a_label(town, "l3")
+    await a_label(town.neighbours.carrier, "l3")
     before = totals(town.carrier)["labels_voided"]
 
     assert (await town.neighbours.carrier.void_label(key="x3", label_key="l3")).undone
@@ -267,26 +273,28 @@ async def test_a_label_is_given_back_before_collection(town: Town) -> None:
 async def test_a_label_given_back_before_it_was_bought_is_refused_when_it_is(town: Town) -> None:
     assert (await town.neighbours.carrier.void_label(key="x4", label_key="l4")).undone
 
-    late = await a_label(town, "l4")
+    late = await a_label(town.neighbours.carrier, "l4")
 
     assert not late.accepted
     assert late.reason.startswith("called_off")
 
 
-async def test_a_collected_parcel_cannot_be_called_back(tmp_path: Path, town: Town) -> None:
-    # In this town a day is a tenth of a millisecond: the parcel is collected as soon as the label is bought.
-    with simulator("carrier", tmp_path, speed=1e7) as fast:
-        async with open_neighbours(
-            town.payment.url, town.warehouse.url, fast.url, town.messages.url
-        ) as neighbours:
-            hurried = Town(neighbours, town.payment, town.warehouse, fast, town.messages)
-            await a_label(hurried, "l5")
-            # Nobody takes its webhooks, so the first failed delivery shows that the scan was due.
-            await eventually(lambda: _was_tried(tmp_path), "the parcel to be collected")
-            answer = await neighbours.carrier.void_label(key="x5", label_key="l5")
+async def test_a_collected_parcel_cannot_be_called_back(tmp_path: Path) -> None:
+    # An hour takes a third of a millisecond: the parcel is collected as soon as its label is bought.
+    async with inside("carrier", tmp_path, Settings(seed=0, speed=1e7)) as client:
+        carrier = HttpCarrier("http://simulator", client)
+        await a_label(carrier, "l5")
+        # Nobody takes its webhooks, so a vain attempt shows that the scan was due.
+        await eventually(lambda: was_tried(tmp_path), "the parcel to be collected")
+        answer = await carrier.void_label(key="x5", label_key="l5")
 
     assert not answer.undone
     assert answer.reason.startswith("handed_over")
+
+
+def was_tried(data_dir: Path) -> bool:
+    with sqlite3.connect(data_dir / "carrier.sqlite") as db:
+        return bool(db.execute("select sum(attempts) from webhooks").fetchone()[0])
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -313,10 +321,3 @@ async def test_a_message_to_nobody_is_refused(town: Town) -> None:
         await town.neighbours.messages.send(
             key="m2", audience=Audience.CUSTOMER, template=Template.LATE, to="", facts={}
         )
-
-
-def _was_tried(data_dir: Path) -> bool:
-    import sqlite3
-
-    with sqlite3.connect(data_dir / "carrier.sqlite") as db:
-        return bool(db.execute("select sum(attempts) from webhooks").fetchone()[0])

@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from apps.simulators.assembly import open_simulator
+from apps.simulators.serving import Settings
 from models.webhooks import WebhookEnvelope, verify
 
 SECRET = "a-secret-for-tests"
@@ -57,12 +61,21 @@ class Simulator:
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
+        self.launch()
+        self.wait_until_it_answers()
+
+    def launch(self) -> None:
+        """Start the process."""
         self._process = subprocess.Popen(
             self._command,
             cwd=REPOSITORY,
             env={**os.environ, "ORDERWRIGHT_WEBHOOK_SECRET": SECRET},
             stdout=subprocess.DEVNULL,
         )
+
+    def wait_until_it_answers(self) -> None:
+        """Wait for the first answer; fail when the process ends instead."""
+        assert self._process is not None
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -112,17 +125,31 @@ def ask(
 
 
 @contextmanager
-def simulator(
-    name: str, data_dir: Path, *options: str, speed: float = 86400.0, webhook_url: str | None = None
-) -> Iterator[Simulator]:
-    """A running simulator, ended with the context."""
-    one = Simulator(name, data_dir, *options, speed=speed, webhook_url=webhook_url)
+def running(*simulators: Simulator) -> Iterator[None]:
+    """Simulators as processes, started side by side and ended with the context."""
     try:
-        one.start()
-        yield one
+        for one in simulators:
+            one.launch()
+        for one in simulators:
+            one.wait_until_it_answers()
+        yield
     finally:
-        if one.running:
-            one.end(signal.SIGKILL)
+        for one in simulators:
+            if one.running:
+                one.end(signal.SIGKILL)
+
+
+@asynccontextmanager
+async def inside(
+    name: str, data_dir: Path, settings: Settings | None = None, *, webhook_url: str = "http://127.0.0.1:9/"
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The same simulator inside the test's own process, and a client to it: no process to wait for."""
+    settings = settings or Settings(seed=0, speed=86400.0)
+    with open_simulator(name, data_dir, settings, webhook_url=webhook_url, secret=SECRET) as app:
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://simulator") as client:
+                yield client
 
 
 @dataclass(frozen=True)

@@ -1,64 +1,31 @@
-"""The simulators as processes: what they call back, what they keep over a kill, what their statement says."""
+"""What the simulators decide, what they call back, and that a key has one effect and one answer."""
 
-import json
-import signal
 import sqlite3
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from models.messages import CarrierEvent, CarrierEventKind, PaymentEvent, WmsEvent, WmsEventKind
+from apps.simulators.serving import Settings
+from models.messages import CarrierEvent, PaymentEvent, WmsEvent, WmsEventKind
 from models.webhooks import WebhookKind
-from tests.apps.simulators.running import (
-    REPOSITORY,
-    Answered,
-    Simulator,
-    answer,
-    ask,
-    eventually,
-    free_port,
-    listening,
-    simulator,
+from tests.apps.simulators.requests import (
+    NOON,
+    Body,
+    a_label,
+    a_pick,
+    an_amount,
+    an_authorisation,
 )
+from tests.apps.simulators.running import answer, eventually, free_port, inside, listening
 
-NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-
-
-def post_to(one: Simulator, path: str, key: str, body: dict[str, object]) -> Answered:
-    return ask(one, "POST", path, key=key, body=body)
+AT_ONCE = Settings(seed=0, speed=1e7)
 
 
-def a_label(city: str = "Leeds", transit_days: int = 2) -> dict[str, object]:
-    return {
-        "carrier": "islandpost",
-        "service": "tracked48",
-        "shipment_id": "web:1:1",
-        "node": "gb-midlands",
-        "ship_to": {"lines": ["1 High Street"], "city": city, "country": "GB"},
-        "recipient": "A. Customer",
-        "weight_g": 1800,
-        "transit_days": transit_days,
-        "price_minor": 395,
-        "currency": "GBP",
-        "business_now": NOON.isoformat(),
-    }
-
-
-def a_pick(sku: str = "22423") -> dict[str, object]:
-    return {
-        "node": "gb-midlands",
-        "shipment_id": "web:1:1",
-        "lines": [{"line_id": "1", "sku": sku, "quantity": 3}],
-        "business_now": NOON.isoformat(),
-    }
-
-
-def an_authorisation(token: str = "tok_visa", amount_minor: int = 1000) -> dict[str, object]:
-    return {"reference": "web:1", "token": token, "amount_minor": amount_minor, "currency": "GBP"}
+async def post_to(client: httpx.AsyncClient, path: str, key: str, body: Body) -> httpx.Response:
+    return await client.post(path, json=body, headers={"Idempotency-Key": key})
 
 
 def webhook_states(data_dir: Path, name: str) -> list[tuple[str, int]]:
@@ -74,10 +41,12 @@ def carrier_events(events: list[Any]) -> list[CarrierEvent]:
 
 # --- what they call back ----------------------------------------------------------------------------------------------
 async def test_a_parcel_is_scanned_from_collection_to_delivery_in_order_and_signed(tmp_path: Path) -> None:
-    async with listening() as post:
-        with simulator("carrier", tmp_path, webhook_url=f"{post.url}/v1/webhooks/carrier") as carrier:
-            label = post_to(carrier, "/labels", "l1", a_label()).body
-            await eventually(lambda: len(post.received) == 4, "four scans")
+    async with (
+        listening() as post,
+        inside("carrier", tmp_path, webhook_url=f"{post.url}/v1/webhooks/carrier") as carrier,
+    ):
+        label = (await post_to(carrier, "/labels", "l1", a_label())).json()
+        await eventually(lambda: len(post.received) == 4, "four scans")
 
     envelopes = post.webhooks()
     scans = carrier_events([envelope.event for envelope in envelopes])
@@ -92,30 +61,21 @@ async def test_a_parcel_is_scanned_from_collection_to_delivery_in_order_and_sign
     assert NOON + timedelta(hours=2) <= times[0] <= NOON + timedelta(hours=8)
 
 
-@pytest.mark.parametrize(
-    ("city", "kinds", "last_after"),
-    [
-        ("LATEVILLE", "collected in_transit out_for_delivery delivered", timedelta(days=7)),
-        ("Lostville", "collected in_transit lost", timedelta(days=7)),
-    ],
-)
-async def test_some_towns_have_a_fate(tmp_path: Path, city: str, kinds: str, last_after: timedelta) -> None:
-    async with listening() as post:
-        with simulator("carrier", tmp_path, speed=1e6, webhook_url=post.url) as carrier:
-            post_to(carrier, "/labels", "l1", a_label(city))
-            await eventually(lambda: len(post.received) == len(kinds.split()), kinds)
+async def test_a_lost_parcel_is_told_to_be_lost(tmp_path: Path) -> None:
+    async with listening() as post, inside("carrier", tmp_path, AT_ONCE, webhook_url=post.url) as carrier:
+        await post_to(carrier, "/labels", "l1", a_label("Lostville"))
+        await eventually(lambda: len(post.received) == 3, "three scans")
 
     scans = carrier_events([envelope.event for envelope in post.webhooks()])
-    assert [scan.kind for scan in scans] == kinds.split()
-    assert scans[-1].occurred_at == NOON + last_after
+    assert [scan.kind for scan in scans] == ["collected", "in_transit", "lost"]
+    assert scans[-1].occurred_at == NOON + timedelta(days=7)
 
 
 async def test_the_warehouse_tells_that_goods_were_picked_or_were_short(tmp_path: Path) -> None:
-    async with listening() as post:
-        with simulator("warehouse", tmp_path, webhook_url=post.url) as warehouse:
-            picked = post_to(warehouse, "/picks", "p1", a_pick()).body
-            short = post_to(warehouse, "/picks", "p2", a_pick(sku="SHORT-1")).body
-            await eventually(lambda: len(post.received) == 2, "two picks")
+    async with listening() as post, inside("warehouse", tmp_path, webhook_url=post.url) as warehouse:
+        picked = (await post_to(warehouse, "/picks", "p1", a_pick())).json()
+        short = (await post_to(warehouse, "/picks", "p2", a_pick(sku="SHORT-1"))).json()
+        await eventually(lambda: len(post.received) == 2, "two picks")
 
     told = {}
     for envelope in post.webhooks():
@@ -125,35 +85,37 @@ async def test_the_warehouse_tells_that_goods_were_picked_or_were_short(tmp_path
     assert told[picked["pick_id"]].kind is WmsEventKind.PICKED
     assert told[short["pick_id"]].kind is WmsEventKind.SHORT
     assert "SHORT-1" in told[short["pick_id"]].detail
-    assert all(
-        timedelta(hours=1) <= event.occurred_at - NOON <= timedelta(hours=6) for event in told.values()
-    )
+    waits = [event.occurred_at - NOON for event in told.values()]
+    assert all(timedelta(hours=1) <= wait <= timedelta(hours=6) for wait in waits)
 
 
 async def test_a_pick_called_off_is_not_heard_of_again(tmp_path: Path) -> None:
-    async with listening() as post:
-        with simulator("warehouse", tmp_path, speed=3600.0, webhook_url=post.url) as warehouse:
-            post_to(warehouse, "/picks", "p1", a_pick())
-            post_to(warehouse, "/picks/cancel", "x1", {"pick_key": "p1"})
-            post_to(warehouse, "/picks", "p2", a_pick())
-            await eventually(lambda: len(post.received) == 1, "the second pick")
-            assert webhook_states(tmp_path, "warehouse") == [("delivered", 1)]
+    slowly = Settings(seed=0, speed=60.0)
+    async with inside("warehouse", tmp_path, slowly) as warehouse:
+        await post_to(warehouse, "/picks", "p1", a_pick())
+        assert webhook_states(tmp_path, "warehouse") == [("waiting", 0)]
+        await post_to(warehouse, "/picks/cancel", "x1", {"pick_key": "p1"})
+        assert webhook_states(tmp_path, "warehouse") == []
 
 
-async def test_the_payment_provider_tells_of_movements_only_when_asked_to(tmp_path: Path) -> None:
-    async with listening() as post:
-        with simulator("payment", tmp_path / "telling", "--notify", webhook_url=post.url) as payment:
-            held = post_to(payment, "/authorisations", "a1", an_authorisation("tok_disputed_1")).body
-            hold = f"/authorisations/{held['authorisation_id']}"
-            taken = post_to(payment, f"{hold}/captures", "c1", {"amount_minor": 400, "currency": "GBP"}).body
-            post_to(
-                payment,
-                f"/captures/{taken['capture_id']}/refunds",
-                "r1",
-                {"amount_minor": 100, "currency": "GBP", "cause": "lost"},
-            )
-            post_to(payment, f"{hold}/void", "v1", {})
-            await eventually(lambda: len(post.received) == 5, "five movements")
+async def test_a_label_given_back_is_not_heard_of_again(tmp_path: Path) -> None:
+    slowly = Settings(seed=0, speed=60.0)
+    async with inside("carrier", tmp_path, slowly) as carrier:
+        await post_to(carrier, "/labels", "l1", a_label())
+        assert webhook_states(tmp_path, "carrier") == [("waiting", 0)] * 4
+        await post_to(carrier, "/labels/void", "x1", {"label_key": "l1"})
+        assert webhook_states(tmp_path, "carrier") == []
+
+
+async def test_the_payment_provider_tells_of_movements_when_asked_to(tmp_path: Path) -> None:
+    telling = Settings(seed=0, speed=1e7, notify=True)
+    async with listening() as post, inside("payment", tmp_path, telling, webhook_url=post.url) as payment:
+        held = (await post_to(payment, "/authorisations", "a1", an_authorisation("tok_disputed_1"))).json()
+        hold = f"/authorisations/{held['authorisation_id']}"
+        taken = (await post_to(payment, f"{hold}/captures", "c1", an_amount(400))).json()
+        await post_to(payment, f"/captures/{taken['capture_id']}/refunds", "r1", an_amount(100, cause="lost"))
+        await post_to(payment, f"{hold}/void", "v1", {})
+        await eventually(lambda: len(post.received) == 5, "five movements")
 
     told = {}
     for envelope in post.webhooks():
@@ -162,16 +124,19 @@ async def test_the_payment_provider_tells_of_movements_only_when_asked_to(tmp_pa
         told[str(envelope.event.kind)] = envelope.event.amount.minor
     assert told == {"authorised": 1000, "captured": 400, "refunded": 100, "voided": 600, "disputed": 400}
 
-    with simulator("payment", tmp_path / "silent") as payment:
-        post_to(payment, "/authorisations", "a1", an_authorisation())
-        assert webhook_states(tmp_path / "silent", "payment") == []
+
+async def test_the_payment_provider_is_silent_by_default(tmp_path: Path) -> None:
+    async with inside("payment", tmp_path) as payment:
+        await post_to(payment, "/authorisations", "a1", an_authorisation())
+
+    assert webhook_states(tmp_path, "payment") == []
 
 
 # --- delivering -------------------------------------------------------------------------------------------------------
 async def test_webhooks_arrive_in_order_after_the_receiver_was_down(tmp_path: Path) -> None:
     port = free_port()
-    with simulator("carrier", tmp_path, speed=1e7, webhook_url=f"http://127.0.0.1:{port}/") as carrier:
-        post_to(carrier, "/labels", "l1", a_label())
+    async with inside("carrier", tmp_path, AT_ONCE, webhook_url=f"http://127.0.0.1:{port}/") as carrier:
+        await post_to(carrier, "/labels", "l1", a_label())
         await eventually(lambda: webhook_states(tmp_path, "carrier")[0][1] >= 2, "two vain attempts")
         async with listening(port) as post:
             await eventually(lambda: len(post.received) == 4, "all scans")
@@ -182,147 +147,107 @@ async def test_webhooks_arrive_in_order_after_the_receiver_was_down(tmp_path: Pa
 
 @pytest.mark.parametrize("status", [404, 408, 425, 429, 500, 503])
 async def test_a_receiver_that_cannot_take_it_now_gets_it_again(tmp_path: Path, status: int) -> None:
-    async with listening() as post:
+    async with listening() as post, inside("warehouse", tmp_path, AT_ONCE, webhook_url=post.url) as warehouse:
         post.behaviour = answer(status)
-        with simulator("warehouse", tmp_path, webhook_url=post.url) as warehouse:
-            post_to(warehouse, "/picks", "p1", a_pick())
-            await eventually(lambda: len(post.received) >= 2, "a second attempt")
-            post.behaviour = answer(202)
-            await eventually(lambda: webhook_states(tmp_path, "warehouse")[0][0] == "delivered", "delivery")
+        await post_to(warehouse, "/picks", "p1", a_pick())
+        await eventually(lambda: len(post.received) >= 2, "a second attempt")
+        post.behaviour = answer(202)
+        await eventually(lambda: webhook_states(tmp_path, "warehouse")[0][0] == "delivered", "delivery")
 
     assert len({envelope.event_id for envelope in post.webhooks()}) == 1
 
 
+async def test_a_subject_that_never_appears_is_given_up_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.simulators.courier.KEEP_TRYING_UNKNOWN_SUBJECT", 0.1)
+    async with listening() as post, inside("warehouse", tmp_path, AT_ONCE, webhook_url=post.url) as warehouse:
+        post.behaviour = answer(404)
+        await post_to(warehouse, "/picks", "p1", a_pick())
+        await eventually(lambda: webhook_states(tmp_path, "warehouse") == [("refused", 2)], "giving up")
+
+
 @pytest.mark.parametrize("status", [301, 400, 401, 410, 422])
 async def test_a_refused_webhook_is_recorded_and_holds_up_nothing(tmp_path: Path, status: int) -> None:
-    async with listening() as post:
+    async with listening() as post, inside("carrier", tmp_path, AT_ONCE, webhook_url=post.url) as carrier:
         post.behaviour = answer(status)
-        with simulator("carrier", tmp_path, speed=1e7, webhook_url=post.url) as carrier:
-            post_to(carrier, "/labels", "l1", a_label())
-            await eventually(
-                lambda: webhook_states(tmp_path, "carrier") == [("refused", 1)] * 4, "four refusals"
-            )
+        await post_to(carrier, "/labels", "l1", a_label())
+        refused = [("refused", 1)] * 4
+        await eventually(lambda: webhook_states(tmp_path, "carrier") == refused, "four refusals")
 
     assert len(post.received) == 4
 
 
-# --- surviving --------------------------------------------------------------------------------------------------------
-async def test_a_killed_carrier_remembers_its_labels_and_goes_on_delivering(tmp_path: Path) -> None:
-    async with listening() as post:
-        # An hour takes two seconds: the kill comes well before the first scan.
-        with simulator("carrier", tmp_path, speed=1800.0, webhook_url=post.url) as carrier:
-            before = post_to(carrier, "/labels", "l1", a_label(transit_days=0))
-            carrier.end(signal.SIGKILL)
-            assert post.received == []
-            carrier.start()
-            after = post_to(carrier, "/labels", "l1", a_label(transit_days=0))
-            await eventually(lambda: len(post.received) >= 1, "the collection")
-
-    assert before.status == after.status == 201
-    assert before.body == after.body
-    event = post.webhooks()[0].event
-    assert isinstance(event, CarrierEvent)
-    assert event.kind is CarrierEventKind.COLLECTED
-
-
-async def test_nothing_that_was_answered_is_lost_by_a_kill(tmp_path: Path) -> None:
-    with simulator("payment", tmp_path) as payment:
-        for n in range(20):
-            assert post_to(payment, "/authorisations", f"a{n}", an_authorisation()).status == 201
-        payment.end(signal.SIGKILL)
-
-        [statement] = [s for s in statements(tmp_path) if s["simulator"] == "payment"]
-        assert statement["totals"]["authorisations_open"] == {"count": 20, "amounts": {"GBP": 20_000}}
-
-        payment.start()
-        again = post_to(payment, "/authorisations", "a7", an_authorisation())
-        found = ask(payment, "GET", "/authorisations?key=a7")
-        assert again.body == found.body
-        assert payment.end(signal.SIGTERM) in (0, -signal.SIGTERM)
-
-
-def test_a_second_simulator_on_the_same_state_is_refused(tmp_path: Path) -> None:
-    with simulator("messages", tmp_path):
-        second = run("messages", "--port", str(free_port()), "--data-dir", str(tmp_path))
-
-    assert second.returncode == 3
-    assert "another simulator is using" in second.stderr
-
-
-# --- idempotency ------------------------------------------------------------------------------------------------------
-def test_a_key_is_needed_and_belongs_to_one_request(tmp_path: Path) -> None:
-    with simulator("payment", tmp_path) as payment:
-        assert post_to(payment, "/authorisations", "", an_authorisation()).body["code"] == "key_missing"
-        assert post_to(payment, "/authorisations", "a1", {"reference": "web:1"}).body["code"] == "malformed"
+# --- keys -------------------------------------------------------------------------------------------------------------
+async def test_a_key_is_needed_and_belongs_to_one_request(tmp_path: Path) -> None:
+    async with inside("payment", tmp_path) as payment:
+        keyless = await post_to(payment, "/authorisations", "", an_authorisation())
+        malformed = await post_to(payment, "/authorisations", "a1", {"reference": "web:1"})
         # Nothing was decided under that key yet, so it is still free.
-        first = post_to(payment, "/authorisations", "a1", an_authorisation())
-        other_body = post_to(payment, "/authorisations", "a1", an_authorisation(amount_minor=1001))
-        other_place = post_to(payment, f"/authorisations/{first.body['authorisation_id']}/void", "a1", {})
-        again = post_to(payment, "/authorisations", "a1", an_authorisation())
+        first = await post_to(payment, "/authorisations", "a1", an_authorisation())
+        other_body = await post_to(payment, "/authorisations", "a1", an_authorisation(amount_minor=1001))
+        hold = f"/authorisations/{first.json()['authorisation_id']}"
+        other_place = await post_to(payment, f"{hold}/void", "a1", {})
+        again = await post_to(payment, "/authorisations", "a1", an_authorisation())
 
-    assert first.status == again.status == 201
-    assert first.body == again.body
+    assert (keyless.status_code, keyless.json()["code"]) == (400, "key_missing")
+    assert (malformed.status_code, malformed.json()["code"]) == (400, "malformed")
+    assert first.status_code == again.status_code == 201
+    assert first.json() == again.json()
     for refused in (other_body, other_place):
-        assert (refused.status, refused.body["code"]) == (422, "key_reused")
+        assert (refused.status_code, refused.json()["code"]) == (422, "key_reused")
 
 
-def test_a_refusal_is_kept_for_its_key_too(tmp_path: Path) -> None:
-    with simulator("payment", tmp_path) as payment:
-        held = post_to(payment, "/authorisations", "a1", an_authorisation()).body
+async def test_a_refusal_is_kept_for_its_key_too(tmp_path: Path) -> None:
+    async with inside("payment", tmp_path) as payment:
+        held = (await post_to(payment, "/authorisations", "a1", an_authorisation())).json()
         captures = f"/authorisations/{held['authorisation_id']}/captures"
-        too_much = {"amount_minor": 1001, "currency": "GBP"}
-        first = post_to(payment, captures, "c1", too_much)
-        again = post_to(payment, captures, "c1", too_much)
+        first = await post_to(payment, captures, "c1", an_amount(1001))
+        again = await post_to(payment, captures, "c1", an_amount(1001))
 
-    assert first.status == again.status == 422
-    assert first.body == again.body
-
-
-def test_an_authorisation_called_off_by_key_before_it_came_is_refused_when_it_comes(tmp_path: Path) -> None:
-    with simulator("payment", tmp_path) as payment:
-        off = post_to(payment, "/authorisations/void", "v1", {"authorisation_key": "a1"})
-        late = post_to(payment, "/authorisations", "a1", an_authorisation())
-        post_to(payment, "/authorisations", "a2", an_authorisation())
-        voided = post_to(payment, "/authorisations/void", "v2", {"authorisation_key": "a2"})
-
-    assert (off.status, off.body["amount_minor"]) == (200, 0)
-    assert (late.status, late.body["code"]) == (409, "called_off")
-    assert voided.body == {"amount_minor": 1000, "currency": "GBP"}
+    assert first.status_code == again.status_code == 422
+    assert first.json() == again.json()
 
 
-def test_a_hold_that_ended_cannot_be_captured(tmp_path: Path) -> None:
-    with simulator("payment", tmp_path, "--hold-days", "1e-9") as payment:
-        held = post_to(payment, "/authorisations", "a1", an_authorisation()).body
-        refused = post_to(
-            payment,
-            f"/authorisations/{held['authorisation_id']}/captures",
-            "c1",
-            {"amount_minor": 1, "currency": "GBP"},
-        )
+async def test_an_authorisation_called_off_by_key_before_it_came_is_refused_when_it_comes(
+    tmp_path: Path,
+) -> None:
+    async with inside("payment", tmp_path) as payment:
+        off = await post_to(payment, "/authorisations/void", "v1", {"authorisation_key": "a1"})
+        late = await post_to(payment, "/authorisations", "a1", an_authorisation())
+        await post_to(payment, "/authorisations", "a2", an_authorisation())
+        voided = await post_to(payment, "/authorisations/void", "v2", {"authorisation_key": "a2"})
 
-    assert (refused.status, refused.body["code"]) == (409, "hold_expired")
+    assert (off.status_code, off.json()["amount_minor"]) == (200, 0)
+    assert (late.status_code, late.json()["code"]) == (409, "called_off")
+    assert voided.json() == {"amount_minor": 1000, "currency": "GBP"}
 
 
-# --- statement and command line ---------------------------------------------------------------------------------------
-def test_the_statement_adds_up_what_was_charged_refunded_held_and_given_back(tmp_path: Path) -> None:
-    with simulator("payment", tmp_path) as payment:
-        holds = [
-            post_to(payment, "/authorisations", f"a{n}", an_authorisation()).body["authorisation_id"]
-            for n in range(3)
-        ]
-        post_to(payment, "/authorisations", "a9", an_authorisation("tok_declined_1"))
-        captured = []
+async def test_a_hold_that_ended_cannot_be_captured(tmp_path: Path) -> None:
+    async with inside("payment", tmp_path, Settings(seed=0, speed=1.0, hold_days=1e-9)) as payment:
+        held = (await post_to(payment, "/authorisations", "a1", an_authorisation())).json()
+        captures = f"/authorisations/{held['authorisation_id']}/captures"
+        refused = await post_to(payment, captures, "c1", an_amount(1))
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "hold_expired")
+
+
+# --- statement --------------------------------------------------------------------------------------------------------
+async def test_the_statement_adds_up_what_was_charged_refunded_held_and_given_back(tmp_path: Path) -> None:
+    async with inside("payment", tmp_path) as payment:
+        captures = []
+        holds = []
         for n, amount in enumerate((1000, 400, 300)):
-            body: dict[str, object] = {"amount_minor": amount, "currency": "GBP"}
-            captured.append(post_to(payment, f"/authorisations/{holds[n]}/captures", f"c{n}", body).body)
-        refund: dict[str, object] = {"amount_minor": 150, "currency": "GBP", "cause": "goodwill"}
-        post_to(payment, f"/captures/{captured[0]['capture_id']}/refunds", "r1", refund)
-        post_to(payment, f"/authorisations/{holds[1]}/void", "v1", {})
-        live = ask(payment, "GET", "/statement").body
+            held = (await post_to(payment, "/authorisations", f"a{n}", an_authorisation())).json()
+            holds.append(f"/authorisations/{held['authorisation_id']}")
+            taken = await post_to(payment, f"{holds[n]}/captures", f"c{n}", an_amount(amount))
+            captures.append(f"/captures/{taken.json()['capture_id']}")
+        await post_to(payment, "/authorisations", "a9", an_authorisation("tok_declined_1"))
+        await post_to(payment, f"{captures[0]}/refunds", "r1", an_amount(150, cause="goodwill"))
+        await post_to(payment, f"{holds[1]}/void", "v1", {})
+        statement = (await payment.get("/statement")).json()
 
-    [at_rest] = [s for s in statements(tmp_path) if s["simulator"] == "payment"]
-    assert live == at_rest
-    assert live["totals"] == {
+    assert statement["totals"] == {
         "charges": {"count": 3, "amounts": {"GBP": 1700}},
         "refunds": {"count": 1, "amounts": {"GBP": 150}},
         "authorisations_open": {"count": 1, "amounts": {"GBP": 700}},
@@ -330,52 +255,5 @@ def test_the_statement_adds_up_what_was_charged_refunded_held_and_given_back(tmp
         "authorisations_voided": {"count": 1, "amounts": {"GBP": 600}},
         "authorisations_declined": {"count": 1, "amounts": {"GBP": 1000}},
     }
-    charge = next(line for line in live["effects"] if line["kind"] == "capture")
+    charge = next(line for line in statement["effects"] if line["kind"] == "capture")
     assert (charge["key"], charge["reference"], charge["amount_minor"]) == ("c0", "web:1", 1000)
-
-
-def test_the_statement_of_simulators_that_never_ran_is_empty_and_makes_no_files(tmp_path: Path) -> None:
-    printed = run("statement", "--data-dir", str(tmp_path))
-
-    assert printed.returncode == 0
-    assert [s["effects"] for s in statements(tmp_path)] == [[], [], [], []]
-    assert "charges" in printed.stdout
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["postman", "--port", "1"],
-        ["payment"],
-        ["payment", "--port", "1", "--data-dir", "x", "--speed", "0"],
-        ["carrier", "--port", "1", "--data-dir", "x", "--webhook-url", "localhost:8080"],
-        ["carrier", "--port", "1", "--data-dir", "x"],
-    ],
-)
-def test_bad_arguments_are_told_and_answered_with_2(tmp_path: Path, arguments: list[str]) -> None:
-    answered = run(*arguments, cwd=tmp_path)
-
-    assert answered.returncode == 2
-    assert answered.stderr
-    assert "Traceback" not in answered.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "apps.simulators", *arguments],
-        cwd=cwd,
-        env={"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def statements(data_dir: Path) -> list[dict[str, Any]]:
-    printed = run("statement", "--data-dir", str(data_dir), "--json")
-    assert printed.returncode == 0, printed.stderr
-    answered: list[dict[str, Any]] = json.loads(printed.stdout)
-    return answered
