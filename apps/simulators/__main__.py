@@ -11,26 +11,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.routing import Route
-
-from apps.simulators import carrier, messages, payment, warehouse
-from apps.simulators.courier import Courier
-from apps.simulators.ledger import AlreadyRunning, Ledger
-from apps.simulators.serving import Desk, Settings, application, serve
-from apps.simulators.statement import as_text, ledger_path, statements_in
+from apps.simulators.assembly import ROUTES, open_simulator
+from apps.simulators.ledger import AlreadyRunning
+from apps.simulators.serving import Settings, serve
+from apps.simulators.statement import as_text, statements_in
 
 SECRET_VARIABLE = "ORDERWRIGHT_WEBHOOK_SECRET"  # noqa: S105 - the variable's name, not a secret
-
-_ROUTES: dict[str, Callable[[Desk], list[Route]]] = {
-    "payment": payment.routes,
-    "warehouse": warehouse.routes,
-    "carrier": carrier.routes,
-    "messages": messages.routes,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,29 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    ledger = Ledger(ledger_path(asked.data_dir, asked.what))
-    try:
-        desk = Desk(
-            ledger=ledger,
-            courier=Courier(ledger, url=asked.webhook_url or "", secret=asked.secret, speed=asked.speed),
-            settings=Settings(
-                seed=asked.seed,
-                speed=asked.speed,
-                notify=asked.notify,
-                hold_days=asked.hold_days,
-                nodes=frozenset(asked.node),
-            ),
-        )
+    settings = Settings(
+        seed=asked.seed,
+        speed=asked.speed,
+        notify=asked.notify,
+        hold_days=asked.hold_days,
+        nodes=frozenset(asked.node),
+    )
+    with open_simulator(
+        asked.what, asked.data_dir, settings, webhook_url=asked.webhook_url or "", secret=asked.secret
+    ) as app:
         print(f"{asked.what} simulator on http://{asked.host}:{asked.port}", flush=True)
-        serve(application(asked.what, desk, _ROUTES[asked.what](desk)), host=asked.host, port=asked.port)
-    finally:
-        ledger.close()
+        serve(app, host=asked.host, port=asked.port)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m apps.simulators", description="Stand-in neighbours.")
     commands = parser.add_subparsers(dest="what", required=True)
-    for name in _ROUTES:
+    for name in ROUTES:
         one = commands.add_parser(name, help=f"run the {name} simulator")
         one.add_argument("--host", default="127.0.0.1")
         one.add_argument("--port", type=int, required=True)
