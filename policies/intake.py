@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +13,9 @@ from models.money import CURRENCY_EXPONENT
 from models.order import MAX_DOCUMENT_BYTES, MAX_LINES, ChargeKind, OrderDraft
 
 MAX_DEPTH = 32
+# Outside of these a time is a typing error; near the ends of the calendar it cannot even be stored and read back.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def check_document(raw: bytes, limit: int = MAX_DOCUMENT_BYTES) -> OrderDraft:
@@ -38,7 +42,9 @@ def check_parsed(document: Any) -> OrderDraft:
     try:
         draft = OrderDraft.model_validate(document)
     except ValidationError as error:
-        shape = tuple(_problem_of_shape(item) for item in error.errors(include_url=False))
+        shape = tuple(
+            _problem_of_shape(item) for item in error.errors(include_url=False) if not _is_echo(item)
+        )
         raise InvalidDocument(
             shape + _sums_of_broken(document, {problem.path for problem in shape})
         ) from None
@@ -152,6 +158,11 @@ def _problem_of_shape(error: Any) -> Problem:
     return Problem(path=path, code=kind, message=message)
 
 
+def _is_echo(error: Any) -> bool:
+    """Whether a list only counts as too short because its broken items were left out; those are named themselves."""
+    return bool(error["type"] == "too_short" and error["input"])
+
+
 def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
@@ -190,6 +201,13 @@ def _problems_of_sense(draft: OrderDraft) -> Iterator[Problem]:
             message=f"the total is {_amount(draft.totals.total_minor, draft.currency)}: this is not an order; "
             "credit notes and corrections do not come in here",
         )
+    for name, moment in (("placed_at", draft.placed_at), ("promise_by", draft.promise_by)):
+        if moment is not None and not EARLIEST <= moment <= LATEST:
+            yield Problem(
+                path=name,
+                code="impossible_time",
+                message=f"must lie between the years {EARLIEST.year} and {LATEST.year}",
+            )
     if draft.promise_by is not None and draft.promise_by < draft.placed_at:
         yield Problem(path="promise_by", code="promise_before_order", message="lies before placed_at")
 

@@ -100,6 +100,85 @@ WEBHOOKS: dict[str, Any] = {
     },
 }
 
+SUMMARY: dict[str, Any] = {
+    "order_id": "web:1001",
+    "workflow_id": "order:web:1001",
+    "channel": "web",
+    "external_id": "1001",
+    "customer_type": "b2c",
+    "state": "released",
+    "needs_review": False,
+    "total": {"minor": 1925, "currency": "GBP"},
+    "goods": {"minor": 1530, "currency": "GBP"},
+    "line_count": 1,
+    "unit_count": 6,
+    "ship_country": "GB",
+    "placed_at": "2026-03-02T09:30:00Z",
+    "promised_at": "2026-03-05T17:00:00Z",
+    "plan_id": "web:1001:p1",
+    "version": 7,
+    "created_at": "2026-03-02T09:30:01Z",
+    "updated_at": "2026-03-02T09:30:03Z",
+    "closed_at": None,
+    "exit_reason": None,
+}
+PAGE: dict[str, Any] = {"orders": [SUMMARY], "next_cursor": None}
+VIEW: dict[str, Any] = SUMMARY | {
+    "document_hash": "9f2c1d0e5b7a4c33a1f8e6d2b4907c55e1d3f7a90b6c8e2244f1a7d9c0b3e516",
+    "source": "api",
+    "received_at": "2026-03-02T09:30:01Z",
+    "lines": [
+        {
+            "line_id": "1",
+            "sku": "85123A",
+            "description": "White hanging heart T-light holder",
+            "quantity": 6,
+            "unit_price": {"minor": 255, "currency": "GBP"},
+        }
+    ],
+    "shipments": [
+        {
+            "shipment_id": "web:1001:1",
+            "order_id": "web:1001",
+            "number": 1,
+            "state": "pick_requested",
+            "node": "LEEDS",
+            "carrier": "parcelforce",
+            "service": "express48",
+            "units": 6,
+            "amount": {"minor": 1925, "currency": "GBP"},
+            "promised_at": "2026-03-05T17:00:00Z",
+            "tracking": None,
+            "handed_over_at": None,
+            "delivered_at": None,
+            "late": False,
+            "version": 1,
+        }
+    ],
+    "reviews": [],
+    "payments": [
+        {
+            "key": "order:web:1001:authorise_payment:1",
+            "kind": "authorise",
+            "state": "confirmed",
+            "shipment_id": None,
+            "amount": {"minor": 1925, "currency": "GBP"},
+            "provider_ref": "auth_17",
+            "cause": None,
+            "intended_at": "2026-03-02T09:30:02Z",
+            "answered_at": "2026-03-02T09:30:02Z",
+        }
+    ],
+    "money": {
+        "authorised": {"minor": 1925, "currency": "GBP"},
+        "captured": {"minor": 0, "currency": "GBP"},
+        "refunded": {"minor": 0, "currency": "GBP"},
+        "voided": {"minor": 0, "currency": "GBP"},
+        "held": {"minor": 1925, "currency": "GBP"},
+        "unclear": 0,
+    },
+}
+
 ENTRY: dict[str, Any] = {
     "entry_id": "order:web:1001/4",
     "order_id": "web:1001",

@@ -10,7 +10,7 @@ from apps.api.contracts import Health, Readiness
 from apps.api.metrics import CONTENT_TYPE
 from apps.api.parts import PartsOf
 from apps.api.problems import answers
-from models.errors import NotReachable
+from models.errors import OrderwrightError
 
 router = APIRouter(tags=["operations"])
 
@@ -49,8 +49,8 @@ async def readyz(parts: PartsOf, response: Response) -> Readiness:
     async def ask(check: Awaitable[None]) -> str:
         try:
             await check
-        except NotReachable as unreachable:
-            return unreachable.message
+        except OrderwrightError as failed:
+            return failed.message
         return "ok"
 
     database, temporal = await asyncio.gather(ask(parts.store.ping()), ask(parts.runs.check()))

@@ -7,7 +7,7 @@ from activities.store.intake import Acceptance, Accepted, accept_draft, mark_sta
 from activities.store.store import Store
 from apps.api.runs import Runs, RunStart
 from models.clock import ClockStart
-from models.errors import Conflict, NotReachable
+from models.errors import Conflict, OrderwrightError
 from models.money import Money
 from models.order import OrderDraft
 from models.states import OrderState
@@ -45,13 +45,13 @@ async def take_in(store: Store, runs: Runs, draft: OrderDraft, clock: ClockStart
     if accepted.acceptance is Acceptance.NEW:
         try:
             await start_run(store, runs, run_start(draft, accepted.document_hash, clock, accepted.order_id))
-        except NotReachable as unreachable:
-            _log.warning("start_left_to_sweeper", reason=unreachable.message)
+        except OrderwrightError as not_started:
+            _log.warning("start_left_to_sweeper", reason=not_started.message)
     return accepted
 
 
 async def start_run(store: Store, runs: Runs, order: RunStart) -> None:
-    """Start an accepted order's run and note that it was. Doing it twice is harmless. Raises ``NotReachable``."""
+    """Start an accepted order's run and note that it was. Doing it twice is harmless; raises as ``Runs`` does."""
     await runs.start(order)
     async with store.transaction() as session:
         await mark_started(session, order.order_id)

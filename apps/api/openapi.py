@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from apps.api import examples
 from apps.api.contracts import CancelRequest, DecisionRequest
 from apps.api.problems import MEDIA_TYPE, ProblemDetails
 from models.order import OrderDraft
@@ -32,6 +33,9 @@ TAGS = [
 # Bodies that handlers read themselves, so that FastAPI does not see them.
 _READ_BY_HAND = (OrderDraft, CancelRequest, DecisionRequest, WebhookEnvelope)
 
+# FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
+_EXAMPLES_WITH_NULLS = {"/v1/orders": examples.PAGE, "/v1/orders/{order_id}": examples.VIEW}
+
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of ``app``, with everything that handlers do themselves."""
@@ -52,6 +56,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for name, schema in extra.get("$defs", {}).items():
         schemas.setdefault(name, schema)
     _replace_fastapis_errors(document)
+    for path, example in _EXAMPLES_WITH_NULLS.items():
+        document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["example"] = example
     components["schemas"] = dict(sorted(schemas.items()))
     components["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "The API token of this installation"}

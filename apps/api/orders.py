@@ -1,5 +1,6 @@
 """Orders over HTTP: hand one over, look at it, call it off."""
 
+from datetime import datetime
 from typing import Annotated
 
 import structlog
@@ -17,12 +18,13 @@ from apps.api.intake import check, state_of, take_in
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
 from models.clock import ClockStart
-from models.errors import Conflict, DocumentTooLarge, InvalidDocument, NotFound, Refused
+from models.errors import Conflict, DocumentTooLarge, InvalidDocument, NotFound, Problem, Refused
 from models.identifiers import Channel, OrderId, order_workflow_id
 from models.identifiers import order_id as make_order_id
 from models.messages import CancelAnswer, CancelOrder
 from models.order import MAX_DOCUMENT_BYTES, CustomerType, OrderDraft
 from models.states import ORDER_TERMINAL, OrderState
+from policies.intake import EARLIEST, LATEST
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"])
 
@@ -70,7 +72,7 @@ async def submit_order(
     try:
         draft = await check(await read_body(request, MAX_DOCUMENT_BYTES))
         structlog.contextvars.bind_contextvars(order_id=make_order_id(draft.channel, draft.external_id))
-        clock = ClockStart(speed=parts.settings.speed, business_start=business_start)
+        clock = ClockStart(speed=parts.settings.speed, business_start=_possible(business_start))
         accepted = await take_in(parts.store, parts.runs, draft, clock)
     except InvalidDocument:
         intake.labels("invalid").inc()
@@ -94,7 +96,11 @@ async def submit_order(
     )
 
 
-@router.get("", summary="List orders, newest first", responses=answers(401, 422, 503))
+@router.get(
+    "",
+    summary="List orders, newest first",
+    responses=answers(401, 422, 503) | {200: {"content": {"application/json": {"example": examples.PAGE}}}},
+)
 async def list_orders(
     *,
     parts: PartsOf,
@@ -118,13 +124,22 @@ async def list_orders(
             raise InvalidRequest(invalid.problems) from None
 
 
-@router.get("/{order_id}", summary="Look at an order", responses=answers(401, 404, 503))
+@router.get(
+    "/{order_id}",
+    summary="Look at an order",
+    responses=answers(401, 404, 503) | {200: {"content": {"application/json": {"example": examples.VIEW}}}},
+)
 async def show_order(order_id: str, parts: PartsOf) -> OrderView:
     """The order with lines, shipments, review tasks and money. Names and addresses are not shown."""
     return await _known_order(parts, order_id)
 
 
-@router.get("/{order_id}/timeline", summary="What happened to an order", responses=answers(401, 404, 503))
+@router.get(
+    "/{order_id}/timeline",
+    summary="What happened to an order",
+    responses=answers(401, 404, 503)
+    | {200: {"content": {"application/json": {"example": [examples.ENTRY | {"position": 1204}]}}}},
+)
 async def show_timeline(order_id: str, parts: PartsOf) -> list[TimelineView]:
     """Every fact in the order of writing: who did what, when, why, under which policy."""
     await _known_order(parts, order_id)
@@ -171,6 +186,14 @@ async def cancel_order(
         response.status_code = 202
         return answer
     return CancelTaken(request_id=message.request_id, outcome=answer.outcome, message=answer.message)
+
+
+def _possible(business_start: datetime | None) -> datetime | None:
+    """The header's time. Raises ``InvalidRequest`` for one that no order can be placed at."""
+    if business_start is not None and not EARLIEST <= business_start <= LATEST:
+        message = f"must lie between the years {EARLIEST.year} and {LATEST.year}"
+        raise InvalidRequest([Problem(path=BUSINESS_START_HEADER, code="impossible_time", message=message)])
+    return business_start
 
 
 async def _known_order(parts: Parts, order_id: str) -> OrderView:

@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from models import search
 from models.base import Contract
 from models.clock import ClockStart
-from models.errors import NotReachable, Refused
+from models.errors import NeighbourRefused, NotReachable, Refused
 from models.identifiers import order_workflow_id
 from models.money import Money
 from models.order import CustomerType
@@ -63,7 +63,10 @@ class Told(Enum):
 
 
 class Runs:
-    """The runs behind one Temporal client. All methods raise ``NotReachable`` while Temporal does not answer."""
+    """The runs behind one Temporal client.
+
+    All methods raise ``NotReachable`` while Temporal does not answer, ``NeighbourRefused`` when it says no for good.
+    """
 
     def __init__(self, client: Client | None = None) -> None:
         self._client = client
@@ -94,7 +97,7 @@ class Runs:
         except WorkflowAlreadyStartedError:
             _log.info("run_was_there_already")
         except RPCError as error:
-            raise _unreachable(error) from error
+            raise _failed(error) from error
 
     async def ask(
         self, workflow_id: str, update: str, question: Contract, gives: type[Answer]
@@ -120,7 +123,7 @@ class Runs:
                 raise Refused(
                     "its run has already ended, or has not started yet: look at its state"
                 ) from error
-            raise _unreachable(error) from error
+            raise _failed(error) from error
 
     async def tell(self, workflow_id: str, signal: str, message: Contract) -> Told:
         """Leave a message that the run reads as soon as a worker is up."""
@@ -133,7 +136,7 @@ class Runs:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return Told.NO_RUN
-            raise _unreachable(error) from error
+            raise _failed(error) from error
         return Told.DELIVERED
 
     async def check(self) -> None:
@@ -141,7 +144,7 @@ class Runs:
         try:
             healthy = await self._connected().service_client.check_health(timeout=timedelta(seconds=2))
         except RPCError as error:
-            raise _unreachable(error) from error
+            raise _failed(error) from error
         if not healthy:
             raise NotReachable("Temporal answers, but says that it is not healthy")
 
@@ -163,9 +166,27 @@ def _search_attributes(order: RunStart) -> TypedSearchAttributes:
     return TypedSearchAttributes(pairs)
 
 
-def _unreachable(error: RPCError) -> NotReachable:
-    return NotReachable(
-        f"Temporal did not take the call ({error.status.name.lower()}); try again in a few seconds"
+# What another moment may change. Anything else is a no that trying again will not turn into a yes.
+_PASSING = frozenset(
+    {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.ABORTED,
+        RPCStatusCode.UNKNOWN,
+        RPCStatusCode.INTERNAL,
+    }
+)
+
+
+def _failed(error: RPCError) -> NotReachable | NeighbourRefused:
+    status = error.status.name.lower()
+    if error.status in _PASSING:
+        return NotReachable(f"Temporal did not take the call ({status}); try again in a few seconds")
+    _log.error("temporal_refused", status=status, reason=error.message)
+    return NeighbourRefused(
+        f"Temporal refused the call ({status}); whoever runs this server has to look at it"
     )
 
 

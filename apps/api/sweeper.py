@@ -12,11 +12,11 @@ from sqlalchemy import text
 from activities.store.intake import Unstarted, stored_draft, unstarted
 from apps.api.intake import run_start, start_run
 from apps.api.parts import Parts
-from models.errors import NotReachable, OrderwrightError
+from models.errors import NotReachable
 from workers.logging import get_logger
 
 # Any number of our own; whoever holds it sweeps. Another one than that of the migrations.
-_LOCK = 0x0DE15EE9
+LOCK = 0x0DE15EE9
 _BATCH = 100
 # A request that is just being handled starts its own run; it is given this long.
 GRACE = timedelta(seconds=5)
@@ -42,7 +42,7 @@ class Sweeper:
                 _log.warning("sweep_put_off", reason=unreachable.message)
                 started = 0
             except Exception as fault:
-                # A sweeper that died quietly would be missed only when an order is; the text may quote a document.
+                # A sweeper that died quietly would be missed only when an order is.
                 _log.error("sweep_failed", error=type(fault).__name__)
                 started = 0
             if started < _BATCH:
@@ -56,7 +56,7 @@ class Sweeper:
         started = 0
         # The lock ends with its transaction, so a dead sweeper holds it no longer than its connection.
         async with self._parts.store.transaction() as locked:
-            if not await locked.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):
+            if not await locked.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": LOCK}):
                 return 0
             for order in await unstarted(locked, self._grace, _BATCH):
                 started += await self._start(order)
@@ -73,9 +73,9 @@ class Sweeper:
             )
         except NotReachable:
             raise
-        except OrderwrightError as refused:
-            # One order that cannot be started must not keep the others from it.
-            log.error("run_not_started", reason=refused.message)
+        except Exception as fault:
+            # One order that cannot be started must not keep the others from it; the text may quote its document.
+            log.error("run_not_started", error=type(fault).__name__)
             return False
         self._parts.metrics.swept.inc()
         log.info("run_started_by_sweeper", accepted_at=order.received_at.isoformat())
