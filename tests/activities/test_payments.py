@@ -1,0 +1,384 @@
+"""Every movement of money: once, whatever is retried, repeated, lost on the way or called off meanwhile."""
+
+from datetime import timedelta
+
+import pytest
+
+from activities.adapters.neighbours import open_neighbours
+from activities.payments import PaymentActivities
+from activities.store import reads
+from activities.store.store import Store
+from activities.store.views import MoneyTotals
+from models.effects import (
+    Authorisation,
+    AuthorisePayment,
+    CapturePayment,
+    RefundPayment,
+    SettleOrder,
+    VoidAuthorisation,
+)
+from models.journal import Carried
+from models.money import Money
+from models.order import OrderDraft
+from models.states import OrderState, ShipmentState
+from tests.activities.conftest import Street
+from tests.activities.running import failure_of, losing, run
+from tests.apps.simulators.running import answer, listening
+from tests.builders import (
+    NOON,
+    a_draft,
+    a_shipment,
+    accepted,
+    carrying,
+    gbp,
+    paying_with,
+    write_down,
+)
+
+TOTAL = gbp(1395)
+
+
+@pytest.fixture
+def payments(store: Store, street: Street) -> PaymentActivities:
+    return PaymentActivities(store, street.near.payments)
+
+
+def authorise(order_id: str, attempt: int = 1) -> AuthorisePayment:
+    return AuthorisePayment(order_id=order_id, amount=TOTAL, key=f"order:{order_id}:authorise:{attempt}")
+
+
+def void(order_id: str, attempt: int = 1) -> VoidAuthorisation:
+    return VoidAuthorisation(
+        order_id=order_id,
+        authorisation_key=authorise(order_id).key,
+        key=f"order:{order_id}:void:{attempt}",
+    )
+
+
+def capture(order_id: str, held: Authorisation, amount: Money = TOTAL, number: int = 1) -> CapturePayment:
+    assert held.authorisation_id is not None
+    return CapturePayment(
+        order_id=order_id,
+        shipment_id=f"{order_id}:{number}",
+        authorisation_id=held.authorisation_id,
+        amount=amount,
+        key=f"shipment:{order_id}:{number}:capture:1",
+    )
+
+
+def settle(order_id: str, final: OrderState = OrderState.CLOSED, attempt: int = 1) -> SettleOrder:
+    return SettleOrder(
+        order_id=order_id,
+        total=TOTAL,
+        authorisation_key=authorise(order_id).key,
+        key=f"order:{order_id}:settle:{attempt}",
+        closing=carrying(order_id, final, 90, closed_at=NOON),
+    )
+
+
+async def money_of(store: Store, order_id: str) -> MoneyTotals:
+    async with store.transaction() as session:
+        return await reads.money(session, order_id, "GBP")
+
+
+async def state_of(store: Store, order_id: str) -> OrderState:
+    async with store.transaction() as session:
+        order = await reads.order(session, order_id)
+    assert order is not None
+    return order.state
+
+
+def declined_draft(token: str) -> OrderDraft:
+    draft = a_draft()
+    return OrderDraft.model_validate(draft.model_dump() | paying_with(token, draft))
+
+
+# --- authorise ---
+async def test_money_is_held_once_however_often_the_step_runs(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    first = await run(payments.authorise_payment, authorise(order_id))
+    again = await run(payments.authorise_payment, authorise(order_id))
+    assert first.approved
+    assert again == first
+    assert len(street.effects("payment", kind="authorisation", reference=order_id)) == 1
+    assert (await money_of(store, order_id)).held == TOTAL
+
+
+async def test_what_is_carried_is_written_with_the_intention(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    carried = carrying(order_id, OrderState.AUTHORISING, 4)
+    await run(payments.authorise_payment, authorise(order_id).model_copy(update={"carried": carried}))
+    assert await state_of(store, order_id) is OrderState.AUTHORISING
+
+
+@pytest.mark.parametrize("token", ["tok_declined_x", "tok_insufficient_x"])
+async def test_a_decline_is_an_answer_and_stays_one(
+    payments: PaymentActivities, store: Store, token: str
+) -> None:
+    order_id = await accepted(store, declined_draft(token))
+    first = await run(payments.authorise_payment, authorise(order_id))
+    assert not first.approved
+    assert await run(payments.authorise_payment, authorise(order_id)) == first
+    assert (await money_of(store, order_id)).held == gbp(0)
+    assert (await run(payments.void_authorisation, void(order_id))).amount is None
+
+
+async def test_an_answer_lost_after_the_effect_is_looked_up_at_once(street: Street, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    forgetful = PaymentActivities(store, losing(street.near.payments, "authorise"))
+    assert (await run(forgetful.authorise_payment, authorise(order_id))).approved
+    assert len(street.effects("payment", kind="authorisation", reference=order_id)) == 1
+
+
+async def test_a_process_that_died_after_the_effect_finds_it_again(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    dying = PaymentActivities(store, losing(street.near.payments, "authorise", "find_authorisation", times=2))
+    failure = await failure_of(dying.authorise_payment, authorise(order_id))
+    assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
+    assert (await money_of(store, order_id)).unclear == 1
+
+    assert (await run(payments.authorise_payment, authorise(order_id))).approved
+    assert len(street.effects("payment", kind="authorisation", reference=order_id)) == 1
+    assert (await money_of(store, order_id)).unclear == 0
+
+
+async def test_a_busy_provider_is_asked_again_when_it_said(street: Street, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    async with listening() as post:
+        post.behaviour = answer(503, Retry_After="7")
+        async with open_neighbours(*[post.url] * 4) as busy:
+            asking = PaymentActivities(store, busy.payments)
+            failure = await failure_of(asking.authorise_payment, authorise(order_id))
+    assert (failure.type, failure.non_retryable) == ("neighbour_unavailable", False)
+    assert failure.next_retry_delay == timedelta(seconds=7)
+
+
+async def test_a_refusal_for_good_is_not_retried_and_may_be_tried_again_by_a_person(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    async with listening() as post:
+        post.behaviour = answer(400, b"{}")
+        async with open_neighbours(*[post.url] * 4) as strict:
+            asking = PaymentActivities(store, strict.payments)
+            failure = await failure_of(asking.authorise_payment, authorise(order_id))
+    assert (failure.type, failure.non_retryable) == ("neighbour_refused", True)
+    assert (await money_of(store, order_id)).unclear == 0
+    assert (await run(payments.authorise_payment, authorise(order_id))).approved
+
+
+async def test_no_document_is_a_failure_for_good(payments: PaymentActivities) -> None:
+    failure = await failure_of(payments.authorise_payment, authorise("web:none"))
+    assert (failure.type, failure.non_retryable) == ("not_found", True)
+
+
+# --- void ---
+async def test_a_void_gives_back_what_is_held_once(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    assert (await run(payments.void_authorisation, void(order_id))).amount == TOTAL
+    assert (await run(payments.void_authorisation, void(order_id))).amount == TOTAL
+    assert (await run(payments.void_authorisation, void(order_id, attempt=2))).amount == gbp(0)
+    money = await money_of(store, order_id)
+    assert (money.held, money.voided, money.unclear) == (gbp(0), TOTAL, 0)
+    states = [e["state"] for e in street.effects("payment", kind="authorisation", reference=order_id)]
+    assert states == ["voided"]
+
+
+async def test_a_void_before_the_authorisation_refuses_it_when_it_comes_late(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    assert (await run(payments.void_authorisation, void(order_id))).amount is None
+    failure = await failure_of(payments.authorise_payment, authorise(order_id))
+    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert street.effects("payment", kind="authorisation", reference=order_id) == []
+
+
+async def test_a_void_finds_an_authorisation_whose_answer_never_came(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    dying = PaymentActivities(store, losing(street.near.payments, "authorise", "find_authorisation", times=2))
+    await failure_of(dying.authorise_payment, authorise(order_id))
+
+    assert (await run(payments.void_authorisation, void(order_id))).amount == TOTAL
+    money = await money_of(store, order_id)
+    assert (money.authorised, money.voided, money.held, money.unclear) == (TOTAL, TOTAL, gbp(0), 0)
+
+
+async def test_an_authorisation_voided_while_under_way_is_given_back_at_once(
+    street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    plain = PaymentActivities(store, street.near.payments)
+
+    class VoidedMeanwhile:
+        """The void runs after the intention and before the request arrives at the provider."""
+
+        async def authorise(self, **arguments: object) -> Authorisation:
+            await run(plain.void_authorisation, void(order_id))
+            return await street.near.payments.authorise(**arguments)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(street.near.payments, name)
+
+    overtaken = PaymentActivities(store, VoidedMeanwhile())  # type: ignore[arg-type]
+    failure = await failure_of(overtaken.authorise_payment, authorise(order_id))
+
+    assert failure.type == "refused"
+    states = [e["state"] for e in street.effects("payment", kind="authorisation", reference=order_id)]
+    assert states == ["voided"]
+    assert (await money_of(store, order_id)).held == gbp(0)
+
+
+async def test_a_void_whose_answer_is_lost_is_safely_repeated(street: Street, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    forgetful = PaymentActivities(store, losing(street.near.payments, "void"))
+    await run(forgetful.authorise_payment, authorise(order_id))
+    failure = await failure_of(forgetful.void_authorisation, void(order_id))
+    assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
+    assert (await run(forgetful.void_authorisation, void(order_id))).amount == TOTAL
+
+
+# --- capture and refund ---
+async def test_a_capture_happens_once_also_when_its_answer_is_lost(street: Street, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    forgetful = PaymentActivities(store, losing(street.near.payments, "capture"))
+    held = await run(forgetful.authorise_payment, authorise(order_id))
+    first = await run(forgetful.capture_payment, capture(order_id, held))
+    assert await run(forgetful.capture_payment, capture(order_id, held)) == first
+    assert [e["amount_minor"] for e in street.effects("payment", kind="capture", reference=order_id)] == [
+        1395
+    ]
+
+
+async def test_more_than_was_held_is_refused_before_the_provider_hears_of_it(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held, gbp(1000), number=1))
+    failure = await failure_of(payments.capture_payment, capture(order_id, held, gbp(396), number=2))
+    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert "beyond bounds" in failure.message
+    assert len(street.effects("payment", kind="capture", reference=order_id)) == 1
+
+
+async def test_a_parcel_of_free_goods_moves_no_money(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    taken = await run(payments.capture_payment, capture(order_id, held, gbp(0)))
+    assert taken.amount == gbp(0)
+    assert street.effects("payment", kind="capture", reference=order_id) == []
+
+
+async def test_a_refund_happens_once_and_never_exceeds_the_capture(street: Street, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    forgetful = PaymentActivities(store, losing(street.near.payments, "refund"))
+    held = await run(forgetful.authorise_payment, authorise(order_id))
+    taken = await run(forgetful.capture_payment, capture(order_id, held))
+    refund = RefundPayment(
+        order_id=order_id,
+        shipment_id=f"{order_id}:1",
+        capture_id=taken.capture_id,
+        amount=gbp(1000),
+        cause="lost",
+        key=f"shipment:{order_id}:1:refund:1",
+    )
+    first = await run(forgetful.refund_payment, refund)
+    assert await run(forgetful.refund_payment, refund) == first
+    again = refund.model_copy(update={"key": f"shipment:{order_id}:1:refund:2"})
+    assert (await failure_of(forgetful.refund_payment, again)).type == "refused"
+    assert [e["amount_minor"] for e in street.effects("payment", kind="refund", reference=order_id)] == [1000]
+    assert (await money_of(store, order_id)).refunded == gbp(1000)
+
+
+# --- settle ---
+async def shipped(
+    payments: PaymentActivities,
+    store: Store,
+    amount: Money = TOTAL,
+    state: ShipmentState = ShipmentState.DELIVERED,
+) -> str:
+    """An order with one shipment on its way, of which ``amount`` was captured."""
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held, amount))
+    shipment = a_shipment(order_id, version=9, state=state, handed_over_at=NOON, delivered_at=NOON)
+    await write_down(store, order_id, Carried(shipment=shipment))
+    return order_id
+
+
+async def test_a_delivered_order_settles_and_closes(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await shipped(payments, store)
+    settled = await run(payments.settle_order, settle(order_id))
+    assert settled.balanced, settled.explanation
+    assert (settled.captured, settled.refunded, settled.voided) == (TOTAL, gbp(0), gbp(0))
+    assert await run(payments.settle_order, settle(order_id)) == settled
+    assert await state_of(store, order_id) is OrderState.CLOSED
+    assert street.effects("payment", kind="void", reference=order_id) == []
+
+
+async def test_settling_gives_back_the_rest_of_the_hold(payments: PaymentActivities, store: Store) -> None:
+    order_id = await shipped(payments, store, amount=gbp(1000))
+    shipment = a_shipment(
+        order_id, version=10, state=ShipmentState.DELIVERED, handed_over_at=NOON, amount=gbp(1000)
+    )
+    await write_down(store, order_id, Carried(shipment=shipment))
+    settled = await run(payments.settle_order, settle(order_id))
+    assert settled.balanced, settled.explanation
+    assert settled.voided == gbp(395)
+
+
+async def test_a_shipment_in_review_that_left_with_the_carrier_still_balances(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await shipped(payments, store, state=ShipmentState.IN_REVIEW)
+    assert (await run(payments.settle_order, settle(order_id))).balanced
+
+
+async def test_money_that_does_not_add_up_closes_nothing_and_says_why(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await shipped(payments, store, amount=gbp(1000))
+    settled = await run(payments.settle_order, settle(order_id))
+    assert not settled.balanced
+    assert "10.00 GBP captured, 13.95 GBP due" in settled.explanation
+    assert await state_of(store, order_id) is OrderState.RECEIVED
+
+
+async def test_money_taken_for_a_cancelled_shipment_does_not_balance(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held))
+    cancelled = a_shipment(order_id, version=9, state=ShipmentState.CANCELLED)
+    await write_down(store, order_id, Carried(shipment=cancelled))
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert not settled.balanced
+    assert "is cancelled" in settled.explanation
+
+
+async def test_a_cancelled_order_gives_everything_back_and_closes(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert settled.balanced, settled.explanation
+    assert (settled.captured, settled.voided) == (gbp(0), TOTAL)
+    assert await state_of(store, order_id) is OrderState.CANCELLED
