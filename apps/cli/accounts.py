@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import httpx
-from pydantic import TypeAdapter
 from sqlalchemy import func, select
 from sqlmodel import col
 from temporalio.api.enums.v1 import EventType
@@ -15,7 +14,6 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.store import reads
 from activities.store.store import Store
 from apps.cli.replay import Standing, Tally, standings
-from apps.simulators.statement import Statement
 from models.base import Contract
 from models.errors import NotReachable
 from models.identifiers import order_workflow_id, shipment_workflow_id
@@ -70,6 +68,19 @@ class Books(Contract):
             and _some(self.statement_captured) == _some(self.store_captured)
             and _some(self.statement_refunded) == _some(self.store_refunded)
         )
+
+
+class _Effect(Contract):
+    """A line of the payment simulator's statement, as far as it concerns money."""
+
+    kind: str
+    reference: str
+    amount_minor: int | None = None
+    currency: str | None = None
+
+
+class _Statement(Contract):
+    effects: tuple[_Effect, ...]
 
 
 class Effort(Contract):
@@ -192,14 +203,15 @@ async def _compare(store: Store, payment_url: str) -> Books:
             answer.raise_for_status()
     except httpx.HTTPError as error:
         raise NotReachable(f"the payment simulator gives no statement ({error})") from error
-    statement = TypeAdapter(Statement).validate_json(answer.content)
+    statement = _Statement.model_validate_json(answer.content)
     captured, refunded = Counter[str](), Counter[str]()
     per_order: dict[str, list[int]] = {}
-    for line in statement["effects"]:
-        if line["kind"] in ("capture", "refund") and line["currency"] is not None:
-            is_refund = line["kind"] == "refund"
-            (refunded if is_refund else captured)[line["currency"]] += line["amount_minor"] or 0
-            per_order.setdefault(line["reference"], [0, 0])[is_refund] += line["amount_minor"] or 0
+    for effect in statement.effects:
+        if effect.kind in ("capture", "refund") and effect.currency is not None:
+            is_refund = effect.kind == "refund"
+            amount = effect.amount_minor or 0
+            (refunded if is_refund else captured)[effect.currency] += amount
+            per_order.setdefault(effect.reference, [0, 0])[is_refund] += amount
     async with store.transaction() as session:
         ours = await reads.captured_and_refunded(session)
         rows = await session.execute(
