@@ -35,13 +35,6 @@ class ValidateOrder(Contract):
     carried: Carried = Carried()
 
 
-class Validation(Contract):
-    """The facts of an acceptable document, or every problem of one that is not."""
-
-    facts: "OrderFacts | None" = None
-    problems: tuple[Problem, ...] = ()
-
-
 class OrderFacts(Contract):
     """What the workflow needs to know of the document."""
 
@@ -57,6 +50,13 @@ class OrderFacts(Contract):
     ship_country: str
     placed_at: AwareDatetime
     promise_by: AwareDatetime | None = None
+
+
+class Validation(Contract):
+    """The facts of an acceptable document, or every problem of one that is not."""
+
+    facts: OrderFacts | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 class AssessOrder(Contract):

@@ -56,4 +56,6 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 def _renderers(*, json: bool) -> list[Any]:
     if json:
         return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    # A plain traceback: rich's imports modules while it formats, which fails within the workflow sandbox.
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
