@@ -1,0 +1,253 @@
+"""Stock under pressure: all or nothing, never more than there is, freed once, consumed once."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.inventory import InventoryActivities
+from activities.store import stock
+from activities.store.network import StockLevel, stock_of
+from activities.store.plans import keep_plan
+from activities.store.store import Store
+from models.effects import ReleaseReservation, Reservation, ReserveStock, Shortage
+from models.order import OrderDraft
+from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary
+from tests.activities.running import failure_of, run
+from tests.builders import NOON, a_draft, accepted, gbp, order_id_of, skus_of, stocked
+
+
+@pytest.fixture
+def inventory(store: Store) -> InventoryActivities:
+    return InventoryActivities(store)
+
+
+async def planned(store: Store, draft: OrderDraft, *nodes: str) -> ReserveStock:
+    """Accept ``draft`` and plan one shipment per node, each with all the lines; answers how to reserve it."""
+    order_id = await accepted(store, draft)
+    lines = tuple(
+        PlannedLine(line_id=line.line_id, sku=line.sku, quantity=line.quantity) for line in draft.lines
+    )
+    plan = Plan(
+        shipments=tuple(
+            PlannedShipment(
+                number=number,
+                node=node,
+                carrier="islandpost",
+                service="tracked48",
+                lines=lines,
+                weight_g=400,
+                handling=gbp(100),
+                freight=gbp(350),
+                transit_days=2,
+                promised_at=NOON,
+            )
+            for number, node in enumerate(nodes or ("north",), start=1)
+        ),
+        split_penalty=gbp(0),
+        cost=gbp(450),
+        promised_at=NOON,
+        router="test",
+    )
+    summary = PlanSummary(
+        plan_id=f"{order_id}:p1",
+        shipments=(),
+        cost=plan.cost,
+        goods_value=gbp(0),
+        promised_at=NOON,
+        router="test",
+    )
+    async with store.transaction() as session:
+        await keep_plan(session, order_id, 1, plan, summary)
+    return ReserveStock(
+        order_id=order_id,
+        plan_id=summary.plan_id,
+        key=f"order:{order_id}:reserve:1",
+        expires_at=datetime.now(UTC) + timedelta(days=1),
+    )
+
+
+def releasing(reserve: ReserveStock, shipment: int | None = None) -> ReleaseReservation:
+    return ReleaseReservation(
+        order_id=reserve.order_id,
+        reservation_key=reserve.key,
+        shipment_id=None if shipment is None else f"{reserve.order_id}:{shipment}",
+        key=f"{reserve.key}:release",
+    )
+
+
+async def level(store: Store, sku: str, node: str = "north") -> StockLevel:
+    async with store.transaction() as session:
+        return next(found for found in await stock_of(session, [sku]) if found.node == node)
+
+
+async def test_a_plan_is_reserved_once_however_often_the_step_runs(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft(lines=2, quantity=3)
+    await stocked(store, north=dict.fromkeys(skus_of(draft), 10))
+    reserve = await planned(store, draft)
+    for _ in range(3):
+        assert await run(inventory.reserve_stock, reserve) == Reservation(reserved=True)
+    for sku in skus_of(draft):
+        assert (await level(store, sku)).reserved == 3
+
+
+async def test_one_short_row_reserves_nothing_and_is_named(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft(lines=2, quantity=3)
+    plenty, scarce = skus_of(draft)
+    await stocked(store, north={plenty: 10, scarce: 2})
+    reserve = await planned(store, draft)
+    answer = await run(inventory.reserve_stock, reserve)
+    assert answer == Reservation(
+        reserved=False,
+        shortages=(Shortage(node="north", sku=scarce, requested=3, available=2),),
+    )
+    assert (await level(store, plenty)).reserved == 0
+
+
+async def test_two_lines_of_one_sku_must_fit_together(inventory: InventoryActivities, store: Store) -> None:
+    draft = a_draft(lines=2, quantity=3)
+    sku = draft.lines[0].sku
+    draft = draft.model_copy(
+        update={"lines": tuple(line.model_copy(update={"sku": sku}) for line in draft.lines)}
+    )
+    await stocked(store, north={sku: 5})
+    answer = await run(inventory.reserve_stock, await planned(store, draft))
+    assert answer.shortages == (Shortage(node="north", sku=sku, requested=6, available=5),)
+
+
+async def test_a_sku_that_the_node_never_held_is_a_shortage(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={})
+    answer = await run(inventory.reserve_stock, await planned(store, draft))
+    assert answer.shortages == (Shortage(node="north", sku=skus_of(draft)[0], requested=2, available=0),)
+
+
+async def test_a_shortage_can_be_tried_again_when_there_is_stock(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={})
+    reserve = await planned(store, draft)
+    assert not (await run(inventory.reserve_stock, reserve)).reserved
+    await stocked(store, north={skus_of(draft)[0]: 2})
+    assert (await run(inventory.reserve_stock, reserve)).reserved
+
+
+async def test_twenty_buyers_of_the_last_ten_units_sell_exactly_ten(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    first = a_draft(quantity=1)
+    sku = first.lines[0].sku
+    await stocked(store, north={sku: 10})
+    drafts = [a_draft(quantity=1).model_copy(update={"lines": first.lines}) for _ in range(19)] + [first]
+    reserves = [await planned(store, draft) for draft in drafts]
+
+    answers = await asyncio.gather(*(run(inventory.reserve_stock, reserve) for reserve in reserves))
+
+    assert sum(answer.reserved for answer in answers) == 10
+    assert all(
+        answer.shortages == (Shortage(node="north", sku=sku, requested=1, available=0),)
+        for answer in answers
+        if not answer.reserved
+    )
+    found = await level(store, sku)
+    assert (found.on_hand, found.reserved) == (10, 10)
+
+
+async def test_orders_that_want_the_same_rows_in_other_orders_do_not_block_each_other(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    first = a_draft(lines=6, quantity=1)
+    await stocked(store, north=dict.fromkeys(skus_of(first), 100))
+    drafts = [
+        a_draft(lines=6, quantity=1).model_copy(update={"lines": lines})
+        for lines in (first.lines, first.lines[::-1]) * 8
+    ]
+    reserves = [await planned(store, draft) for draft in drafts]
+    answers = await asyncio.gather(*(run(inventory.reserve_stock, reserve) for reserve in reserves))
+    assert all(answer.reserved for answer in answers)
+    assert {(await level(store, sku)).reserved for sku in skus_of(first)} == {16}
+
+
+async def test_a_release_frees_once_and_only_what_is_held(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft(quantity=3)
+    sku = skus_of(draft)[0]
+    await stocked(store, north={sku: 10}, south={sku: 10})
+    reserve = await planned(store, draft, "north", "south")
+    await run(inventory.reserve_stock, reserve)
+    async with store.transaction() as session:
+        await stock.consume(session, f"{reserve.order_id}:1")
+    for _ in range(2):
+        await run(inventory.release_reservation, releasing(reserve))
+    north, south = await level(store, sku), await level(store, sku, "south")
+    assert (north.on_hand, north.reserved) == (7, 0)
+    assert (south.on_hand, south.reserved) == (10, 0)
+
+
+async def test_one_shipments_part_can_be_freed_alone(inventory: InventoryActivities, store: Store) -> None:
+    draft = a_draft(quantity=3)
+    sku = skus_of(draft)[0]
+    await stocked(store, north={sku: 10}, south={sku: 10})
+    reserve = await planned(store, draft, "north", "south")
+    await run(inventory.reserve_stock, reserve)
+    await run(inventory.release_reservation, releasing(reserve, shipment=2))
+    assert (await level(store, sku)).reserved == 3
+    assert (await level(store, sku, "south")).reserved == 0
+
+
+async def test_what_left_with_the_carrier_is_consumed_once(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft(quantity=3)
+    sku = skus_of(draft)[0]
+    await stocked(store, north={sku: 10})
+    reserve = await planned(store, draft)
+    await run(inventory.reserve_stock, reserve)
+    for _ in range(2):
+        async with store.transaction() as session:
+            await stock.consume(session, f"{reserve.order_id}:1")
+    found = await level(store, sku)
+    assert (found.on_hand, found.reserved) == (7, 0)
+
+
+async def test_a_reservation_that_comes_after_its_release_is_refused(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={skus_of(draft)[0]: 10})
+    reserve = await planned(store, draft)
+    await run(inventory.release_reservation, releasing(reserve))
+    failure = await failure_of(inventory.reserve_stock, reserve)
+    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert (await level(store, skus_of(draft)[0])).reserved == 0
+
+
+async def test_reserve_and_release_at_once_leave_nothing_reserved(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={skus_of(draft)[0]: 10})
+    for _ in range(5):
+        reserve = await planned(store, a_draft().model_copy(update={"lines": draft.lines}))
+        await asyncio.gather(
+            run(inventory.reserve_stock, reserve),
+            run(inventory.release_reservation, releasing(reserve)),
+            return_exceptions=True,
+        )
+    assert (await level(store, skus_of(draft)[0])).reserved == 0
+
+
+async def test_a_plan_of_another_order_is_not_found(inventory: InventoryActivities, store: Store) -> None:
+    theirs = await planned(store, a_draft())
+    mine = a_draft()
+    await accepted(store, mine)
+    stolen = theirs.model_copy(update={"order_id": order_id_of(mine)})
+    assert (await failure_of(inventory.reserve_stock, stolen)).type == "not_found"

@@ -1,0 +1,143 @@
+from datetime import timedelta
+
+import pytest
+
+from activities.classify import ClassifyActivities
+from activities.orders import OrderActivities
+from activities.store import reads
+from activities.store.intake import canonical_hash, unstarted
+from activities.store.store import Store
+from activities.store.views import OrderView
+from models.effects import AssessOrder, RecordProgress, RiskDecision, ValidateOrder
+from models.order import MAX_INLINE_BYTES, CustomerType
+from models.states import OrderState
+from tests.activities.running import failure_of, run
+from tests.builders import a_draft, accepted, carrying, gbp, order_id_of
+
+
+@pytest.fixture
+def orders(store: Store) -> OrderActivities:
+    return OrderActivities(store)
+
+
+def validating(order_id: str, draft: dict[str, object] | None = None) -> ValidateOrder:
+    return ValidateOrder(
+        order_id=order_id,
+        workflow_id=f"order:{order_id}",
+        draft=draft,
+        carried=carrying(order_id, OrderState.VALIDATING, 1),
+    )
+
+
+async def order_of(store: Store, order_id: str) -> OrderView | None:
+    async with store.transaction() as session:
+        return await reads.order(session, order_id)
+
+
+async def test_the_facts_of_a_stored_document(orders: OrderActivities, store: Store) -> None:
+    draft = a_draft(lines=3, quantity=4, price=250, purchase_order="PO-1")
+    order_id = await accepted(store, draft)
+
+    answer = await run(orders.validate_order, validating(order_id))
+
+    assert answer.problems == ()
+    facts = answer.facts
+    assert facts is not None
+    assert (facts.total, facts.goods) == (gbp(3395), gbp(3000))
+    assert (facts.line_count, facts.unit_count, facts.max_line_quantity) == (3, 12, 4)
+    assert facts.customer_type is CustomerType.B2B
+    assert facts.document_hash == canonical_hash(draft)
+    order = await order_of(store, order_id)
+    assert order is not None
+    assert (order.state, order.customer_type) == (OrderState.VALIDATING, CustomerType.B2B)
+    assert await run(orders.validate_order, validating(order_id)) == answer
+
+
+async def test_a_running_order_is_no_work_for_the_sweeper(fresh_store: Store) -> None:
+    order_id = await accepted(fresh_store, a_draft())
+    await run(OrderActivities(fresh_store).validate_order, validating(order_id))
+    async with fresh_store.transaction() as session:
+        assert await unstarted(session, timedelta(0)) == []
+
+
+async def test_an_inline_draft_is_stored_first_and_goes_on_by_reference(
+    orders: OrderActivities, store: Store
+) -> None:
+    draft = a_draft()
+    effect = validating(order_id_of(draft), draft.model_dump(mode="json"))
+    first = await run(orders.validate_order, effect)
+    assert first.facts is not None
+    assert await run(orders.validate_order, effect) == first
+    assert await run(orders.validate_order, validating(order_id_of(draft))) == first
+    order = await order_of(store, order_id_of(draft))
+    assert order is not None
+    assert order.source == "temporal"
+
+
+async def test_a_broken_inline_draft_lists_every_problem_and_stores_no_order(
+    orders: OrderActivities, store: Store
+) -> None:
+    document = a_draft().model_dump(mode="json")
+    order_id = f"web:{document['external_id']}"
+    document["currency"] = "XXX"
+    del document["ship_to"]
+    answer = await run(orders.validate_order, validating(order_id, document))
+    assert answer.facts is None
+    assert {problem.path for problem in answer.problems} >= {"currency", "ship_to"}
+    assert await order_of(store, order_id) is None
+    async with store.transaction() as session:
+        assert len(await reads.timeline(session, order_id)) == 1
+
+
+async def test_an_inline_draft_of_another_order_is_a_problem(orders: OrderActivities) -> None:
+    answer = await run(orders.validate_order, validating("web:other", a_draft().model_dump(mode="json")))
+    assert [problem.code for problem in answer.problems] == ["id_mismatch"]
+
+
+async def test_an_oversized_inline_draft_is_a_problem(orders: OrderActivities) -> None:
+    document = a_draft().model_dump(mode="json") | {"padding": "x" * MAX_INLINE_BYTES}
+    answer = await run(orders.validate_order, validating("web:big", document))
+    assert [problem.code for problem in answer.problems] == ["document_too_large"]
+
+
+async def test_an_inline_draft_whose_id_is_taken_conflicts_for_good(
+    orders: OrderActivities, store: Store
+) -> None:
+    draft = a_draft()
+    await accepted(store, draft)
+    other = draft.model_copy(update={"purchase_order": "PO-2"}).model_dump(mode="json")
+    failure = await failure_of(orders.validate_order, validating(order_id_of(draft), other))
+    assert (failure.type, failure.non_retryable) == ("conflict", True)
+
+
+async def test_without_a_document_there_is_nothing_to_validate(orders: OrderActivities) -> None:
+    failure = await failure_of(orders.validate_order, validating("web:none"))
+    assert (failure.type, failure.non_retryable) == ("not_found", True)
+
+
+async def test_a_database_that_is_away_is_worth_trying_again() -> None:
+    away = Store.at("postgresql+psycopg://postgres@/orderwright?host=/nowhere")
+    failure = await failure_of(OrderActivities(away).validate_order, validating("web:1"))
+    await away.close()
+    assert (failure.type, failure.non_retryable) == ("not_reachable", False)
+
+
+async def test_progress_is_written(orders: OrderActivities, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    effect = RecordProgress(order_id=order_id, carried=carrying(order_id, OrderState.ROUTING, 6))
+    for _ in range(2):
+        await run(orders.record_progress, effect)
+    order = await order_of(store, order_id)
+    assert order is not None
+    assert order.state is OrderState.ROUTING
+
+
+async def test_the_risk_rules_see_the_stored_document(store: Store) -> None:
+    classify = ClassifyActivities(store)
+    modest = await accepted(store, a_draft())
+    grand = await accepted(store, a_draft(quantity=10, price=60_000))
+    assert (await run(classify.assess_order, AssessOrder(order_id=modest))).decision is RiskDecision.PASS
+    assessed = await run(classify.assess_order, AssessOrder(order_id=grand))
+    assert assessed.decision is RiskDecision.REVIEW
+    assert "high_value" in {flag.code for flag in assessed.flags}
+    assert (await failure_of(classify.assess_order, AssessOrder(order_id="web:none"))).type == "not_found"

@@ -1,0 +1,248 @@
+"""Routing, picks, labels, messages: each once, and called off for good."""
+
+import pytest
+from sqlalchemy import text
+
+from activities.notify import NotifyActivities
+from activities.routing import RoutingActivities
+from activities.shipping import ShippingActivities
+from activities.store.network import StockLevel, seed_stock
+from activities.store.store import Store
+from models.effects import (
+    Audience,
+    BuyLabel,
+    CancelPick,
+    Notify,
+    RequestPick,
+    RouteOrder,
+    Template,
+    VoidLabel,
+)
+from models.money import Money
+from models.plan import PlanSummary
+from policies.routing.router import CheapestNodeRouter
+from tests.activities.conftest import Street
+from tests.activities.running import failure_of, losing, run
+from tests.builders import NOON, a_draft, accepted, gbp, skus_of, stocked
+
+
+@pytest.fixture
+def routing(store: Store) -> RoutingActivities:
+    return RoutingActivities(store, CheapestNodeRouter())
+
+
+@pytest.fixture
+def shipping(store: Store, street: Street) -> ShippingActivities:
+    return ShippingActivities(store, street.near.warehouse, street.near.carrier)
+
+
+def routing_of(order_id: str, attempt: int = 1) -> RouteOrder:
+    return RouteOrder(order_id=order_id, attempt=attempt, business_now=NOON)
+
+
+async def routed(routing: RoutingActivities, store: Store) -> PlanSummary:
+    """An order with a plan of one shipment."""
+    draft = a_draft()
+    order_id = await accepted(store, draft)
+    await stocked(store, north={skus_of(draft)[0]: 10})
+    answer = await run(routing.route_order, routing_of(order_id))
+    assert answer.plan is not None
+    return answer.plan
+
+
+def order_of(plan: PlanSummary) -> str:
+    return plan.plan_id.rpartition(":")[0]
+
+
+def picking(plan: PlanSummary) -> RequestPick:
+    order_id = order_of(plan)
+    return RequestPick(
+        order_id=order_id,
+        shipment_id=f"{order_id}:1",
+        plan_id=plan.plan_id,
+        number=1,
+        business_now=NOON,
+        key=f"shipment:{order_id}:1:pick:1",
+    )
+
+
+def labelling(plan: PlanSummary) -> BuyLabel:
+    order_id = order_of(plan)
+    return BuyLabel(
+        order_id=order_id,
+        shipment_id=f"{order_id}:1",
+        plan_id=plan.plan_id,
+        number=1,
+        business_now=NOON,
+        key=f"shipment:{order_id}:1:label:1",
+    )
+
+
+def cancelling(pick: RequestPick) -> CancelPick:
+    return CancelPick(
+        order_id=pick.order_id, shipment_id=pick.shipment_id, pick_key=pick.key, key=f"{pick.key}:cancel"
+    )
+
+
+def voiding(label: BuyLabel) -> VoidLabel:
+    return VoidLabel(
+        order_id=label.order_id,
+        shipment_id=label.shipment_id,
+        label_key=label.key,
+        key=f"{label.key}:void",
+    )
+
+
+# --- route ---
+async def test_an_attempt_has_one_plan_also_when_the_stock_changed_meanwhile(
+    routing: RoutingActivities, store: Store
+) -> None:
+    plan = await routed(routing, store)
+    assert plan.shipments[0].node == "north"
+    await stocked(store, south={})
+    again = await run(routing.route_order, routing_of(order_of(plan)))
+    assert again.plan == plan
+    second = await run(routing.route_order, routing_of(order_of(plan), attempt=2))
+    assert second.plan is None
+    assert second.unfillable
+
+
+async def test_the_shares_of_a_split_order_add_up_to_its_total(
+    routing: RoutingActivities, store: Store
+) -> None:
+    draft = a_draft(lines=3, quantity=1, price=333)
+    first, second, third = skus_of(draft)
+    await stocked(store, north={first: 1, second: 1}, south={third: 1})
+    order_id = await accepted(store, draft)
+    answer = await run(routing.route_order, routing_of(order_id))
+    assert answer.plan is not None
+    amounts = [shipment.amount for shipment in answer.plan.shipments]
+    assert len(amounts) == 2
+    assert Money.total(amounts, "GBP") == gbp(3 * 333 + 395)
+    assert amounts[1] < amounts[0]
+    assert answer.plan.goods_value == gbp(999)
+
+
+async def test_what_others_reserved_is_not_promised_again(routing: RoutingActivities, store: Store) -> None:
+    draft = a_draft(quantity=2)
+    sku = skus_of(draft)[0]
+    await stocked(store, north={})
+    async with store.transaction() as session:
+        await seed_stock(session, [StockLevel(node="north", sku=sku, on_hand=3)])
+        await session.execute(text("UPDATE stock SET reserved = 2 WHERE sku = :sku"), {"sku": sku})
+    order_id = await accepted(store, draft)
+    answer = await run(routing.route_order, routing_of(order_id))
+    assert answer.plan is None
+    assert "1 of 2 units" in answer.unfillable[0]
+
+
+async def test_routing_an_unknown_order_fails_for_good(routing: RoutingActivities) -> None:
+    failure = await failure_of(routing.route_order, routing_of("web:none"))
+    assert (failure.type, failure.non_retryable) == ("not_found", True)
+
+
+# --- pick and label ---
+async def test_a_pick_is_requested_once_also_when_its_answer_is_lost(
+    routing: RoutingActivities, store: Store, street: Street
+) -> None:
+    pick = picking(await routed(routing, store))
+    forgetful = ShippingActivities(
+        store, losing(street.near.warehouse, "request_pick", "find_pick", times=2), street.near.carrier
+    )
+    failure = await failure_of(forgetful.request_pick, pick)
+    assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
+    first = await run(forgetful.request_pick, pick)
+    assert first.accepted
+    assert await run(forgetful.request_pick, pick) == first
+    assert len(street.effects("warehouse", kind="pick", reference=pick.shipment_id)) == 1
+
+
+async def test_a_label_is_bought_once_also_when_its_answer_is_lost(
+    routing: RoutingActivities, store: Store, street: Street
+) -> None:
+    label = labelling(await routed(routing, store))
+    forgetful = ShippingActivities(
+        store, street.near.warehouse, losing(street.near.carrier, "buy_label", "find_label", times=2)
+    )
+    assert (await failure_of(forgetful.buy_label, label)).type == "outcome_unknown"
+    first = await run(forgetful.buy_label, label)
+    assert first.accepted
+    assert first.tracking
+    assert await run(forgetful.buy_label, label) == first
+    assert len(street.effects("carrier", kind="label", reference=label.shipment_id)) == 1
+
+
+async def test_a_pick_called_off_stays_called_off(
+    routing: RoutingActivities, shipping: ShippingActivities, store: Store, street: Street
+) -> None:
+    pick = picking(await routed(routing, store))
+    await run(shipping.request_pick, pick)
+    for _ in range(2):
+        assert (await run(shipping.cancel_pick, cancelling(pick))).undone
+    assert (await failure_of(shipping.request_pick, pick)).type == "refused"
+    picks = street.effects("warehouse", kind="pick", reference=pick.shipment_id)
+    assert [effect["state"] for effect in picks] == ["cancelled"]
+
+
+async def test_a_pick_called_off_before_it_was_asked_for_is_never_made(
+    routing: RoutingActivities, shipping: ShippingActivities, store: Store, street: Street
+) -> None:
+    pick = picking(await routed(routing, store))
+    assert (await run(shipping.cancel_pick, cancelling(pick))).undone
+    failure = await failure_of(shipping.request_pick, pick)
+    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert street.effects("warehouse", kind="pick", reference=pick.shipment_id) == []
+
+
+async def test_a_label_is_given_back_once_also_when_the_answer_is_lost(
+    routing: RoutingActivities, store: Store, street: Street
+) -> None:
+    label = labelling(await routed(routing, store))
+    forgetful = ShippingActivities(store, street.near.warehouse, losing(street.near.carrier, "void_label"))
+    await run(forgetful.buy_label, label)
+    assert (await failure_of(forgetful.void_label, voiding(label))).type == "outcome_unknown"
+    assert (await run(forgetful.void_label, voiding(label))).undone
+    assert (await failure_of(forgetful.buy_label, label)).type == "refused"
+    labels = street.effects("carrier", kind="label", reference=label.shipment_id)
+    assert [effect["state"] for effect in labels] == ["voided"]
+
+
+async def test_a_shipment_that_the_plan_does_not_have_is_not_found(
+    routing: RoutingActivities, shipping: ShippingActivities, store: Store
+) -> None:
+    pick = picking(await routed(routing, store)).model_copy(update={"number": 7})
+    assert (await failure_of(shipping.request_pick, pick)).type == "not_found"
+
+
+# --- messages ---
+def telling(order_id: str, audience: Audience = Audience.CUSTOMER) -> Notify:
+    return Notify(
+        order_id=order_id,
+        audience=audience,
+        template=Template.ORDER_CONFIRMED,
+        facts={"order": order_id},
+        key=f"order:{order_id}:notify:{audience}",
+    )
+
+
+async def test_a_customer_is_told_once_also_when_the_answer_is_lost(store: Store, street: Street) -> None:
+    order_id = await accepted(store, a_draft())
+    notify = NotifyActivities(store, losing(street.near.messages, "send"))
+    failure = await failure_of(notify.notify, telling(order_id))
+    assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
+    first = await run(notify.notify, telling(order_id))
+    assert first.sent
+    assert await run(notify.notify, telling(order_id)) == first
+
+
+async def test_a_guest_without_an_address_is_not_told_and_nothing_fails(store: Store, street: Street) -> None:
+    order_id = await accepted(store, a_draft(customer={"name": "A Guest"}))
+    notify = NotifyActivities(store, street.near.messages)
+    for _ in range(2):
+        assert not (await run(notify.notify, telling(order_id))).sent
+
+
+async def test_reviewers_are_told_at_their_own_address(store: Store, street: Street) -> None:
+    order_id = await accepted(store, a_draft(customer={"name": "A Guest"}))
+    notify = NotifyActivities(store, street.near.messages)
+    assert (await run(notify.notify, telling(order_id, Audience.REVIEWERS))).sent
