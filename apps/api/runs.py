@@ -78,6 +78,8 @@ class Runs:
                 self._client = await connect(wait=10)
             except NotReachable as unreachable:
                 _log.warning("temporal_not_reachable", reason=unreachable.message)
+                # Settings that cannot be used fail at once, and would otherwise fill the log.
+                await asyncio.sleep(2)
 
     async def start(self, order: RunStart) -> None:
         """Make sure that the order's run exists: one that is running or has ended is as good as a new one."""

@@ -1,0 +1,96 @@
+"""What ``docs/integrate.md`` tells others to do is done here, as it stands there."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
+from tests.apps.api.test_orders import heard
+from workers.embedded.temporal import EmbeddedTemporal
+from workers.settings import REPOSITORY
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
+
+PAGE = (REPOSITORY / "docs" / "integrate.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", PAGE))))
+def test_every_link_leads_somewhere(target: str) -> None:
+    assert (REPOSITORY / "docs" / target).exists()
+
+
+def test_python_signature_is_one_that_we_accept() -> None:
+    names: dict[str, Any] = {}
+    (snippet,) = blocks("python")
+    exec(snippet, names)
+    headers = names["headers"]("secret", b'{"a": 1}')
+    verify("secret", headers[SIGNATURE_HEADER], headers[TIMESTAMP_HEADER], b'{"a": 1}', time.time())
+
+
+def test_every_message_named_is_one_that_the_workflows_take() -> None:
+    taken = {"order": _messages(OrderWorkflow), "shipment": _messages(ShipmentWorkflow)}
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\w+) \| (both|order|shipment) \|", PAGE, re.MULTILINE)
+    assert len(rows) == 9
+    for names, kind, receiver in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            for case in ("order", "shipment") if receiver == "both" else (receiver,):
+                assert (kind, name) in taken[case]
+
+
+async def test_temporal_commands_start_an_order_and_approve_it(
+    client: Client, temporal: EmbeddedTemporal, worker: Worker
+) -> None:
+    start, approve = (block for block in blocks("sh") if block.startswith("temporal"))
+    for command in (start, approve):
+        ran = await _shell(command, temporal.address)
+        assert ran.returncode == 0, ran.stderr
+    told = await heard(client, "order:web:1001")
+    assert told.run["draft"]["channel"]
+    assert [name for name, _ in told.messages] == ["approve"]
+    # As the page says: the same start again is the same run.
+    run_id = (await client.get_workflow_handle("order:web:1001").describe()).run_id
+    await _shell(start, temporal.address)
+    assert (await client.get_workflow_handle("order:web:1001").describe()).run_id == run_id
+
+
+def test_example_problem_is_one_that_we_answer() -> None:
+    (shown,) = (json.loads(block) for block in blocks("json"))
+    assert set(shown) == {"type", "title", "status", "detail", "code", "problems"}
+
+
+def _messages(run: type[Any]) -> set[tuple[str, str]]:
+    definition = workflow._Definition.must_from_class(run)
+    return (
+        {("signal", str(name)) for name in definition.signals}
+        | {("update", str(name)) for name in definition.updates}
+        | {("query", str(name)) for name in definition.queries}
+    )
+
+
+async def _shell(command: str, address: str) -> "subprocess.CompletedProcess[str]":
+    beside = str(Path(sys.executable).parent)
+    return await asyncio.to_thread(
+        subprocess.run,
+        ["bash", "-c", command],
+        cwd=REPOSITORY,
+        env=os.environ | {"TEMPORAL_ADDRESS": address, "PATH": f"{beside}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
