@@ -57,7 +57,14 @@ def gate_b(facts: OrderFacts, plan: PlanSummary, policy: ApprovalPolicy) -> tupl
         minor=max(facts.total.minor * policy.max_cost_percent // 100, policy.cost_floor_minor),
         currency=facts.total.currency,
     )
-    if allowed < plan.cost:
+    if plan.cost.currency != facts.total.currency:
+        flags.append(
+            Flag(
+                code="foreign_cost",
+                reason=f"the plan costs {plan.cost}, the order pays in {facts.total.currency}",
+            )
+        )
+    elif allowed < plan.cost:
         flags.append(
             Flag(
                 code="thin_margin",

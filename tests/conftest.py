@@ -11,12 +11,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from activities.store.migrate import migrate
 from activities.store.store import Store
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.exit import leave
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("orderwright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("orderwright")
 
 _TEMPLATE = "ow_template"
 _numbers = itertools.count(1)

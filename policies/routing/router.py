@@ -182,14 +182,20 @@ def _plan(problem: RoutingProblem, shipments: tuple[PlannedShipment, ...], reaso
 
 
 def _missing(problem: RoutingProblem, left: dict[str, int]) -> list[str]:
+    active = {node.node_id for node in problem.nodes if node.active}
     held: dict[str, int] = defaultdict(int)
+    wanted: dict[str, int] = defaultdict(int)
     for row in problem.stock:
-        held[row.sku] += row.available
-    reasons = []
+        held[row.sku] += row.available if row.node in active else 0
     for line in problem.lines:
-        if line.line_id in left:
-            why = "no carrier service takes it" if held[line.sku] else "no active node holds any"
-            reasons.append(
-                f"line {line.line_id}: {left[line.line_id]} of {line.quantity} units of {line.sku} unserved ({why})"
-            )
-    return reasons
+        wanted[line.sku] += line.quantity
+    return [
+        f"line {line.line_id}: {left[line.line_id]} of {line.quantity} units of {line.sku} cannot be served, "
+        + (
+            f"active nodes hold {held[line.sku]} of the {wanted[line.sku]} asked for"
+            if held[line.sku] < wanted[line.sku]
+            else f"no carrier service takes them to {problem.ship_country} from where they are"
+        )
+        for line in problem.lines
+        if line.line_id in left
+    ]

@@ -8,8 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from activities.store.store import Store
+from models.operations import OperationState, PaymentKind
 from models.states import OrderState
-from models.tables.operations import OperationState, PaymentKind, PaymentOperationRow
+from models.tables.operations import PaymentOperationRow
 from tests.builders import a_draft, accepted, carrying, stocked, write_down
 
 

@@ -1,0 +1,3 @@
+from tests.workers.conftest import data_dir
+
+__all__ = ["data_dir"]
