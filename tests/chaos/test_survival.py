@@ -1,4 +1,4 @@
-"""Sixty real orders, and everything killed under them: a worker, Temporal, PostgreSQL, at last the whole stack at once."""
+"""Sixty real orders, and everything killed under them: workers, Temporal, PostgreSQL, at last the whole stack."""
 
 import asyncio
 import os
@@ -44,10 +44,10 @@ async def test_sixty_orders_end_right_though_everything_is_killed_under_them(dat
                 os.kill(pids(data_dir)[name], signal.SIGKILL)
             await until_closed(replay, 36, loop)
             kill_everything(data_dir, supervisor.pid)
-            with running(data_dir, *up) as (again, stack):
+            with running(data_dir, *up) as (again, restarted):
                 tally = await loop
                 assert not tally.gave_up and tally.submitted == ORDERS
-                await assert_all_is_well(replay, stack)
+                await assert_all_is_well(replay, restarted)
                 again.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(again.wait, 60) == 0
     assert processes_of(data_dir) == []
