@@ -12,7 +12,18 @@ from rich.text import Text
 from activities.store.views import OrderSummary, OrderView, Page, TimelineView
 from apps.api.contracts import CancelRequest, CancelTaken, OrderAccepted, Queued
 from apps.cli.app import exit_code
-from apps.cli.output import console, error_json, facts, listing, plain, print_error, print_json, state, when
+from apps.cli.output import (
+    console,
+    day,
+    error_json,
+    facts,
+    listing,
+    plain,
+    print_error,
+    print_json,
+    state,
+    when,
+)
 from apps.cli.remote import (
     Actor,
     Api,
@@ -317,8 +328,8 @@ def _print_shipments(target: Console, order: OrderView) -> None:
             f"{shipment.carrier}/{shipment.service}",
             f"{shipment.units:,}",
             str(shipment.amount),
-            when(shipment.promised_at),
-            when(shipment.delivered_at),
+            day(shipment.promised_at),
+            day(shipment.delivered_at),
             plain(shipment.tracking or "-"),
         )
     target.print()
@@ -347,9 +358,7 @@ def _print_list(target: Console, orders: list[OrderSummary], *, more: bool) -> N
     if not orders:
         target.print("no such orders")
         return
-    table = listing(
-        "order", "state", "customer", "lines", "total", "to", "placed", "promised", right=("lines", "total")
-    )
+    table = listing("order", "state", "type", "lines", "total", "to", "promised", right=("lines", "total"))
     for order in orders:
         told = state(order.state)
         if order.needs_review:
@@ -361,8 +370,7 @@ def _print_list(target: Console, orders: list[OrderSummary], *, more: bool) -> N
             f"{order.line_count:,}",
             str(order.total),
             order.ship_country,
-            when(order.placed_at),
-            when(order.promised_at),
+            day(order.promised_at),
         )
     target.print(table)
     if more:

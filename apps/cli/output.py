@@ -1,18 +1,21 @@
 """What a person or a program sees: tables that are easy on the eye, or JSON. And the exit codes between the two."""
 
 import json
+import os
 import unicodedata
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 from apps.cli.app import exit_code
 from models.errors import InvalidDocument, OrderwrightError
 from models.states import OrderState
+
+_UNBOUND_WIDTH = 160
 
 # Colours say the same thing everywhere: green is done, yellow waits for a person, red went wrong.
 _STYLES = {
@@ -33,8 +36,14 @@ _STYLES = {
 
 
 def console(*, to_stderr: bool = False) -> Console:
-    """A console that never guesses at markup, emoji or numbers in somebody's text."""
-    return Console(stderr=to_stderr, highlight=False, markup=False, emoji=False)
+    """A console that never guesses at markup, emoji or numbers in somebody's text.
+
+    Without a terminal to fit into, lines are wide: a program or a log reads them better whole.
+    """
+    made = Console(stderr=to_stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _UNBOUND_WIDTH
+    return made
 
 
 def print_json(value: Any) -> None:
@@ -84,11 +93,12 @@ def facts(*rows: tuple[str, Text | str | None]) -> Table:
     return table
 
 
-def listing(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
-    """An empty table with ``columns``; those in ``right`` hold numbers."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left")
+def listing(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """An empty table with ``columns``; those in ``right`` hold numbers. The first, the id, stays whole."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column == columns[0])
     return table
 
 
@@ -100,6 +110,11 @@ def state(value: str) -> Text:
 def when(moment: datetime | None) -> str:
     """A time to the minute, in UTC, or a dash."""
     return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def day(moment: datetime | None) -> str:
+    """The day of a time, in UTC, or a dash."""
+    return "-" if moment is None else f"{moment:%Y-%m-%d}"
 
 
 def plain(text: str) -> str:

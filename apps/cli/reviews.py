@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.api.contracts import DecisionRequest, DecisionTaken, Queued
-from apps.cli.output import console, facts, listing, plain, print_json, state, when
+from apps.cli.output import console, day, facts, listing, plain, print_json, state, when
 from apps.cli.remote import (
     Actor,
     ApiUrl,
@@ -156,18 +156,15 @@ def _print_list(target: Console, tasks: list[ReviewTask]) -> None:
     if not tasks:
         target.print("nothing waits for a person")
         return
-    table = listing("task", "kind", "state", "why", "recommended", "opened", "decides itself")
+    table = listing("task", "kind", "state", "advice", "decides itself", "why")
     for task in tasks:
         table.add_row(
             task.task_id,
             task.kind,
             state(task.state),
-            plain("; ".join(flag.reason for flag in task.why_flagged) or task.what_happened),
             task.recommended,
-            when(task.opened_at),
-            f"{task.on_deadline} {when(task.deadline_at)}"
-            if task.deadline_at and task.on_deadline
-            else "never",
+            day(task.deadline_at) if task.deadline_at else "never",
+            plain("; ".join(flag.reason for flag in task.why_flagged) or task.what_happened),
         )
     target.print(table)
     if len(tasks) == MAX_LIST:
