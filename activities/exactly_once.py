@@ -12,20 +12,20 @@ from typing import Generic, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import operations
-from activities.store.operations import Row
+from activities.store.operations import Operation, Standing
 from activities.store.record import record
 from activities.store.store import Store
 from models.base import Contract
 from models.errors import NeighbourRefused, OutcomeUnknown, Refused
 from models.journal import Carried
-from models.tables.operations import OperationState, PaymentOperationRow
+from models.operations import OperationState
 
 Out = TypeVar("Out", bound=Contract)
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """What an answer means for the operation's row. ``amount_minor``: where only the answer tells how much it was."""
+class Meaning:
+    """What an answer means for the operation. ``amount_minor``: where only the answer tells how much it was."""
 
     state: OperationState = OperationState.CONFIRMED
     provider_ref: str | None = None
@@ -37,31 +37,31 @@ async def _nothing_follows(_session: AsyncSession) -> None:
 
 
 @dataclass(frozen=True)
-class Effect(Generic[Row, Out]):
+class Effect(Generic[Out]):
     """One effect.
 
     Attributes:
-        operation: the intention's row.
+        operation: what is asked of the neighbour, under its idempotency key.
         carried: what the workflow wants written down with it.
         gives: the answer's type.
         ask: does it at the neighbour, under the operation's key.
+        means: what an answer means for the operation.
         look_up: finds the answer under the key; None where asking again under the same key is the look-up.
-        means: what an answer means for the row.
         follows: what else the answer changes in our tables, in the same transaction; run once.
         undo: takes the effect back; needed where it can be called off while it is under way.
     """
 
-    operation: Row
+    operation: Operation
     carried: Carried
     gives: type[Out]
     ask: Callable[[], Awaitable[Out]]
-    means: Callable[[Out], Confirmed]
+    means: Callable[[Out], Meaning]
     look_up: Callable[[], Awaitable[Out | None]] | None = None
     follows: Callable[[AsyncSession], Awaitable[None]] = _nothing_follows
     undo: Callable[[Out], Awaitable[None]] | None = None
 
 
-async def carry_out(store: Store, effect: Effect[Row, Out]) -> Out:
+async def carry_out(store: Store, effect: Effect[Out]) -> Out:
     """Do ``effect`` once, however often this is called, and answer as the neighbour did.
 
     Raises ``Refused`` when it was called off, and the port's errors: after ``OutcomeUnknown`` or
@@ -69,21 +69,21 @@ async def carry_out(store: Store, effect: Effect[Row, Out]) -> Out:
     """
     async with store.transaction() as session:
         await record(session, effect.operation.order_id, effect.carried)
-        row, before = await operations.intend(session, effect.operation)
-        _refuse_if_called_off(row)
-        if row.state in operations.ANSWERED:
-            return effect.gives.model_validate(row.answer)
+        standing, before = await operations.intend(session, effect.operation)
+    _refuse_if_called_off(standing)
+    if standing.state in operations.ANSWERED:
+        return effect.gives.model_validate(standing.answer)
     answer = await _look_up(effect) if before else None
     if answer is None:
         answer = await _ask(store, effect)
     return await _confirm(store, effect, answer)
 
 
-async def _look_up(effect: Effect[Row, Out]) -> Out | None:
+async def _look_up(effect: Effect[Out]) -> Out | None:
     return None if effect.look_up is None else await effect.look_up()
 
 
-async def _ask(store: Store, effect: Effect[Row, Out]) -> Out:
+async def _ask(store: Store, effect: Effect[Out]) -> Out:
     try:
         return await effect.ask()
     except OutcomeUnknown:
@@ -97,31 +97,28 @@ async def _ask(store: Store, effect: Effect[Row, Out]) -> Out:
         raise
 
 
-async def _confirm(store: Store, effect: Effect[Row, Out], answer: Out) -> Out:
+async def _confirm(store: Store, effect: Effect[Out], answer: Out) -> Out:
     meaning = effect.means(answer)
     async with store.transaction() as session:
-        row = await operations.find(session, type(effect.operation), effect.operation.key)
-        if row is not None and row.state in operations.ANSWERED:
-            return effect.gives.model_validate(row.answer)
-        row = await operations.answer(
+        standing, ours = await operations.answer(
             session,
             effect.operation,
             state=meaning.state,
             content=answer.model_dump(mode="json"),
             provider_ref=meaning.provider_ref,
+            amount_minor=meaning.amount_minor,
         )
-        called_off = row.state == OperationState.CALLED_OFF
-        if meaning.amount_minor is not None and isinstance(row, PaymentOperationRow):
-            row.amount_minor = meaning.amount_minor
-        if not called_off:
+        if ours:
             await effect.follows(session)
-    if called_off and effect.undo is not None and meaning.state is OperationState.CONFIRMED:
+    if standing.state in operations.ANSWERED:
+        return effect.gives.model_validate(standing.answer)
+    if effect.undo is not None and meaning.state is OperationState.CONFIRMED:
         # Called off while the request was under way: what came of it is taken back at once.
         await effect.undo(answer)
-    _refuse_if_called_off(row)
+    _refuse_if_called_off(standing)
     return answer
 
 
-def _refuse_if_called_off(row: Row) -> None:
-    if row.state == OperationState.CALLED_OFF:
-        raise Refused(f"operation {row.key} was called off")
+def _refuse_if_called_off(standing: Standing) -> None:
+    if standing.state is OperationState.CALLED_OFF:
+        raise Refused(f"operation {standing.key} was called off")

@@ -1,21 +1,16 @@
 """Queue ``oms-notify``: tell customers and reviewers. Addresses are looked up here and travel no further."""
 
-from datetime import UTC, datetime
-
-from sqlalchemy import update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.ports import MessageGateway
 from activities.store.intake import stored_draft
+from activities.store.notifications import intend_message, message_sent, nobody_to_tell
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import Audience, Notified, Notify
 from models.errors import NotFound
-from models.tables.journal import NotificationRow, NotificationState
 from workflows import steps
 
 
@@ -39,12 +34,12 @@ class NotifyActivities:
         """Send one message once. No address is an answer: nobody is told, and nothing has failed."""
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
-            sent = await _sent(session, effect)
+            sent = await intend_message(session, effect)
             if sent is not None:
                 return sent
             address = await self._address(session, effect)
             if address is None:
-                await _move(session, effect.key, NotificationState.NO_ADDRESS)
+                await nobody_to_tell(session, effect.key)
                 return Notified(sent=False)
         # The gateway never sends one key twice, so a lost answer is asked for by sending again.
         message = await self._messages.send(
@@ -55,7 +50,7 @@ class NotifyActivities:
             facts=effect.facts,
         )
         async with self._store.transaction() as session:
-            await _move(session, effect.key, NotificationState.SENT, message.message_id)
+            await message_sent(session, effect.key, message.message_id)
         return Notified(sent=True, message_id=message.message_id)
 
     async def _address(self, session: AsyncSession, effect: Notify) -> str | None:
@@ -66,37 +61,3 @@ class NotifyActivities:
         except NotFound:
             # The document was never accepted, so there is nobody we know.
             return None
-
-
-async def _sent(session: AsyncSession, effect: Notify) -> Notified | None:
-    now = datetime.now(UTC)
-    await session.execute(
-        insert(NotificationRow)
-        .values(
-            key=effect.key,
-            order_id=effect.order_id,
-            audience=effect.audience,
-            template=effect.template,
-            state=NotificationState.PENDING,
-            created_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=["key"])
-    )
-    row = await session.get(NotificationRow, effect.key)
-    if row is None or row.state != NotificationState.SENT:
-        return None
-    return Notified(sent=True, message_id=row.message_id)
-
-
-async def _move(
-    session: AsyncSession, key: str, state: NotificationState, message_id: str | None = None
-) -> None:
-    await session.execute(
-        update(NotificationRow)
-        .where(col(NotificationRow.key) == key)
-        .values(
-            state=state,
-            message_id=message_id,
-            sent_at=datetime.now(UTC) if state is NotificationState.SENT else None,
-        )
-    )

@@ -2,9 +2,7 @@
 
 import json
 
-from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
@@ -12,6 +10,7 @@ from activities.store.intake import (
     Acceptance,
     StoredDraft,
     accept_draft,
+    keep_customer_type,
     mark_started,
     stored_draft,
 )
@@ -22,7 +21,6 @@ from models.errors import Conflict, InvalidDocument, Problem
 from models.identifiers import order_id as make_order_id
 from models.money import Money
 from models.order import MAX_INLINE_BYTES, CustomerType, OrderDraft
-from models.tables.orders import OrderRow
 from policies.classification import classify
 from policies.intake import check_draft, check_parsed
 from workflows import steps
@@ -53,11 +51,7 @@ class OrderActivities:
             stored = await stored_draft(session, effect.order_id)
             await mark_started(session, effect.order_id)
             customer_type, _ = classify(stored.draft)
-            await session.execute(
-                update(OrderRow)
-                .where(col(OrderRow.order_id) == effect.order_id)
-                .values(customer_type=customer_type)
-            )
+            await keep_customer_type(session, effect.order_id, customer_type)
             await record(session, effect.order_id, effect.carried)
         if problems := check_draft(stored.draft):
             return Validation(problems=problems)

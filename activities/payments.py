@@ -1,15 +1,15 @@
 """Queue ``oms-payments``: hold, take and return money, and settle an order at its end."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from activities.exactly_once import Confirmed, Effect, carry_out
+from activities.exactly_once import Effect, Meaning, carry_out
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.ports import PaymentProvider
 from activities.settlement import imbalances
 from activities.store import operations, reads
 from activities.store.intake import stored_draft
+from activities.store.operations import PaymentOperation
 from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from activities.store.stock import consume
@@ -28,7 +28,7 @@ from models.effects import (
 )
 from models.journal import Carried
 from models.money import Money
-from models.tables.operations import OperationState, PaymentKind, PaymentOperationRow
+from models.operations import OperationState, PaymentKind
 from workflows import steps
 
 
@@ -53,7 +53,7 @@ class PaymentActivities:
         return await carry_out(
             self._store,
             Effect(
-                operation=_operation(PaymentKind.AUTHORISE, effect.key, effect.order_id, effect.amount),
+                operation=_authorisation(effect.key, effect.order_id, effect.amount),
                 carried=effect.carried,
                 gives=Authorisation,
                 ask=lambda: self._payments.authorise(
@@ -78,9 +78,6 @@ class PaymentActivities:
     @speaks_temporal
     async def capture_payment(self, effect: CapturePayment) -> Captured:
         """Take the amount, and consume what was reserved for the shipment: the goods were handed over."""
-        operation = _operation(PaymentKind.CAPTURE, effect.key, effect.order_id, effect.amount)
-        operation.shipment_id = effect.shipment_id
-        operation.parent = effect.authorisation_id
 
         async def ask() -> Captured:
             if effect.amount.minor == 0:
@@ -93,12 +90,19 @@ class PaymentActivities:
         return await carry_out(
             self._store,
             Effect(
-                operation=operation,
+                operation=PaymentOperation(
+                    key=effect.key,
+                    order_id=effect.order_id,
+                    shipment_id=effect.shipment_id,
+                    kind=PaymentKind.CAPTURE,
+                    parent=effect.authorisation_id,
+                    amount=effect.amount,
+                ),
                 carried=effect.carried,
                 gives=Captured,
                 ask=ask,
                 look_up=lambda: self._payments.find_capture(key=effect.key),
-                means=lambda captured: Confirmed(provider_ref=captured.capture_id),
+                means=lambda captured: Meaning(provider_ref=captured.capture_id),
                 follows=lambda session: consume(session, effect.shipment_id),
             ),
         )
@@ -107,10 +111,6 @@ class PaymentActivities:
     @speaks_temporal
     async def refund_payment(self, effect: RefundPayment) -> Refunded:
         """Pay captured money back, for a named cause, never more than was captured."""
-        operation = _operation(PaymentKind.REFUND, effect.key, effect.order_id, effect.amount)
-        operation.shipment_id = effect.shipment_id
-        operation.parent = effect.capture_id
-        operation.cause = effect.cause
 
         async def ask() -> Refunded:
             if effect.amount.minor == 0:
@@ -122,12 +122,20 @@ class PaymentActivities:
         return await carry_out(
             self._store,
             Effect(
-                operation=operation,
+                operation=PaymentOperation(
+                    key=effect.key,
+                    order_id=effect.order_id,
+                    shipment_id=effect.shipment_id,
+                    kind=PaymentKind.REFUND,
+                    parent=effect.capture_id,
+                    amount=effect.amount,
+                    cause=effect.cause,
+                ),
                 carried=effect.carried,
                 gives=Refunded,
                 ask=ask,
                 look_up=lambda: self._payments.find_refund(key=effect.key),
-                means=lambda refunded: Confirmed(provider_ref=refunded.refund_id),
+                means=lambda refunded: Meaning(provider_ref=refunded.refund_id),
             ),
         )
 
@@ -163,48 +171,46 @@ class PaymentActivities:
         """Void what the authorisation under ``authorisation_key`` holds, whatever became of asking for it."""
         async with self._store.transaction() as session:
             await record(session, order_id, carried)
-            done = await operations.find(session, PaymentOperationRow, key)
-            if done is not None and done.state == OperationState.CONFIRMED:
+            done = await operations.payment(session, key)
+            if done is not None and done.state is OperationState.CONFIRMED:
                 return Voided.model_validate(done.answer)
-            row = await operations.find(session, PaymentOperationRow, authorisation_key)
-            if row is None:
+            currency = await reads.currency(session, order_id)
+            held = await operations.payment(session, authorisation_key)
+            if held is None and currency is not None:
                 # Never intended, and from now on it never will be.
-                currency = await reads.currency(session, order_id)
-                if currency is not None:
-                    mark = _operation(
-                        PaymentKind.AUTHORISE, authorisation_key, order_id, Money.zero(currency)
-                    )
-                    await operations.call_off(session, mark)
-                return Voided()
-            if row.state == OperationState.DECLINED:
-                return Voided()
-            authorisation_id, amount = row.provider_ref, Money(minor=row.amount_minor, currency=row.currency)
-            unclear = row.state == OperationState.INTENDED
-        if unclear:
+                await operations.call_off(
+                    session, _authorisation(authorisation_key, order_id, Money.zero(currency))
+                )
+        if held is None or held.amount is None or held.state is OperationState.DECLINED:
+            return Voided()
+        authorisation_id = held.provider_ref
+        if held.state is OperationState.INTENDED:
             found = await self._payments.find_authorisation(key=authorisation_key)
             authorisation_id = None if found is None or not found.approved else found.authorisation_id
-        request = _VoidRequest(order_id, authorisation_key, authorisation_id, key, amount)
+        request = _VoidRequest(order_id, authorisation_key, authorisation_id, key, held.amount)
         if authorisation_id is None:
             await self._call_off(request)
             return Voided()
         return await self._void(request)
 
     async def _void(self, request: "_VoidRequest") -> Voided:
-        operation = _operation(
-            PaymentKind.VOID, request.key, request.order_id, Money.zero(request.amount.currency)
-        )
-        operation.parent = request.authorisation_id
         voided = await carry_out(
             self._store,
             Effect(
-                operation=operation,
+                operation=PaymentOperation(
+                    key=request.key,
+                    order_id=request.order_id,
+                    kind=PaymentKind.VOID,
+                    parent=request.authorisation_id,
+                    amount=Money.zero(request.amount.currency),
+                ),
                 carried=Carried(),
                 gives=Voided,
                 # Asking again under the same key is safe, so a lost answer needs no look-up.
                 ask=lambda: self._payments.void(
                     key=request.key, authorisation_id=request.authorisation_id or ""
                 ),
-                means=lambda answer: Confirmed(
+                means=lambda answer: Meaning(
                     amount_minor=0 if answer.amount is None else answer.amount.minor
                 ),
             ),
@@ -214,14 +220,11 @@ class PaymentActivities:
 
     async def _call_off(self, request: "_VoidRequest") -> None:
         async with self._store.transaction() as session:
-            row = await operations.call_off(
+            await operations.call_off(
                 session,
-                _operation(
-                    PaymentKind.AUTHORISE, request.authorisation_key, request.order_id, request.amount
-                ),
+                _authorisation(request.authorisation_key, request.order_id, request.amount),
+                provider_ref=request.authorisation_id,
             )
-            # What was held must be known to have been held, also when its own answer never came.
-            row.provider_ref = row.provider_ref or request.authorisation_id
 
 
 @dataclass(frozen=True)
@@ -237,19 +240,11 @@ class _VoidRequest:
         return cls(effect.order_id, effect.key, authorisation_id, f"{effect.key}:undo", effect.amount)
 
 
-def _operation(kind: PaymentKind, key: str, order_id: str, amount: Money) -> PaymentOperationRow:
-    return PaymentOperationRow(
-        key=key,
-        order_id=order_id,
-        kind=kind,
-        state=OperationState.INTENDED,
-        amount_minor=amount.minor,
-        currency=amount.currency,
-        intended_at=datetime.now(UTC),
-    )
+def _authorisation(key: str, order_id: str, amount: Money) -> PaymentOperation:
+    return PaymentOperation(key=key, order_id=order_id, kind=PaymentKind.AUTHORISE, amount=amount)
 
 
-def _approved(answer: Authorisation) -> Confirmed:
+def _approved(answer: Authorisation) -> Meaning:
     if not answer.approved:
-        return Confirmed(OperationState.DECLINED)
-    return Confirmed(OperationState.CONFIRMED, answer.authorisation_id)
+        return Meaning(OperationState.DECLINED)
+    return Meaning(OperationState.CONFIRMED, answer.authorisation_id)

@@ -1,8 +1,8 @@
 """What we need of our neighbours, as Protocols. An adapter turns each into a real neighbour's protocol.
 
 Every method that changes something takes an idempotency ``key``; calling it twice with one key has one effect and one
-answer. Errors are ``models.errors``: NeighbourRefused (no, for good), NeighbourUnavailable (nothing happened, try again),
-OutcomeUnknown (sent, answer lost: look up by key before repeating). A look-up answers None when the key is unknown.
+answer. Errors are ``models.errors``: NeighbourRefused (no, for good), NeighbourUnavailable (nothing happened, try
+again), OutcomeUnknown (sent, answer lost: look up by key before repeating). A look-up answers None for an unknown key.
 """
 
 from typing import Protocol
@@ -78,7 +78,7 @@ class Warehouse(Protocol):
         ...
 
     async def cancel_pick(self, *, key: str, pick_key: str) -> Undone:
-        """Call off the pick requested under ``pick_key``, even one that never arrived: a later request is then refused."""
+        """Call off the pick under ``pick_key``, even one that never arrived: a later request is then refused."""
         ...
 
 

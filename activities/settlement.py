@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from activities.store.views import MoneyTotals, PaymentView, ShipmentView
 from models.money import Money
+from models.operations import OperationState, PaymentKind
 from models.states import SHIPMENT_HANDED_OVER
-from models.tables.operations import OperationState, PaymentKind
 
 
 def imbalances(

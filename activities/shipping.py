@@ -1,19 +1,19 @@
 """Queue ``oms-shipping``: picks and labels, and calling them off."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
-from activities.exactly_once import Confirmed, Effect, carry_out
+from activities.exactly_once import Effect, Meaning, carry_out
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.ports import Carrier, Warehouse
 from activities.store import operations
 from activities.store.intake import stored_draft
+from activities.store.operations import ShippingOperation
 from activities.store.plans import planned_shipment
 from activities.store.store import Store
 from models.effects import BuyLabel, CancelPick, Label, PickRequested, RequestPick, Undone, VoidLabel
+from models.operations import OperationState, ShippingKind
 from models.plan import PlannedShipment
-from models.tables.operations import OperationState, ShippingKind, ShippingOperationRow
 from workflows import steps
 
 
@@ -102,7 +102,7 @@ class ShippingActivities:
         return await self._call_off(
             effect,
             ShippingKind.CANCEL_PICK,
-            undoes=_called_off(effect, ShippingKind.PICK, effect.pick_key),
+            undoes=_other(effect, ShippingKind.PICK, effect.pick_key),
             ask=lambda: self._warehouse.cancel_pick(key=effect.key, pick_key=effect.pick_key),
         )
 
@@ -113,7 +113,7 @@ class ShippingActivities:
         return await self._call_off(
             effect,
             ShippingKind.VOID_LABEL,
-            undoes=_called_off(effect, ShippingKind.LABEL, effect.label_key),
+            undoes=_other(effect, ShippingKind.LABEL, effect.label_key),
             ask=lambda: self._carrier.void_label(key=effect.key, label_key=effect.label_key),
         )
 
@@ -122,16 +122,14 @@ class ShippingActivities:
         effect: CancelPick | VoidLabel,
         kind: ShippingKind,
         *,
-        undoes: ShippingOperationRow,
+        undoes: ShippingOperation,
         ask: Callable[[], Awaitable[Undone]],
     ) -> Undone:
         # Asking again under the same key is safe, so a lost answer needs no look-up.
-        operation = _operation(effect, kind)
-        operation.parent = undoes.key
         undone = await carry_out(
             self._store,
             Effect(
-                operation=operation,
+                operation=_operation(effect, kind, parent=undoes.key),
                 carried=effect.carried,
                 gives=Undone,
                 ask=ask,
@@ -149,27 +147,16 @@ class ShippingActivities:
 
 
 def _operation(
-    effect: RequestPick | BuyLabel | CancelPick | VoidLabel, kind: ShippingKind
-) -> ShippingOperationRow:
-    return ShippingOperationRow(
-        key=effect.key,
-        order_id=effect.order_id,
-        shipment_id=effect.shipment_id,
-        kind=kind,
-        intended_at=datetime.now(UTC),
+    effect: RequestPick | BuyLabel | CancelPick | VoidLabel, kind: ShippingKind, parent: str | None = None
+) -> ShippingOperation:
+    return ShippingOperation(
+        key=effect.key, order_id=effect.order_id, shipment_id=effect.shipment_id, kind=kind, parent=parent
     )
 
 
-def _called_off(effect: CancelPick | VoidLabel, kind: ShippingKind, key: str) -> ShippingOperationRow:
-    return ShippingOperationRow(
-        key=key,
-        order_id=effect.order_id,
-        shipment_id=effect.shipment_id,
-        kind=kind,
-        state=OperationState.CALLED_OFF,
-        intended_at=datetime.now(UTC),
-    )
+def _other(effect: CancelPick | VoidLabel, kind: ShippingKind, key: str) -> ShippingOperation:
+    return ShippingOperation(key=key, order_id=effect.order_id, shipment_id=effect.shipment_id, kind=kind)
 
 
-def _accepted(accepted: bool, reference: str | None) -> Confirmed:
-    return Confirmed(OperationState.CONFIRMED if accepted else OperationState.DECLINED, reference)
+def _accepted(accepted: bool, reference: str | None) -> Meaning:
+    return Meaning(OperationState.CONFIRMED if accepted else OperationState.DECLINED, reference)

@@ -15,7 +15,7 @@ from models.clock import ClockStart
 from models.errors import NotFound
 from models.identifiers import order_id as make_order_id
 from models.identifiers import order_workflow_id
-from models.order import OrderDraft
+from models.order import CustomerType, OrderDraft
 from models.states import OrderState
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow
 
@@ -112,6 +112,13 @@ async def mark_started(session: AsyncSession, order_id: str) -> None:
         update(IntakeRow)
         .where(col(IntakeRow.order_id) == order_id, col(IntakeRow.state) == IntakeState.ACCEPTED)
         .values(state=IntakeState.STARTED, started_at=datetime.now(UTC))
+    )
+
+
+async def keep_customer_type(session: AsyncSession, order_id: str, customer_type: CustomerType) -> None:
+    """Note how the order was classified."""
+    await session.execute(
+        update(OrderRow).where(col(OrderRow.order_id) == order_id).values(customer_type=customer_type)
     )
 
 

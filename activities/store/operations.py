@@ -4,100 +4,154 @@ So after any crash it is known which effects may have happened, and each is look
 """
 
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from models.base import Contract
 from models.errors import Refused
-from models.tables.operations import OperationState, PaymentOperationRow, ShippingOperationRow
-
-Row = TypeVar("Row", PaymentOperationRow, ShippingOperationRow)
+from models.money import Money
+from models.operations import OperationState, PaymentKind, ShippingKind
+from models.tables.operations import PaymentOperationRow, ShippingOperationRow
 
 ANSWERED = frozenset({OperationState.CONFIRMED, OperationState.DECLINED})
 
 
-async def intend(session: AsyncSession, operation: Row) -> tuple[Row, bool]:
-    """Record that ``operation`` is about to be done. Answers its row, locked, and whether it was intended before.
+class PaymentOperation(Contract):
+    """A movement of money. ``parent`` is the provider's reference of what it draws on."""
+
+    key: str
+    order_id: str
+    kind: PaymentKind
+    amount: Money
+    shipment_id: str | None = None
+    parent: str | None = None
+    cause: str | None = None
+
+
+class ShippingOperation(Contract):
+    """A pick or a label, or the calling off of the one whose key is ``parent``."""
+
+    key: str
+    order_id: str
+    shipment_id: str
+    kind: ShippingKind
+    parent: str | None = None
+
+
+Operation = PaymentOperation | ShippingOperation
+
+
+class Standing(Contract):
+    """Where an operation stands, and what the neighbour answered. ``amount`` is None where no money moves."""
+
+    key: str
+    state: OperationState
+    answer: dict[str, Any] | None = None
+    provider_ref: str | None = None
+    amount: Money | None = None
+
+
+async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing, bool]:
+    """Record that ``operation`` is about to be done, and lock it. Answers its standing, and whether it was known.
 
     Raises ``Refused`` when it would move money beyond what was authorised or captured.
     """
-    known = await find(session, type(operation), operation.key)
-    if known is None and await _insert(session, operation):
-        return operation, False
-    row = known or await find(session, type(operation), operation.key)
-    assert row is not None  # noqa: S101 - the insert has just met it
+    row = await _find(session, operation)
+    if row is None:
+        if await _insert(session, operation, OperationState.INTENDED):
+            return Standing(key=operation.key, state=OperationState.INTENDED), False
+        row = await _find(session, operation)
+        assert row is not None  # noqa: S101 - the insert has just met it
     if row.state == OperationState.REFUSED:
         # Somebody decided to try again what the neighbour took for a wrong request: nothing has happened yet.
         row.state = OperationState.INTENDED
-        await _flush(session)
-        return row, False
-    return row, True
+        await _within_bounds(session)
+        return _standing(row), False
+    return _standing(row), True
 
 
-async def find(session: AsyncSession, table: type[Row], key: str) -> Row | None:
-    """The operation under ``key``, locked until the transaction ends, or None."""
-    return await session.scalar(select(table).where(col(table.key) == key).with_for_update())
+async def payment(session: AsyncSession, key: str) -> Standing | None:
+    """The movement of money under ``key``, locked until the transaction ends, or None."""
+    row = await session.get(PaymentOperationRow, key, with_for_update=True, populate_existing=True)
+    return None if row is None else _standing(row)
 
 
 async def answer(
     session: AsyncSession,
-    operation: Row,
+    operation: Operation,
     *,
     state: OperationState,
     content: dict[str, Any] | None,
     provider_ref: str | None = None,
-) -> Row:
+    amount_minor: int | None = None,
+) -> tuple[Standing, bool]:
     """Record the neighbour's answer, unless one stands already or the operation was called off meanwhile.
 
-    Answers the row as it stands then.
+    ``amount_minor``: how much it was, where only the answer tells. Answers the standing, and whether it is our doing.
     """
-    row = await find(session, type(operation), operation.key)
+    row = await _find(session, operation)
     if row is None:
         raise Refused(f"operation {operation.key} was never intended")
-    if row.state in (OperationState.INTENDED, OperationState.REFUSED):
-        row.state = state
-        row.answer = content
-        row.provider_ref = provider_ref
-        row.answered_at = datetime.now(UTC)
-        await session.flush()
-    return row
-
-
-async def call_off(session: AsyncSession, operation: Row) -> Row:
-    """See to it that ``operation`` is never done, or note that it was undone. Answers its row, locked.
-
-    An operation that nobody asked for yet is written down as called off, so that a late request for it is refused.
-    """
-    operation.state = OperationState.CALLED_OFF
-    row = await find(session, type(operation), operation.key)
-    if row is None and await _insert(session, operation):
-        return operation
-    row = row or await find(session, type(operation), operation.key)
-    assert row is not None  # noqa: S101 - the insert has just met it
-    row.state = OperationState.CALLED_OFF
+    if row.state not in (OperationState.INTENDED, OperationState.REFUSED):
+        return _standing(row), False
+    row.state = state
+    row.answer = content
+    row.provider_ref = provider_ref
+    row.answered_at = datetime.now(UTC)
+    if amount_minor is not None and isinstance(row, PaymentOperationRow):
+        row.amount_minor = amount_minor
     await session.flush()
-    return row
+    return _standing(row), True
 
 
-async def _insert(session: AsyncSession, operation: Row) -> bool:
-    table = type(operation)
-    statement = (
-        insert(table)
-        .values(**operation.model_dump())
-        .on_conflict_do_nothing(index_elements=["key"])
-        .returning(col(table.key))
+async def call_off(session: AsyncSession, operation: Operation, *, provider_ref: str | None = None) -> None:
+    """See to it that ``operation`` is never done, or note that it was undone.
+
+    One that nobody asked for yet is written down as called off, so that a late request for it is refused.
+    ``provider_ref``: what is known to have been made under it, also when its own answer never came.
+    """
+    row = await _find(session, operation)
+    if row is None:
+        if await _insert(session, operation, OperationState.CALLED_OFF):
+            return
+        row = await _find(session, operation)
+        assert row is not None  # noqa: S101 - the insert has just met it
+    row.state = OperationState.CALLED_OFF
+    row.provider_ref = row.provider_ref or provider_ref
+    await session.flush()
+
+
+async def _find(
+    session: AsyncSession, operation: Operation
+) -> PaymentOperationRow | ShippingOperationRow | None:
+    if isinstance(operation, PaymentOperation):
+        return await session.get(
+            PaymentOperationRow, operation.key, with_for_update=True, populate_existing=True
+        )
+    return await session.get(
+        ShippingOperationRow, operation.key, with_for_update=True, populate_existing=True
     )
+
+
+async def _insert(session: AsyncSession, operation: Operation, state: OperationState) -> bool:
+    values = operation.model_dump(exclude={"amount"})
+    values |= {"state": state, "intended_at": datetime.now(UTC)}
+    table: type[PaymentOperationRow] | type[ShippingOperationRow] = ShippingOperationRow
+    if isinstance(operation, PaymentOperation):
+        table = PaymentOperationRow
+        values |= {"amount_minor": operation.amount.minor, "currency": operation.amount.currency}
+    statement = insert(table).values(**values).on_conflict_do_nothing(index_elements=["key"])
     try:
-        return await session.scalar(statement) is not None
+        return await session.scalar(statement.returning(col(table.key))) is not None
     except IntegrityError as error:
         raise _out_of_bounds(error) from None
 
 
-async def _flush(session: AsyncSession) -> None:
+async def _within_bounds(session: AsyncSession) -> None:
     try:
         await session.flush()
     except IntegrityError as error:
@@ -109,3 +163,16 @@ def _out_of_bounds(error: IntegrityError) -> Exception:
     if said is not None and said.constraint_name == "money_within_bounds":
         return Refused(str(said.message_primary))
     return error
+
+
+def _standing(row: PaymentOperationRow | ShippingOperationRow) -> Standing:
+    amount = None
+    if isinstance(row, PaymentOperationRow):
+        amount = Money(minor=row.amount_minor, currency=row.currency)
+    return Standing(
+        key=row.key,
+        state=OperationState(row.state),
+        answer=row.answer,
+        provider_ref=row.provider_ref,
+        amount=amount,
+    )

@@ -11,9 +11,10 @@ from sqlmodel import col
 
 from models.effects import Label
 from models.journal import ShipmentProjection
+from models.operations import OperationState, ShippingKind
 from models.plan import Plan
 from models.tables.journal import OutcomeKind, OutcomeRow, ReviewTaskRow
-from models.tables.operations import OperationState, ShippingKind, ShippingOperationRow
+from models.tables.operations import ShippingOperationRow
 from models.tables.orders import OrderRow, PlanRow, ShipmentRow
 
 

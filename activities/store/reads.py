@@ -24,11 +24,12 @@ from activities.store.views import (
 from models.base import Contract
 from models.errors import InvalidDocument, Problem
 from models.money import Money
+from models.operations import OperationState, PaymentKind
 from models.order import CustomerType
 from models.review import ReviewKind, ReviewTask
 from models.states import ORDER_TERMINAL, OrderState, ReviewState
 from models.tables.journal import ReviewTaskRow, TimelineRow
-from models.tables.operations import OperationState, PaymentKind, PaymentOperationRow
+from models.tables.operations import PaymentOperationRow
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow, ShipmentRow
 
 MAX_PAGE = 500

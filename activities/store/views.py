@@ -5,10 +5,10 @@ from pydantic import AwareDatetime
 from models.base import Contract
 from models.journal import TimelineEntry
 from models.money import Money
+from models.operations import OperationState, PaymentKind
 from models.order import CustomerType
 from models.review import ReviewTask
 from models.states import OrderState, ShipmentState
-from models.tables.operations import OperationState, PaymentKind
 
 
 class OrderSummary(Contract):

@@ -1,46 +1,14 @@
 """What we asked of payment provider, warehouse and carrier: intended first, then the answer, one row per key."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from models.operations import OperationState, PaymentKind, ShippingKind
 from models.tables.base import moment, not_negative, one_of
-
-
-class OperationState(StrEnum):
-    """Where an operation stands.
-
-    INTENDED: it may or may not have happened. CONFIRMED: it did. DECLINED: the neighbour's answer was no.
-    REFUSED: the neighbour took it for a wrong request. CALLED_OFF: undone, or never to be done.
-    """
-
-    INTENDED = "intended"
-    CONFIRMED = "confirmed"
-    DECLINED = "declined"
-    REFUSED = "refused"
-    CALLED_OFF = "called_off"
-
-
-class PaymentKind(StrEnum):
-    """Movements of money."""
-
-    AUTHORISE = "authorise"
-    VOID = "void"
-    CAPTURE = "capture"
-    REFUND = "refund"
-
-
-class ShippingKind(StrEnum):
-    """What is asked of warehouse and carrier."""
-
-    PICK = "pick"
-    CANCEL_PICK = "cancel_pick"
-    LABEL = "label"
-    VOID_LABEL = "void_label"
 
 
 class Operation(SQLModel):
