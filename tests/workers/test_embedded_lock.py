@@ -47,34 +47,39 @@ def end_what_is_left(data_dir: Path) -> None:
     hold(data_dir, end_orphans=records.end_orphans).release()
 
 
-def test_a_second_start_on_a_live_directory_is_refused_and_names_the_holder(data_dir: Path) -> None:
-    with a_small_stack(data_dir) as (holder, pids):
+def test_a_second_start_on_a_live_directory_is_refused_and_names_the_holder(
+    data_dir_with_cluster: Path,
+) -> None:
+    with a_small_stack(data_dir_with_cluster) as (holder, pids):
         with pytest.raises(DataDirectoryHeld) as refused:
-            hold(data_dir, end_orphans=lambda: pytest.fail("a live stack's children are no orphans"))
+            hold(
+                data_dir_with_cluster,
+                end_orphans=lambda: pytest.fail("a live stack's children are no orphans"),
+            )
         assert f"pid {holder.pid}" in refused.value.message
         assert all(psutil.pid_exists(pid) for pid in pids.values())
-        assert EmbeddedPostgres(data_dir).answers()
+        assert EmbeddedPostgres(data_dir_with_cluster).answers()
 
-    end_what_is_left(data_dir)
+    end_what_is_left(data_dir_with_cluster)
 
 
 def test_after_a_killed_supervisor_the_next_start_ends_its_orphans_and_finds_the_same_data(
-    data_dir: Path,
+    data_dir_with_cluster: Path,
 ) -> None:
-    with a_small_stack(data_dir) as (_, orphans), connect(data_dir) as connection:
+    with a_small_stack(data_dir_with_cluster) as (_, orphans), connect(data_dir_with_cluster) as connection:
         connection.execute("create table kept (n int)")
         connection.execute("insert into kept values (7)")
         connection.commit()
     assert all(psutil.pid_exists(pid) for pid in orphans.values())
-    assert live_holder(data_dir) is None
+    assert live_holder(data_dir_with_cluster) is None
 
-    with a_small_stack(data_dir) as (_, again):
+    with a_small_stack(data_dir_with_cluster) as (_, again):
         assert set(again) == set(orphans)
         assert not any(psutil.pid_exists(pid) for pid in orphans.values())
-        with connect(data_dir) as connection:
+        with connect(data_dir_with_cluster) as connection:
             assert connection.execute("select n from kept").fetchall() == [(7,)]
 
-    end_what_is_left(data_dir)
+    end_what_is_left(data_dir_with_cluster)
 
 
 def test_a_child_that_its_supervisor_had_no_time_to_record_is_ended_too(data_dir: Path) -> None:

@@ -26,13 +26,13 @@ def test_it_starts_serves_and_leaves_nothing_running(data_dir: Path) -> None:
     assert processes_of(data_dir) == []
 
 
-async def test_it_serves_asynchronous_callers_too(data_dir: Path) -> None:
-    async with EmbeddedPostgres(data_dir) as postgres:
+async def test_it_serves_asynchronous_callers_too(data_dir_with_cluster: Path) -> None:
+    async with EmbeddedPostgres(data_dir_with_cluster) as postgres:
         assert postgres.answers()
 
 
-def test_what_was_committed_survives_a_kill(data_dir: Path) -> None:
-    postgres = EmbeddedPostgres(data_dir)
+def test_what_was_committed_survives_a_kill(data_dir_with_cluster: Path) -> None:
+    postgres = EmbeddedPostgres(data_dir_with_cluster)
     postgres.start()
     with connect(postgres) as connection:
         connection.execute("create table kept (n int)")
@@ -41,12 +41,14 @@ def test_what_was_committed_survives_a_kill(data_dir: Path) -> None:
     os.kill(postgres.pid, signal.SIGKILL)
     postgres.stop()
 
-    with EmbeddedPostgres(data_dir) as again, connect(again) as connection:
+    with EmbeddedPostgres(data_dir_with_cluster) as again, connect(again) as connection:
         assert connection.execute("select n from kept").fetchall() == [(7,)]
 
 
-def test_a_pid_file_that_names_a_strangers_process_does_not_stop_it_from_starting(data_dir: Path) -> None:
-    postgres = EmbeddedPostgres(data_dir)
+def test_a_pid_file_that_names_a_strangers_process_does_not_stop_it_from_starting(
+    data_dir_with_cluster: Path,
+) -> None:
+    postgres = EmbeddedPostgres(data_dir_with_cluster)
     postgres.prepare()
     note = postgres.cluster / "postmaster.pid"
     note.write_text(f"{os.getpid()}\n{postgres.cluster}\n1700000000\n5432\n{postgres.cluster}\n\n")
@@ -82,18 +84,18 @@ def test_a_directory_too_deep_for_a_socket_gets_its_socket_elsewhere(data_dir: P
 
 
 def test_variables_of_the_users_own_postgres_change_nothing(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir_with_cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPORT", "6543")
     monkeypatch.setenv("PGDATA", "/nonexistent")
     monkeypatch.setenv("PGHOST", "db.example")
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(data_dir_with_cluster) as postgres:
         assert connect(postgres).execute("select current_database()").fetchone() == ("orderwright",)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
-def test_run_by_root_it_serves_as_an_unprivileged_user(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
+def test_run_by_root_it_serves_as_an_unprivileged_user(data_dir_with_cluster: Path) -> None:
+    with EmbeddedPostgres(data_dir_with_cluster) as postgres:
         assert postgres.pid is not None
         assert psutil.Process(postgres.pid).uids().effective != 0
 

@@ -74,56 +74,55 @@ def wait_until_ready(stack: PublishedStack) -> None:
         time.sleep(0.1)
 
 
-def test_up_serves_everything_survives_kills_refuses_a_second_and_stops_clean(data_dir: Path) -> None:
+def assert_a_second_up_is_refused(
+    data_dir: Path, process: subprocess.Popen[str], stack: PublishedStack
+) -> None:
+    second = subprocess.run(
+        command(data_dir, "--json"),
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    refusal = json.loads(second.stdout)["error"]
+    assert refusal["code"] == "data_directory_held"
+    assert f"pid {process.pid}" in refusal["message"]
+    assert stack.api_url in refusal["message"]
+
+
+# One long story instead of five tests: every start of the whole stack costs the machine ten seconds and more.
+def test_up_serves_refuses_a_second_survives_kills_of_any_part_and_of_itself_and_stops_clean(
+    data_dir: Path,
+) -> None:
     with socket.create_server((LOOPBACK, 0)) as somebody:
         taken = somebody.getsockname()[1]
         with running(data_dir, "--port", str(taken)) as (process, stack):
+            first = stack
             assert set(pids(data_dir)) == COMPONENTS | WORKERS
             assert stack.api_url != f"http://{LOOPBACK}:{taken}"
             assert answers_ok(f"{stack.api_url}/healthz")
             assert read_stack(data_dir) == stack
             assert (data_dir / "stack.json").stat().st_mode & 0o777 == 0o600
-
-            second = subprocess.run(
-                command(data_dir, "--json"),
-                cwd=REPOSITORY,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert second.returncode == 1
-            refusal = json.loads(second.stdout)["error"]
-            assert refusal["code"] == "data_directory_held"
-            assert f"pid {process.pid}" in refusal["message"]
-            assert stack.api_url in refusal["message"]
+            assert_a_second_up_is_refused(data_dir, process, stack)
 
             for name in ("postgres", "temporal", "worker-workflows", "carrier"):
                 old = pids(data_dir)[name]
                 os.kill(old, signal.SIGKILL)
                 wait_until_pid_changes(data_dir, name, old)
             wait_until_ready(stack)
+            orphans = pids(data_dir)
 
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
-
-    assert processes_of(data_dir) == []
+    assert any(psutil.pid_exists(pid) for pid in orphans.values()), "the supervisor was killed, not asked"
     assert read_stack(data_dir) is None
 
-
-def test_after_the_whole_stack_was_killed_the_next_up_ends_the_orphans_and_keeps_token_and_data(
-    data_dir: Path,
-) -> None:
-    with running(data_dir, "--port", "18400") as (_, first):
-        orphans = pids(data_dir)
-    assert any(psutil.pid_exists(pid) for pid in orphans.values())
-    assert read_stack(data_dir) is None
-
-    with running(data_dir, "--port", "18400") as (process, second):
+    with running(data_dir, "--port", str(taken)) as (process, again):
         assert set(orphans.values()).isdisjoint(pids(data_dir).values())
-        assert second.api_token == first.api_token
-        assert second.database_url == first.database_url
-        process.terminate()
+        assert again.api_token == first.api_token
+        assert again.database_url == first.database_url
+        process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 
     assert processes_of(data_dir) == []
+    assert read_stack(data_dir) is None
