@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field
 from models.base import Contract
 
 # With a scaled clock a day may last a second; a deadline shorter than this would measure this machine, not the carrier.
-SCALED_DEADLINE_FLOOR = timedelta(seconds=20)
+SCALED_DEADLINE_FLOOR = timedelta(seconds=60)
 
 
 class BusinessClock(Contract):
@@ -25,10 +25,15 @@ class BusinessClock(Contract):
         """The business time at the wall-clock time ``wall``."""
         return self.business_start + (wall - self.wall_start - self.paused) * self.speed
 
-    def wall_delay(self, business: timedelta) -> timedelta:
-        """How long to wait on the wall for ``business`` to pass; a scaled wait has a floor of some seconds."""
+    @property
+    def scaled(self) -> bool:
+        """Whether business time runs at another speed than the wall."""
+        return self.speed != 1
+
+    def wall_delay(self, business: timedelta, floor: timedelta = SCALED_DEADLINE_FLOOR) -> timedelta:
+        """How long to wait on the wall for ``business`` to pass; a scaled wait is never shorter than ``floor``."""
         wall = max(business, timedelta(0)) / self.speed
-        return wall if self.speed == 1 else max(wall, SCALED_DEADLINE_FLOOR)
+        return max(wall, floor) if self.scaled else wall
 
     def after_pause(self, pause: timedelta) -> "BusinessClock":
         """The clock after standing still for ``pause`` of wall time, e.g. while a person decided."""

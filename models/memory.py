@@ -69,6 +69,7 @@ class OrderMemory(CaseMemory):
     assessment: RiskAssessment | None = None
     authorisation: Authorisation | None = None
     authorisation_key: str | None = None
+    planned_at: datetime | None = None
     plan: PlanSummary | None = None
     reservation_key: str | None = None
     reserved: bool = False
@@ -93,6 +94,7 @@ class ShipmentMemory(CaseMemory):
     label: Label | None = None
     label_key: str | None = None
     collected: CarrierEvent | None = None
+    furthest: ShipmentState | None = None
     delivered: CarrierEvent | None = None
     trouble: CarrierEvent | None = None
     too_late_to_cancel: bool = False

@@ -50,6 +50,7 @@ class ShipmentRun(Contract):
     amount: Money
     authorisation_id: str
     reservation_key: str
+    planned_at: AwareDatetime
     promised_at: AwareDatetime
     clock: BusinessClock
     # Ours alone, set when a run continues as new; left out of the published schema.

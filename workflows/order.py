@@ -43,6 +43,7 @@ from datetime import timedelta
 
 _RESERVATION_LASTS = timedelta(days=7)
 _BACKORDER_RETRY = timedelta(days=1)
+_BACKORDER_RETRY_FLOOR = timedelta(seconds=5)
 _BACKORDER_TRIES = 3
 _SHORTAGE_TRIES = 3
 
@@ -215,9 +216,10 @@ class OrderWorkflow(Case[OrderMemory]):
             memory.plan = None
             self._enter(OrderState.ROUTING)
             attempt = self._attempt("route", count=True)
+            memory.planned_at = planned_at = self.business_now()
             answer = await self.do(
                 steps.ROUTE_ORDER,
-                e.RouteOrder(order_id=self.order_id, attempt=attempt, business_now=self.business_now()),
+                e.RouteOrder(order_id=self.order_id, attempt=attempt, business_now=planned_at),
             )
             if answer.plan is None:
                 tries += 1
@@ -285,10 +287,10 @@ class OrderWorkflow(Case[OrderMemory]):
             )
             if verdict is Verdict.REJECT:
                 raise Leaving(OrderState.CANCELLED, f"could not be filled: {why}")
-        again = self.wall(self.business_now() + _BACKORDER_RETRY)
+        again = self.clock.wall_delay(_BACKORDER_RETRY, floor=_BACKORDER_RETRY_FLOOR)
         called_off = await self.until(
             lambda: self.memory.cancel is not None,
-            deadline=again,
+            deadline=workflow.now() + again,
             summary="back-ordered: until stock is looked at again",
         )
         if called_off:
@@ -361,6 +363,7 @@ class OrderWorkflow(Case[OrderMemory]):
                     amount=ref.amount,
                     authorisation_id=memory.authorisation.authorisation_id,
                     reservation_key=memory.reservation_key or "",
+                    planned_at=memory.planned_at or self.business_now(),
                     promised_at=ref.promised_at,
                     clock=self.clock,
                 ),
