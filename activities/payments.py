@@ -1,5 +1,6 @@
 """Queue ``oms-payments``: hold, take and return money, and settle an order at its end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from activities.exactly_once import Effect, Meaning, carry_out
@@ -14,6 +15,7 @@ from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from activities.store.stock import consume
 from activities.store.store import Store
+from activities.store.views import ShipmentView
 from models.effects import (
     Authorisation,
     AuthorisePayment,
@@ -26,9 +28,11 @@ from models.effects import (
     VoidAuthorisation,
     Voided,
 )
+from models.errors import OrderwrightError
 from models.journal import Carried
 from models.money import Money
 from models.operations import OperationState, PaymentKind
+from models.states import SHIPMENT_TERMINAL, OrderState
 from workflows import steps
 
 
@@ -144,7 +148,8 @@ class PaymentActivities:
     async def settle_order(self, effect: SettleOrder) -> Settlement:
         """Release what is left of the hold, check the money against the shipments, close the books on the order.
 
-        When the money does not balance nothing is closed and the explanation says what is wrong.
+        When the money does not balance nothing is closed and the explanation says what is wrong. Raises
+        ``ShipmentStillReporting`` to be tried again a moment later.
         """
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
@@ -155,6 +160,7 @@ class PaymentActivities:
             money = await reads.money(session, effect.order_id, effect.total.currency)
             movements = await reads.payments(session, effect.order_id)
             shipments = await reads.shipments(session, effect.order_id)
+            _wait_for_last_words(effect, shipments)
             wrong = imbalances(effect.total, money, movements, shipments)
             if not wrong:
                 await record(session, effect.order_id, effect.closing)
@@ -224,6 +230,26 @@ class PaymentActivities:
                 session,
                 _authorisation(request.authorisation_key, request.order_id, request.amount),
                 provider_ref=request.authorisation_id,
+            )
+
+
+class ShipmentStillReporting(OrderwrightError):
+    """A shipment has told its order that it ended, and its own last record is not written yet."""
+
+    code = "shipment_still_reporting"
+    http_status = 409
+    retryable = True
+
+
+def _wait_for_last_words(effect: SettleOrder, shipments: Sequence[ShipmentView]) -> None:
+    # Both are under way at once. Closing now would append an outcome without the day of delivery, for ever.
+    closing = effect.closing.order
+    if closing is None or closing.state is not OrderState.CLOSED:
+        return
+    for shipment in shipments:
+        if shipment.state not in SHIPMENT_TERMINAL:
+            raise ShipmentStillReporting(
+                f"shipment {shipment.shipment_id} is still {shipment.state} in the books"
             )
 
 

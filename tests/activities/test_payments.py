@@ -21,6 +21,7 @@ from models.journal import Carried
 from models.money import Money
 from models.order import OrderDraft
 from models.states import OrderState, ShipmentState
+from models.tables.journal import OutcomeRow
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
 from tests.apps.simulators.running import answer, listening
@@ -347,7 +348,24 @@ async def test_a_shipment_in_review_that_left_with_the_carrier_still_balances(
     payments: PaymentActivities, store: Store
 ) -> None:
     order_id = await shipped(payments, store, state=ShipmentState.IN_REVIEW)
+    assert (await run(payments.settle_order, settle(order_id, OrderState.COMPENSATED))).balanced
+
+
+async def test_an_order_is_not_closed_before_its_shipments_had_their_last_word(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await shipped(payments, store, state=ShipmentState.OUT_FOR_DELIVERY)
+    failure = await failure_of(payments.settle_order, settle(order_id))
+    assert (failure.type, failure.non_retryable) == ("shipment_still_reporting", False)
+    last = a_shipment(
+        order_id, version=10, state=ShipmentState.DELIVERED, handed_over_at=NOON, delivered_at=NOON
+    )
+    await write_down(store, order_id, Carried(shipment=last))
     assert (await run(payments.settle_order, settle(order_id))).balanced
+    async with store.transaction() as session:
+        outcome = await session.get(OutcomeRow, order_id)
+    assert outcome is not None
+    assert outcome.actual_at == NOON
 
 
 async def test_money_that_does_not_add_up_closes_nothing_and_says_why(
