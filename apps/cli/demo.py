@@ -141,6 +141,9 @@ async def _demo(options: _Options, told: Console) -> int:
             told.print()
             print_addresses(stack, told)
             await stack.run_until_stopped()
+    except asyncio.CancelledError:
+        told.print("stopped before the end: no figures. Run it again on the same data and it goes on.")
+        raise
     finally:
         reading.cancel()
         if stack is not None:
