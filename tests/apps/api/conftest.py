@@ -1,7 +1,8 @@
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.store.migrate import migrate
 from activities.store.store import Store
+from apps.api import runs
 from apps.api.application import create_app
 from apps.api.runs import WORKFLOW_QUEUE
 from tests.apps.api.rehearsal import RehearsedOrder, RehearsedShipment
@@ -23,8 +25,6 @@ from workers.settings import Settings
 
 TOKEN = "a-token-of-the-tests"
 WEBHOOK_SECRET = "a-secret-of-the-tests"
-
-type_of_worker = Callable[[], AbstractAsyncContextManager[Worker]]
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ async def serving(app: FastAPI, token: str | None = TOKEN) -> AsyncIterator[http
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://api", headers=headers, timeout=30
+            transport=httpx.ASGITransport(app), base_url="http://api", headers=headers, timeout=90
         ) as caller,
     ):
         yield caller
@@ -83,8 +83,11 @@ async def serving(app: FastAPI, token: str | None = TOKEN) -> AsyncIterator[http
 
 @pytest.fixture(scope="session")
 async def api(settings: Settings, client: Client) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(create_app(settings, client=client)) as caller:
-        yield caller
+    with pytest.MonkeyPatch.context() as patient:
+        # A busy machine is not what these tests are about.
+        patient.setattr(runs, "CALL_WITHIN", timedelta(seconds=60))
+        async with serving(create_app(settings, client=client)) as caller:
+            yield caller
 
 
 @pytest.fixture
@@ -108,6 +111,8 @@ async def rehearsing(client: Client) -> AsyncIterator[Worker]:
 
 
 @pytest.fixture
-async def worker(client: Client) -> AsyncIterator[Worker]:
+async def worker(client: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+    # There is a worker, so there is an answer; on a busy machine it may take longer than a caller would wait.
+    monkeypatch.setattr(runs, "ANSWER_WITHIN", timedelta(seconds=60))
     async with rehearsing(client) as running:
         yield running
