@@ -524,7 +524,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.note("order.unheard", "the order's run could not be told", why=str(error))
 
     async def _report_and_record(self) -> None:
-        await asyncio.gather(self._report(), self.record())
+        # Written first: the order closes its books on these rows as soon as it hears of the end.
+        await self.record()
+        await self._report()
         await self.record()
 
     # --- what the base class asks ---
