@@ -157,7 +157,10 @@ async def effort(tally: Tally, store: Store, client: Client) -> Effort:
 
 def sums(amounts: dict[str, int]) -> str:
     """Minor units per currency for a person."""
-    return ", ".join(str(Money(minor=minor, currency=c)) for c, minor in sorted(amounts.items())) or "none"
+    return (
+        ", ".join(str(Money(minor=minor, currency=c)) for c, minor in sorted(_some(amounts).items()))
+        or "none"
+    )
 
 
 def _account(standing: Standing, run: str | None) -> str:

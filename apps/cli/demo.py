@@ -126,7 +126,7 @@ async def _demo(options: _Options, told: Console) -> int:
         if stack is not None:
             await stack.start(lambda step: told.print(f"{step} ..."))
             live = stack.published
-            print_addresses(stack, told)
+            print_addresses(stack, Console(stderr=told.stderr))
         if live is None:
             raise AssertionError("a stack that started has published where it is")
         if stack is None:
@@ -139,7 +139,7 @@ async def _demo(options: _Options, told: Console) -> int:
         ended_well = bool(report["ok"])
         if stack is not None and not options.leave:
             told.print()
-            print_addresses(stack, told)
+            print_addresses(stack, Console(stderr=told.stderr))
             await stack.run_until_stopped()
     except asyncio.CancelledError:
         told.print("stopped before the end: no figures. Run it again on the same data and it goes on.")
