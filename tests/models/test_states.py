@@ -1,3 +1,6 @@
+from collections.abc import Mapping
+from typing import TypeVar
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +61,10 @@ def test_staying_put_is_legal(state: OrderState) -> None:
     assert order_may(state, state)
 
 
-def _reachable(start, table):  # type: ignore[no-untyped-def]
+State = TypeVar("State", OrderState, ShipmentState)
+
+
+def _reachable(start: State, table: Mapping[State, frozenset[State]]) -> set[State]:
     seen, open_ = {start}, [start]
     while open_:
         for following in table[open_.pop()]:

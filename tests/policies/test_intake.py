@@ -93,17 +93,13 @@ def test_any_json_is_accepted_or_refused_with_problems_and_never_crashes(value: 
 @settings(max_examples=200)
 @given(st.sampled_from(sorted(a_document())), json_values)
 def test_one_broken_field_is_always_named(field: str, value: Any) -> None:
-    document = a_document()
-    sound = json.loads(json.dumps(document))
-    document[field] = value
+    document = a_document(**{field: value})
     try:
-        accepted = check_document(json.dumps(document).encode())
+        check_document(json.dumps(document).encode())
     except InvalidDocument as refused:
         paths = [problem.path for problem in refused.problems]
         # A change of amounts shows where the sums no longer meet.
-        assert any(path.startswith((field, "totals", "tenders")) for path in paths)
-    else:
-        assert accepted is not None and sound is not None
+        assert any(path.startswith((field, "totals", "tenders", "promise_by")) for path in paths)
 
 
 @given(

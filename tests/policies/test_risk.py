@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from models.effects import RiskDecision
@@ -93,7 +95,7 @@ def test_features_come_from_the_document() -> None:
         ({"customer_type": "b2c", "purchase_order": "PO-1"}, CustomerType.B2C),
     ],
 )
-def test_what_marks_a_business(changes: dict[str, object], expected: CustomerType) -> None:
+def test_what_marks_a_business(changes: dict[str, Any], expected: CustomerType) -> None:
     customer_type, why = classify(a_draft(**changes))
     assert customer_type is expected and why
 
