@@ -98,6 +98,10 @@ class Case(Generic[Memory]):
         """Return to the state that was interrupted."""
         raise NotImplementedError
 
+    def _moot(self, purpose: str) -> bool:
+        """Whether what was asked about has answered itself, e.g. the overdue parcel was collected after all."""
+        return False
+
     def _shipment(self) -> str | None:
         """The shipment this case is about, if any."""
         return None
@@ -393,13 +397,17 @@ class Case(Generic[Memory]):
             if task.deadline_at is not None:
                 moments.append(task.deadline_at)
             answered = await self.until(
-                lambda: memory.decision is not None or self._withdrawn(question),
+                lambda: memory.decision is not None or self._withdrawn(question) or self._moot(purpose),
                 deadline=min(moments),
                 summary=f"waiting for a person: {question.kind}",
             )
             if self._withdrawn(question):
                 await self._close_review(ReviewState.WITHDRAWN, question, None)
                 raise CalledOff
+            if memory.decision is None and self._moot(purpose):
+                await self._close_review(ReviewState.WITHDRAWN, question, None)
+                memory.verdicts[purpose] = Verdict.APPROVE
+                return Verdict.APPROVE
             if not answered and (expired := await self._nudge(question)) is not None:
                 memory.verdicts[purpose] = expired
                 return expired
@@ -641,7 +649,7 @@ _CALLING_OFF_CANNOT_ANSWER = frozenset({ReviewKind.COMPENSATION_FAILED, ReviewKi
 
 _CLOSED_BECAUSE = {
     ReviewState.EXPIRED: "nobody decided before the deadline; policy decides",
-    ReviewState.WITHDRAWN: "called off before anybody decided",
+    ReviewState.WITHDRAWN: "nobody has to decide any more: the case moved on or was called off",
     ReviewState.DECIDED: "",
 }
 

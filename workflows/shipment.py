@@ -159,8 +159,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     async def _ask_about_pick(self, code: str, why: str, *, again: bool) -> None:
         """A pick went wrong: a person says whether to ask again (or wait on), or to call the shipment off."""
         memory, run = self.memory, self._run_input
+        purpose = "pick" if again else "pick-overdue"
         verdict = await self.ask(
-            f"pick:{self._attempt('pick-review', count=True)}",
+            f"{purpose}:{self._attempt('pick-review', count=True)}",
             Question(
                 kind=ReviewKind.SHIPMENT_EXCEPTION,
                 what_happened=f"{run.node} was asked to pick {run.units} units. Nothing has left.",
@@ -394,6 +395,15 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.note("cancel.too_late", "the parcel could not be called back", why=answer.reason)
             self._enter(ShipmentState.HANDED_OVER)
             raise TooLate
+
+    def _moot(self, purpose: str) -> bool:
+        happened = {
+            "pick-overdue": self._is_picked,
+            "collect": self._is_collected,
+            "lost": self._is_delivered,
+        }
+        answered_itself = happened.get(purpose.partition(":")[0])
+        return answered_itself is not None and answered_itself()
 
     def _is_picked(self) -> bool:
         return self.memory.picked is not None

@@ -134,14 +134,14 @@ async def test_a_parcel_that_never_arrives_is_refunded_when_a_person_gives_it_up
     assert case.script.shipments[f"{case.order_id}:1"].state is ShipmentState.LOST
 
 
-async def test_a_parcel_that_turns_up_while_a_person_decides_is_not_refunded(case: Case) -> None:
+async def test_a_parcel_that_turns_up_before_a_person_decides_is_not_refunded(case: Case) -> None:
     order = await case.start()
     await case.handed_over()
     await case.scanned(CarrierEventKind.LOST)
-    await case.review(1)
+    task = await case.review(1)
     await case.scanned(CarrierEventKind.DELIVERED)
-    await decide(case, Verdict.APPROVE)
     assert (await order.result()).state is OrderState.CLOSED
+    assert case.script.reviews[task.task_id].state == "withdrawn"
     assert "refund_payment" not in case.script.names(case.order_id)
 
 
@@ -154,6 +154,17 @@ async def test_a_warehouse_that_stays_silent_is_noticed(case: Case) -> None:
     await decide(case, Verdict.APPROVE)
     await case.delivered()
     assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_an_overdue_pick_that_comes_after_all_needs_nobody_any_more(case: Case) -> None:
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.skip(timedelta(days=2, hours=1), number=1)
+    task = await case.review(1)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.script.reviews[task.task_id].state == "withdrawn"
+    assert len(case.script.requests("request_pick", case.order_id)) == 1
 
 
 async def test_a_review_of_a_shipment_shows_on_its_order(case: Case) -> None:
