@@ -397,14 +397,14 @@ class Case(Generic[Memory]):
             if task.deadline_at is not None:
                 moments.append(task.deadline_at)
             answered = await self.until(
-                lambda: memory.decision is not None or self._withdrawn(question) or self._moot(purpose),
+                lambda: self._answered() or self._withdrawn(question) or self._moot(purpose),
                 deadline=min(moments),
                 summary=f"waiting for a person: {question.kind}",
             )
             if self._withdrawn(question):
                 await self._close_review(ReviewState.WITHDRAWN, question, None)
                 raise CalledOff
-            if memory.decision is None and self._moot(purpose):
+            if self._moot(purpose) and not self._answered():
                 await self._close_review(ReviewState.WITHDRAWN, question, None)
                 memory.verdicts[purpose] = Verdict.APPROVE
                 return Verdict.APPROVE
@@ -434,6 +434,9 @@ class Case(Generic[Memory]):
                 raise CalledOff
             if purpose.startswith("undo:"):
                 self.memory.undo.pop()
+
+    def _answered(self) -> bool:
+        return self.memory.decision is not None
 
     def _withdrawn(self, question: Question) -> bool:
         """Whether the question fell away because the case was called off before anybody answered."""
