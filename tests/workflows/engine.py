@@ -135,7 +135,7 @@ async def serving(client: Client, scripts: Mapping[str, Script]) -> AsyncIterato
         yield
 
 
-async def eventually(there: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
+async def eventually(there: Callable[[], Awaitable[bool]], what: str, seconds: float = 120.0) -> None:
     """Poll until ``there`` is true; fail with ``what`` was waited for."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not await there():
