@@ -79,7 +79,6 @@ class Case(Generic[Memory]):
         self.subject = subject
         self._step: workflow.ActivityHandle[Any] | None = None
         self._flush_due: datetime | None = None
-        self._forward: asyncio.Task[Any] | None = None
 
     # --- what subclasses answer ---
     def _carried_projection(self) -> dict[str, Any]:
