@@ -12,6 +12,9 @@ BIN    := $(VENV)/bin
 PYTHON ?=
 UV     ?= $(shell command -v uv 2>/dev/null)
 
+# A stack is nine Python processes: without byte code on disk each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A stamp is written last, so an interrupted install leaves none that counts.
 CREATED := $(VENV)/created
 RUNTIME := $(VENV)/installed-runtime
