@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 from sqlmodel import col
 
 from models.base import Contract
@@ -16,7 +18,8 @@ from models.errors import NotFound
 from models.identifiers import order_id as make_order_id
 from models.identifiers import order_workflow_id
 from models.order import CustomerType, OrderDraft
-from models.states import OrderState
+from models.states import ORDER_TERMINAL, OrderState
+from models.tables.journal import TimelineRow
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow
 
 
@@ -37,8 +40,8 @@ class Accepted(Contract):
     document_hash: str
 
 
-class Unstarted(Contract):
-    """An accepted document whose workflow is not known to run: all that is needed to start it."""
+class Taken(Contract):
+    """An accepted document that the sweeper has taken up: all that is needed to start its run."""
 
     order_id: str
     workflow_id: str
@@ -70,7 +73,7 @@ async def accept_draft(
     clock = clock or ClockStart()
     order_id = make_order_id(draft.channel, draft.external_id)
     document_hash = canonical_hash(draft)
-    now = datetime.now(UTC)
+    now = _now()
     stored = await session.scalar(
         insert(IntakeRow)
         .values(
@@ -107,11 +110,11 @@ async def accept_draft(
 
 
 async def mark_started(session: AsyncSession, order_id: str) -> None:
-    """Note that the order's workflow runs (or ran). Marking twice keeps the first time."""
+    """Note that the order's workflow was started. Marking twice keeps the first time."""
     await session.execute(
         update(IntakeRow)
         .where(col(IntakeRow.order_id) == order_id, col(IntakeRow.state) == IntakeState.ACCEPTED)
-        .values(state=IntakeState.STARTED, started_at=datetime.now(UTC))
+        .values(state=IntakeState.STARTED, started_at=_now(), tries=0, try_at=None)
     )
 
 
@@ -122,27 +125,79 @@ async def keep_customer_type(session: AsyncSession, order_id: str, customer_type
     )
 
 
-async def unstarted(session: AsyncSession, older_than: timedelta, limit: int = 100) -> list[Unstarted]:
-    """Documents accepted longer than ``older_than`` ago and not started, oldest first: work for the sweeper."""
-    rows = await session.scalars(
+async def take_unstarted(session: AsyncSession, older_than: timedelta, limit: int = 100) -> list[Taken]:
+    """Take up documents that were accepted longer than ``older_than`` ago and not started, the longest waiting first.
+
+    What is taken up is not given out again for a while, twice as long each time: one process at a time works on it,
+    one that dies does not keep it, and one order that cannot be started does not keep the others from it.
+    """
+    return await _take(
+        session,
         select(IntakeRow)
         .where(
             col(IntakeRow.state) == IntakeState.ACCEPTED,
-            col(IntakeRow.received_at) < datetime.now(UTC) - older_than,
+            col(IntakeRow.received_at) < _now() - older_than,
+            func.coalesce(col(IntakeRow.try_at), col(IntakeRow.received_at)) <= _now(),
         )
-        .order_by(col(IntakeRow.received_at))
-        .limit(limit)
+        .order_by(func.coalesce(col(IntakeRow.try_at), col(IntakeRow.received_at)))
+        .limit(limit),
     )
-    return [
-        Unstarted(
-            order_id=row.order_id,
-            workflow_id=order_workflow_id(row.order_id),
-            document_hash=row.document_hash,
-            clock=ClockStart(speed=row.speed, business_start=row.business_start),
-            received_at=row.received_at,
+
+
+async def take_started(session: AsyncSession, older_than: timedelta, limit: int = 100) -> list[Taken]:
+    """Take up open orders that were started longer than ``older_than`` ago, to see whether they still have a run."""
+    return await _take(
+        session,
+        select(IntakeRow)
+        .join(OrderRow, col(OrderRow.order_id) == col(IntakeRow.order_id))
+        .where(
+            col(OrderRow.state).in_(_OPEN),
+            col(IntakeRow.started_at) < _now() - older_than,
+            func.coalesce(col(IntakeRow.try_at), col(IntakeRow.started_at)) <= _now(),
         )
-        for row in rows
-    ]
+        .order_by(func.coalesce(col(IntakeRow.try_at), col(IntakeRow.started_at)))
+        .limit(limit),
+    )
+
+
+async def give_back(session: AsyncSession, taken: Sequence[Taken]) -> None:
+    """Let what was taken up be taken up again at once, behind whatever is waiting: it was not its own fault."""
+    await session.execute(
+        update(IntakeRow)
+        .where(col(IntakeRow.order_id).in_([order.order_id for order in taken]))
+        .values(tries=func.greatest(col(IntakeRow.tries) - 1, 0), try_at=_now())
+    )
+
+
+async def hold_unmoved(session: AsyncSession, order_id: str) -> int | None:
+    """The number of the next timeline entry of an order that no run has ever moved; None when one has.
+
+    Until the session's transaction ends, no run can move the order either: a run writes its order before it ends.
+    """
+    # Document before order, as everybody does who locks both.
+    await session.execute(
+        select(col(IntakeRow.order_id)).where(col(IntakeRow.order_id) == order_id).with_for_update()
+    )
+    version = await session.scalar(
+        select(col(OrderRow.version))
+        .where(col(OrderRow.order_id) == order_id, col(OrderRow.state) == OrderState.RECEIVED)
+        .with_for_update()
+    )
+    if version != 0:
+        return None
+    # A run that came with another document may have left entries; ids of entries are never used again.
+    written = await session.scalars(
+        select(col(TimelineRow.entry_id)).where(
+            col(TimelineRow.order_id) == order_id, col(TimelineRow.shipment_id).is_(None)
+        )
+    )
+    return max((int(entry_id.rpartition("/")[2]) + 1 for entry_id in written), default=0)
+
+
+async def is_open(session: AsyncSession, order_id: str) -> bool:
+    """Whether the order is known and has not ended."""
+    state = await session.scalar(select(col(OrderRow.state)).where(col(OrderRow.order_id) == order_id))
+    return state in _OPEN
 
 
 class StoredDraft(Contract):
@@ -158,6 +213,35 @@ async def stored_draft(session: AsyncSession, order_id: str) -> StoredDraft:
     if row is None:
         raise NotFound(f"no document is stored for order {order_id}")
     return StoredDraft(draft=OrderDraft.model_validate(row.document), document_hash=row.document_hash)
+
+
+_OPEN = frozenset(OrderState) - ORDER_TERMINAL
+_FIRST_PAUSE = timedelta(seconds=30)
+_LONGEST_PAUSE = timedelta(minutes=30)
+
+
+async def _take(session: AsyncSession, due: Select[IntakeRow]) -> list[Taken]:
+    rows = await session.scalars(
+        due.options(defer(IntakeRow.document)).with_for_update(skip_locked=True, of=IntakeRow)  # type: ignore[arg-type]
+    )
+    taken = []
+    for row in rows:
+        row.try_at = _now() + min(_FIRST_PAUSE * 2 ** min(row.tries, 10), _LONGEST_PAUSE)
+        row.tries += 1
+        taken.append(
+            Taken(
+                order_id=row.order_id,
+                workflow_id=order_workflow_id(row.order_id),
+                document_hash=row.document_hash,
+                clock=ClockStart(speed=row.speed, business_start=row.business_start),
+                received_at=row.received_at,
+            )
+        )
+    return taken
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _open_order(session: AsyncSession, draft: OrderDraft, order_id: str, now: datetime) -> None:

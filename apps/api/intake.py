@@ -3,7 +3,7 @@
 import asyncio
 
 from activities.store import reads
-from activities.store.intake import Acceptance, Accepted, accept_draft, mark_started
+from activities.store.intake import Acceptance, Accepted, accept_draft, hold_unmoved, mark_started
 from activities.store.store import Store
 from apps.api.runs import Runs, RunStart
 from models.clock import ClockStart
@@ -52,9 +52,26 @@ async def take_in(store: Store, runs: Runs, draft: OrderDraft, clock: ClockStart
 
 async def start_run(store: Store, runs: Runs, order: RunStart) -> None:
     """Start an accepted order's run and note that it was. Doing it twice is harmless; raises as ``Runs`` does."""
-    await runs.start(order)
+    if not await runs.start(order):
+        await start_again(store, runs, order)
     async with store.transaction() as session:
         await mark_started(session, order.order_id)
+
+
+async def start_again(store: Store, runs: Runs, order: RunStart) -> bool:
+    """Start the run of an order whose id had one that ended (or is gone) without ever moving the order.
+
+    Such a run was not the order's own: somebody else's, with an unusable or another document, or one that was
+    terminated before its first step. False when a run has moved the order: then it is never run a second time.
+    """
+    # Held while it is started: otherwise a run started by another process could come to its end in between.
+    async with store.transaction() as session:
+        first_entry = await hold_unmoved(session, order.order_id)
+        if first_entry is None:
+            return False
+        await runs.start(order.model_copy(update={"first_entry": first_entry}), again=True)
+    _log.warning("run_started_again", order_id=order.order_id)
+    return True
 
 
 def run_start(draft: OrderDraft, document_hash: str, clock: ClockStart, order_id: str) -> RunStart:

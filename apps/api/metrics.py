@@ -36,6 +36,11 @@ class Metrics:
             "Runs started by the sweeper for accepted orders that had none",
             registry=self.registry,
         )
+        self.without_run = Counter(
+            "orderwright_orders_without_run",
+            "Times that an open order was found to have lost its run; orderwright doctor lists them",
+            registry=self.registry,
+        )
         self.webhooks = Counter(
             "orderwright_webhooks",
             "Verified webhooks by kind and what became of them",

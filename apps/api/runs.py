@@ -8,8 +8,10 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import Any, TypeVar
 
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import (
     Client,
+    WorkflowExecutionStatus,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -27,6 +29,7 @@ from models.base import Contract
 from models.clock import ClockStart
 from models.errors import NeighbourRefused, NotReachable, Refused
 from models.identifiers import order_workflow_id
+from models.memory import OrderMemory
 from models.money import Money
 from models.order import CustomerType
 from models.runs import OrderRun
@@ -44,7 +47,11 @@ Answer = TypeVar("Answer", bound=Contract)
 
 
 class RunStart(Contract):
-    """What starting an order's run takes. ``customer_type`` None: it is classified by the run."""
+    """What starting an order's run takes.
+
+    ``customer_type`` None: it is classified by the run. ``first_entry``: the number of its first timeline entry, where
+    an earlier run of the same id has left some.
+    """
 
     order_id: str
     document_hash: str
@@ -53,6 +60,7 @@ class RunStart(Contract):
     total: Money
     line_count: int
     clock: ClockStart
+    first_entry: int = 0
 
 
 class Told(Enum):
@@ -81,25 +89,42 @@ class Runs:
                 # Settings that cannot be used fail at once, and would otherwise fill the log.
                 await asyncio.sleep(2)
 
-    async def start(self, order: RunStart) -> None:
-        """Make sure that the order's run exists: one that is running or has ended is as good as a new one."""
+    async def start(self, order: RunStart, *, again: bool = False) -> bool:
+        """Make sure that the order has a run: one that is running is as good as a new one.
+
+        False when one of its id has already ended; with ``again`` another one is started then.
+        """
+        reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         # Both policies together make a repeat harmless, whoever else starts the same order at the same time.
         try:
             await self._connected().start_workflow(
                 "OrderWorkflow",
-                OrderRun(order_id=order.order_id, document_hash=order.document_hash, clock=order.clock),
+                _run_of(order),
                 id=order_workflow_id(order.order_id),
                 task_queue=WORKFLOW_QUEUE,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_reuse_policy=reuse,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=_search_attributes(order),
                 static_summary=f"{order.order_id}: {order.line_count} lines, {order.total}",
                 rpc_timeout=CALL_WITHIN,
             )
         except WorkflowAlreadyStartedError:
-            _log.info("run_was_there_already")
+            return False
         except RPCError as error:
             raise _failed(error) from error
+        return True
+
+    async def is_running(self, workflow_id: str) -> bool:
+        """Whether a run of this id is there and has not ended."""
+        try:
+            description = await (
+                self._connected().get_workflow_handle(workflow_id).describe(rpc_timeout=CALL_WITHIN)
+            )
+        except RPCError as error:
+            if _no_such_run(error):
+                return False
+            raise _failed(error) from error
+        return description.status not in _ENDED
 
     async def ask(
         self, workflow_id: str, update: str, question: Contract, gives: type[Answer]
@@ -121,7 +146,7 @@ class Runs:
         except WorkflowUpdateFailedError as failed:
             raise Refused(_sentence(failed.cause)) from failed
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            if _no_such_run(error):
                 raise Refused(
                     "its run has already ended, or has not started yet: look at its state"
                 ) from error
@@ -136,7 +161,7 @@ class Runs:
                 .signal(signal, message, rpc_timeout=CALL_WITHIN)
             )
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            if _no_such_run(error):
                 return Told.NO_RUN
             raise _failed(error) from error
         return Told.DELIVERED
@@ -154,6 +179,27 @@ class Runs:
         if self._client is None:
             raise NotReachable("Temporal does not answer; try again in a few seconds")
         return self._client
+
+
+# A run that continued as new goes on in its successor.
+_ENDED = frozenset(
+    {
+        WorkflowExecutionStatus.COMPLETED,
+        WorkflowExecutionStatus.FAILED,
+        WorkflowExecutionStatus.CANCELED,
+        WorkflowExecutionStatus.TERMINATED,
+        WorkflowExecutionStatus.TIMED_OUT,
+    }
+)
+
+
+def _run_of(order: RunStart) -> OrderRun:
+    memory = None
+    if order.first_entry:
+        memory = OrderMemory(order_id=order.order_id, entry_count=order.first_entry)
+    return OrderRun(
+        order_id=order.order_id, document_hash=order.document_hash, clock=order.clock, memory=memory
+    )
 
 
 def _search_attributes(order: RunStart) -> TypedSearchAttributes:
@@ -182,8 +228,22 @@ _PASSING = frozenset(
 )
 
 
+def _no_such_run(error: RPCError) -> bool:
+    return error.status is RPCStatusCode.NOT_FOUND and not _no_such_namespace(error)
+
+
+def _no_such_namespace(error: RPCError) -> bool:
+    return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
+
+
 def _failed(error: RPCError) -> NotReachable | NeighbourRefused:
     status = error.status.name.lower()
+    if _no_such_namespace(error):
+        # A wrong setting, or a server that is just being set up: nothing is known about any run, so nothing is said.
+        _log.error("temporal_namespace_missing", reason=error.message)
+        return NotReachable(
+            "Temporal does not know our namespace; whoever runs this server has to look at it"
+        )
     if error.status in _PASSING:
         return NotReachable(f"Temporal did not take the call ({status}); try again in a few seconds")
     _log.error("temporal_refused", status=status, reason=error.message)

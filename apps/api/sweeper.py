@@ -1,82 +1,132 @@
-"""The sweeper: starts the run of every accepted order that has none, so that nothing accepted is ever forgotten.
+"""The sweeper: sees to it that every accepted order has a run, so that nothing accepted is ever forgotten.
 
-Every API process has one and one of them sweeps at a time. A row has no run when a process died between the commit and
-the start, or when Temporal was down.
+Every API process has one; what one takes up, the others leave alone. It starts what has no run because a process died
+between the commit and the start, or because Temporal was down; and it looks after open orders whose run is gone.
 """
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
-from sqlalchemy import text
-
-from activities.store.intake import Unstarted, stored_draft, unstarted
-from apps.api.intake import run_start, start_run
+from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
+from apps.api.intake import run_start, start_again, start_run
 from apps.api.parts import Parts
+from apps.api.runs import RunStart
 from models.errors import NotReachable
 from workers.logging import get_logger
 
-# Any number of our own; whoever holds it sweeps. Another one than that of the migrations.
-LOCK = 0x0DE15EE9
 _BATCH = 100
 # A request that is just being handled starts its own run; it is given this long.
 GRACE = timedelta(seconds=5)
 PAUSE = timedelta(seconds=2)
+# A run that was started writes its first step within moments of a worker being there.
+LOOK_AFTER = timedelta(minutes=1)
+LOOK_PAUSE = timedelta(seconds=30)
 
 _log = get_logger(__name__)
 
 
 class Sweeper:
-    """Sweeps for one application. ``grace`` is the age from which a row without a run counts as forgotten."""
+    """Sweeps for one application.
 
-    def __init__(self, parts: Parts, *, grace: timedelta = GRACE, pause: timedelta = PAUSE) -> None:
+    ``grace`` is the age from which a row without a run counts as forgotten, ``look_after`` the time after its start
+    from which an open order is looked after.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        grace: timedelta = GRACE,
+        pause: timedelta = PAUSE,
+        look_after: timedelta = LOOK_AFTER,
+    ) -> None:
         self._parts = parts
         self._grace = grace
         self._pause = pause
+        self._look_after = look_after
 
     async def run(self) -> None:
-        """Sweep for ever, until cancelled."""
+        """Sweep and look for ever, until cancelled."""
+        look_at = time.monotonic()
         while True:
-            try:
-                started = await self.sweep()
-            except NotReachable as unreachable:
-                _log.warning("sweep_put_off", reason=unreachable.message)
-                started = 0
-            except Exception as fault:
-                # A sweeper that died quietly would be missed only when an order is.
-                _log.error("sweep_failed", error=type(fault).__name__)
-                started = 0
-            if started < _BATCH:
+            more = await self._guarded(self.sweep) == _BATCH
+            if time.monotonic() >= look_at and await self._guarded(self.look) < _BATCH:
+                look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
+            if not more:
                 await asyncio.sleep(self._pause.total_seconds())
 
     async def sweep(self) -> int:
-        """Start what is left over, at most one batch; returns how many were started. Zero while another one sweeps.
+        """Start what is left over, at most one batch; returns how many were started.
 
         Raises ``NotReachable`` when the database or Temporal does not answer.
         """
-        started = 0
-        # The lock ends with its transaction, so a dead sweeper holds it no longer than its connection.
-        async with self._parts.store.transaction() as locked:
-            if not await locked.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": LOCK}):
-                return 0
-            for order in await unstarted(locked, self._grace, _BATCH):
-                started += await self._start(order)
-        return started
+        async with self._parts.store.transaction() as session:
+            taken = await take_unstarted(session, self._grace, _BATCH)
+        return await self._each(taken, self._start)
 
-    async def _start(self, order: Unstarted) -> bool:
-        store, runs = self._parts.store, self._parts.runs
-        log = _log.bind(order_id=order.order_id)
+    async def look(self) -> int:
+        """Compare open orders with Temporal, at most one batch; returns how many had no run.
+
+        One that no run has ever moved gets a new one. One that is further along is only reported: what its run had
+        begun is for a person to judge. Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            taken = await take_started(session, self._look_after, _BATCH)
+        return await self._each(taken, self._look)
+
+    async def _guarded(self, work: Callable[[], Awaitable[int]]) -> int:
         try:
-            async with store.transaction() as session:
-                stored = await stored_draft(session, order.order_id)
-            await start_run(
-                store, runs, run_start(stored.draft, order.document_hash, order.clock, order.order_id)
-            )
-        except NotReachable:
-            raise
+            return await work()
+        except NotReachable as unreachable:
+            _log.warning("sweep_put_off", reason=unreachable.message)
         except Exception as fault:
-            # One order that cannot be started must not keep the others from it; the text may quote its document.
-            log.error("run_not_started", error=type(fault).__name__)
-            return False
-        self._parts.metrics.swept.inc()
-        log.info("run_started_by_sweeper", accepted_at=order.received_at.isoformat())
+            # A sweeper that died quietly would be missed only when an order is.
+            _log.error("sweep_failed", error=type(fault).__name__)
+        return 0
+
+    async def _each(self, taken: Sequence[Taken], work: Callable[[Taken], Awaitable[bool]]) -> int:
+        done = 0
+        for index, order in enumerate(taken):
+            try:
+                done += await work(order)
+            except NotReachable:
+                async with self._parts.store.transaction() as session:
+                    await give_back(session, taken[index:])
+                raise
+            except Exception as fault:
+                # One order that cannot be started must not keep the others from it; the text may quote its document.
+                _log.error("run_not_started", order_id=order.order_id, error=type(fault).__name__)
+        return done
+
+    async def _start(self, order: Taken) -> bool:
+        await start_run(self._parts.store, self._parts.runs, await self._run_start(order))
+        self._note_start(order)
         return True
+
+    async def _look(self, order: Taken) -> bool:
+        store, runs = self._parts.store, self._parts.runs
+        if await runs.is_running(order.workflow_id):
+            return False
+        if await start_again(store, runs, await self._run_start(order)):
+            self._note_start(order)
+            return True
+        # It may have come to its end between the two looks.
+        async with store.transaction() as session:
+            lost = await is_open(session, order.order_id)
+        if lost:
+            _log.error("order_has_no_run", order_id=order.order_id, workflow_id=order.workflow_id)
+            self._parts.metrics.without_run.inc()
+        return lost
+
+    async def _run_start(self, order: Taken) -> RunStart:
+        async with self._parts.store.transaction() as session:
+            stored = await stored_draft(session, order.order_id)
+        return run_start(stored.draft, order.document_hash, order.clock, order.order_id)
+
+    def _note_start(self, order: Taken) -> None:
+        self._parts.metrics.swept.inc()
+        _log.info(
+            "run_started_by_sweeper", order_id=order.order_id, accepted_at=order.received_at.isoformat()
+        )

@@ -31,6 +31,7 @@ class IntakeRow(SQLModel, table=True):
         one_of("state", IntakeState),
         CheckConstraint("order_id = channel || ':' || external_id", name="order_id"),
         CheckConstraint("(state = 'started') = (started_at IS NOT NULL)", name="started_at"),
+        not_negative("tries"),
         # The sweeper's question: accepted and never started, oldest first.
         Index("ix_intake_unstarted", "received_at", postgresql_where="state = 'accepted'"),
     )
@@ -46,6 +47,9 @@ class IntakeRow(SQLModel, table=True):
     business_start: datetime | None = moment(default=None)
     received_at: datetime = moment()
     started_at: datetime | None = moment(default=None)
+    # How often the sweeper has taken the row up since it was accepted or started, and when it may do so again.
+    tries: int = 0
+    try_at: datetime | None = moment(default=None)
 
 
 class OrderRow(Stamped, table=True):

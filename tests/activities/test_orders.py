@@ -5,7 +5,7 @@ import pytest
 from activities.classify import ClassifyActivities
 from activities.orders import OrderActivities
 from activities.store import reads
-from activities.store.intake import canonical_hash, unstarted
+from activities.store.intake import canonical_hash, take_unstarted
 from activities.store.store import Store
 from activities.store.views import OrderView
 from models.effects import AssessOrder, RecordProgress, RiskDecision, ValidateOrder
@@ -57,7 +57,7 @@ async def test_a_running_order_is_no_work_for_the_sweeper(fresh_store: Store) ->
     order_id = await accepted(fresh_store, a_draft())
     await run(OrderActivities(fresh_store).validate_order, validating(order_id))
     async with fresh_store.transaction() as session:
-        assert await unstarted(session, timedelta(0)) == []
+        assert await take_unstarted(session, timedelta(0)) == []
 
 
 async def test_an_inline_draft_is_stored_first_and_goes_on_by_reference(

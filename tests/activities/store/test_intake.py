@@ -12,7 +12,7 @@ from activities.store.intake import (
     canonical_hash,
     mark_started,
     stored_draft,
-    unstarted,
+    take_unstarted,
 )
 from activities.store.store import Store
 from models.clock import ClockStart
@@ -86,8 +86,8 @@ async def test_the_sweeper_sees_what_was_accepted_and_not_started(fresh_store: S
         await mark_started(session, order_id_of(started))
 
     async with fresh_store.transaction() as session:
-        found = await unstarted(session, timedelta(0))
-        assert await unstarted(session, timedelta(hours=1)) == []
+        assert await take_unstarted(session, timedelta(hours=1)) == []
+        found = await take_unstarted(session, timedelta(0))
 
     assert [one.order_id for one in found] == [order_id_of(waiting)]
     assert found[0].clock == ClockStart(speed=86_400, business_start=begins)

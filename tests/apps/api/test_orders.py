@@ -4,13 +4,14 @@ from typing import Any
 
 import httpx
 import pytest
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.worker import Worker
 
+from activities.store.intake import accept_draft, mark_started
 from activities.store.store import Store
 from models import search
-from models.order import MAX_DOCUMENT_BYTES
+from models.order import MAX_DOCUMENT_BYTES, OrderDraft
 from models.states import OrderState
 from tests.apps.api.builders import a_draft, an_entry, new_number, write_down
 from tests.apps.api.rehearsal import Heard
@@ -105,24 +106,52 @@ async def test_same_number_with_other_content_is_a_conflict(api: httpx.AsyncClie
 
 
 async def test_order_that_ended_long_ago_is_not_run_again(
-    api: httpx.AsyncClient, client: Client, worker: Worker
+    api: httpx.AsyncClient, client: Client, store: Store, worker: Worker
+) -> None:
+    document = a_draft()
+    # Somebody started it by another door, and it has ended.
+    first_run = await an_ended_run(client, document)
+    async with store.transaction() as session:
+        draft = OrderDraft.model_validate(document)
+        order_id = (await accept_draft(session, draft, source="temporal")).order_id
+        await mark_started(session, order_id)
+    await write_down(store, order_id, state=OrderState.CLOSED)
+
+    assert (await api.post("/v1/orders", json=document)).status_code == 200
+    assert (await client.get_workflow_handle(f"order:{order_id}").describe()).run_id == first_run
+
+
+async def test_order_whose_id_an_unusable_start_had_taken_is_run_all_the_same(
+    api: httpx.AsyncClient, client: Client, store: Store, worker: Worker
 ) -> None:
     document = a_draft()
     order_id = f"web:{document['external_id']}"
-    # Somebody started it by another door, and it has ended.
+    # A Temporal client started this id with a document that was refused: the run left a timeline, but no order.
+    first_run = await an_ended_run(client, document | {"lines": []})
+    await write_down(store, order_id, entries=(an_entry(order_id, 0), an_entry(order_id, 1)))
+
+    assert (await api.post("/v1/orders", json=document)).status_code == 202
+    described = await client.get_workflow_handle(f"order:{order_id}").describe()
+    assert described.run_id != first_run
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    run = (await heard(client, f"order:{order_id}")).run
+    assert run["draft"] is None
+    assert run["memory"]["entry_count"] == 2
+    assert (await api.post("/v1/orders", json=document)).status_code == 200
+    assert (await client.get_workflow_handle(f"order:{order_id}").describe()).run_id == described.run_id
+
+
+async def an_ended_run(client: Client, document: dict[str, Any]) -> str | None:
     handle = await client.start_workflow(
         "OrderWorkflow",
         {"draft": document},
-        id=f"order:{order_id}",
+        id=f"order:{document['channel']}:{document['external_id']}",
         task_queue="oms-workflows",
         id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
     )
     await handle.signal("end")
     await handle.result()
-    first_run = (await handle.describe()).run_id
-
-    assert (await api.post("/v1/orders", json=document)).status_code == 202
-    assert (await client.get_workflow_handle(f"order:{order_id}").describe()).run_id == first_run
+    return (await handle.describe()).run_id
 
 
 async def test_every_problem_is_listed_at_once(api: httpx.AsyncClient) -> None:

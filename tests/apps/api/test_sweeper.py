@@ -10,11 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import text
-from temporalio.client import Client
+from structlog.testing import capture_logs
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from activities.store.intake import accept_draft, unstarted
+from activities.store import reads
+from activities.store.intake import accept_draft, mark_started, take_unstarted
 from activities.store.migrate import migrate
+from activities.store.record import record
 from activities.store.store import Store
 from apps.api import sweeper as sweeping
 from apps.api.metrics import Metrics
@@ -24,8 +27,10 @@ from apps.api.sweeper import Sweeper
 from models import search
 from models.clock import ClockStart
 from models.errors import NotReachable
+from models.journal import Carried, OrderProjection
 from models.order import OrderDraft
-from tests.apps.api.builders import a_draft
+from models.states import OrderState
+from tests.apps.api.builders import a_draft, an_entry, write_down
 from tests.apps.api.conftest import TOKEN, WEBHOOK_SECRET
 from workers.embedded.ports import any_port
 from workers.embedded.postgres import EmbeddedPostgres
@@ -48,6 +53,7 @@ async def own_store(own_database_url: str) -> AsyncIterator[Store]:
     store = Store.at(own_database_url)
     async with store.transaction() as session:
         await session.execute(text("UPDATE intake SET state = 'started', started_at = now()"))
+        await session.execute(text("UPDATE orders SET state = 'closed'"))
     yield store
     await store.close()
 
@@ -65,9 +71,52 @@ async def an_accepted_order(store: Store, clock: ClockStart | None = None) -> st
     return accepted.order_id
 
 
+async def a_started_order(store: Store) -> str:
+    """Committed and started; what became of its run is another matter."""
+    order_id = await an_accepted_order(store)
+    async with store.transaction() as session:
+        await mark_started(session, order_id)
+    return order_id
+
+
+async def a_terminated_run(client: Client, order_id: str) -> Any:
+    handle: Any = await client.start_workflow(
+        "OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows"
+    )
+    await handle.terminate()
+    return handle
+
+
+async def input_of(client: Client, workflow_id: str) -> Any:
+    first_event = await anext(client.get_workflow_handle(workflow_id).fetch_history_events())
+    payload = first_event.workflow_execution_started_event_attributes.input.payloads[0]
+    (run,) = await client.data_converter.decode([payload])
+    return run
+
+
+async def spoil(store: Store, order_ids: list[str]) -> None:
+    """Make the documents such that no run can be started for them."""
+    async with store.transaction() as session:
+        await session.execute(
+            text("UPDATE intake SET document = '{}' WHERE order_id = ANY(:order_ids)"),
+            {"order_ids": order_ids},
+        )
+
+
+async def in_half_a_minute(store: Store) -> None:
+    async with store.transaction() as session:
+        await session.execute(text("UPDATE intake SET try_at = try_at - interval '30 seconds'"))
+
+
+async def taken_up(store: Store) -> list[str]:
+    async with store.transaction() as session:
+        return [order.order_id for order in await take_unstarted(session, NOW)]
+
+
 async def left_over(store: Store) -> list[str]:
     async with store.transaction() as session:
-        return [order.order_id for order in await unstarted(session, NOW)]
+        found = await reads.unowned_orders(session, NOW)
+    return [order.order_id for order in found if not order.started]
 
 
 async def none_left(store: Store) -> bool:
@@ -96,12 +145,9 @@ async def test_accepted_order_without_a_run_gets_one_like_any_other(
     order_id = await an_accepted_order(own_store, ClockStart(speed=60, business_start=start))
     assert await Sweeper(parts, grace=NOW).sweep() == 1
 
-    handle = client.get_workflow_handle(f"order:{order_id}")
-    described = await handle.describe()
+    described = await client.get_workflow_handle(f"order:{order_id}").describe()
     assert described.typed_search_attributes.get(search.TOTAL_MINOR) == 905
-    first_event = await anext(handle.fetch_history_events())
-    payload = first_event.workflow_execution_started_event_attributes.input.payloads[0]
-    (run,) = await client.data_converter.decode([payload])
+    run = await input_of(client, f"order:{order_id}")
     assert run["order_id"] == order_id
     assert run["clock"] == {"speed": 60.0, "business_start": "2011-09-01T08:00:00Z"}
     assert await left_over(own_store) == []
@@ -118,17 +164,83 @@ async def test_order_that_runs_already_is_only_marked(parts: Parts, own_store: S
     assert await left_over(own_store) == []
 
 
-async def test_order_whose_run_has_ended_is_only_marked(
+async def test_order_whose_run_ended_without_ever_moving_it_is_run(
     parts: Parts, own_store: Store, client: Client
 ) -> None:
     order_id = await an_accepted_order(own_store)
-    handle: Any = await client.start_workflow(
-        "OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows"
-    )
-    await handle.terminate()
+    handle = await a_terminated_run(client, order_id)
+    await write_down(own_store, order_id, entries=(an_entry(order_id, 0), an_entry(order_id, 1)))
+    assert await Sweeper(parts, grace=NOW).sweep() == 1
+    described = await client.get_workflow_handle(handle.id).describe()
+    assert described.run_id != handle.result_run_id
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    run = await input_of(client, handle.id)
+    assert run["memory"]["entry_count"] == 2, "its entries would not be taken for those of the run before"
+    assert await left_over(own_store) == []
+
+
+async def test_order_whose_run_has_done_its_work_is_never_run_again(
+    parts: Parts, own_store: Store, client: Client
+) -> None:
+    order_id = await an_accepted_order(own_store)
+    handle = await a_terminated_run(client, order_id)
+    await write_down(own_store, order_id, state=OrderState.REJECTED)
     await Sweeper(parts, grace=NOW).sweep()
     assert (await client.get_workflow_handle(handle.id).describe()).run_id == handle.result_run_id
     assert await left_over(own_store) == []
+
+
+async def test_run_that_ends_while_it_would_be_started_again_is_waited_for(
+    parts: Parts, own_store: Store, client: Client
+) -> None:
+    order_id = await an_accepted_order(own_store)
+    handle = await a_terminated_run(client, order_id)
+    async with own_store.transaction() as session:
+        await record(
+            session, order_id, Carried(order=OrderProjection(version=1, state=OrderState.VALIDATING))
+        )
+        sweep = asyncio.create_task(Sweeper(parts, grace=NOW).sweep())
+        await asyncio.wait([sweep], timeout=2)
+        assert not sweep.done()
+    await sweep
+    assert (await client.get_workflow_handle(handle.id).describe()).run_id == handle.result_run_id
+
+
+@pytest.mark.parametrize("gone", ["terminated", "vanished"])
+async def test_started_order_that_lost_its_run_before_its_first_step_gets_another(
+    parts: Parts, own_store: Store, client: Client, gone: str
+) -> None:
+    order_id = await a_started_order(own_store)
+    if gone == "terminated":
+        await a_terminated_run(client, order_id)
+    sweeper = Sweeper(parts, look_after=NOW)
+    assert await sweeper.look() == 1
+    described = await client.get_workflow_handle(f"order:{order_id}").describe()
+    assert described.status is WorkflowExecutionStatus.RUNNING
+    assert await sweeper.look() == 0, "it has just been looked at"
+
+
+async def test_order_further_along_that_lost_its_run_is_reported_and_not_restarted(
+    parts: Parts, own_store: Store, client: Client
+) -> None:
+    order_id = await a_started_order(own_store)
+    handle = await a_terminated_run(client, order_id)
+    await write_down(own_store, order_id, state=OrderState.RESERVING, version=5)
+    with capture_logs() as lines:
+        assert await Sweeper(parts, look_after=NOW).look() == 1
+    assert [line["order_id"] for line in lines if line["event"] == "order_has_no_run"] == [order_id]
+    assert b"orderwright_orders_without_run_total 1.0" in parts.metrics.render({})
+    assert (await client.get_workflow_handle(handle.id).describe()).run_id == handle.result_run_id
+
+
+async def test_orders_that_run_or_have_ended_are_left_as_they_are(
+    parts: Parts, own_store: Store, client: Client
+) -> None:
+    running, ended = await a_started_order(own_store), await a_started_order(own_store)
+    await client.start_workflow("OrderWorkflow", {}, id=f"order:{running}", task_queue="oms-workflows")
+    await write_down(own_store, ended, state=OrderState.CLOSED)
+    assert await Sweeper(parts, look_after=NOW).look() == 0
+    assert not await runs(client, ended)
 
 
 async def test_order_that_is_just_being_handed_over_is_left_alone(
@@ -139,12 +251,30 @@ async def test_order_that_is_just_being_handed_over_is_left_alone(
     assert not await runs(client, order_id)
 
 
-async def test_only_one_process_sweeps_at_a_time(parts: Parts, own_store: Store) -> None:
-    await an_accepted_order(own_store)
+async def test_what_one_process_has_taken_up_the_others_leave_alone(parts: Parts, own_store: Store) -> None:
+    order_id = await an_accepted_order(own_store)
     async with own_store.transaction() as elsewhere:
-        await elsewhere.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": sweeping.LOCK})
+        assert [order.order_id for order in await take_unstarted(elsewhere, NOW)] == [order_id]
         assert await Sweeper(parts, grace=NOW).sweep() == 0
+    assert await Sweeper(parts, grace=NOW).sweep() == 0, "the other one is still at it, or has died"
+    await in_half_a_minute(own_store)
     assert await Sweeper(parts, grace=NOW).sweep() == 1
+
+
+async def test_many_orders_that_cannot_be_started_do_not_starve_the_younger(
+    parts: Parts, own_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "_BATCH", 2)
+    spoilt = [await an_accepted_order(own_store) for _ in range(4)]
+    await spoil(own_store, spoilt)
+    sound = await an_accepted_order(own_store)
+    sweeper = Sweeper(parts, grace=NOW)
+    assert [await sweeper.sweep() for _ in range(3)] == [0, 0, 1]
+    assert sound not in await left_over(own_store)
+    await in_half_a_minute(own_store)
+    assert len(await taken_up(own_store)) == 4, "they are tried again"
+    await in_half_a_minute(own_store)
+    assert await taken_up(own_store) == [], "but not as soon as the first time"
 
 
 async def test_five_sweepers_at_once_start_each_order_once(parts: Parts, own_store: Store) -> None:
@@ -170,10 +300,7 @@ async def test_order_that_cannot_be_started_does_not_hold_up_the_others(
     parts: Parts, own_store: Store
 ) -> None:
     spoilt, sound = await an_accepted_order(own_store), await an_accepted_order(own_store)
-    async with own_store.transaction() as session:
-        await session.execute(
-            text("UPDATE intake SET document = '{}' WHERE order_id = :order_id"), {"order_id": spoilt}
-        )
+    await spoil(own_store, [spoilt])
     assert await Sweeper(parts, grace=NOW).sweep() == 1
     assert await left_over(own_store) == [spoilt]
     assert sound not in await left_over(own_store)

@@ -8,11 +8,14 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.store.store import Store
+from apps.api.application import create_app
 from models.tables.journal import LateEventRow
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.apps.api.builders import new_number
-from tests.apps.api.conftest import WEBHOOK_SECRET
+from tests.apps.api.conftest import WEBHOOK_SECRET, serving
 from tests.apps.api.test_orders import heard, submitted
+from workers.embedded.temporal import EmbeddedTemporal
+from workers.settings import Settings
 
 
 def a_scan(shipment_id: str, event_id: str = "scan-1", **changes: Any) -> dict[str, Any]:
@@ -134,6 +137,20 @@ async def test_event_for_a_run_that_has_ended_is_kept(
     await handle.signal("end")
     await handle.result()
     assert (await post(api, "payment", a_payment(order_id))).status_code == 202
+
+
+async def test_wrong_namespace_is_no_ended_run_and_asks_the_neighbour_to_try_again(
+    settings: Settings, temporal: EmbeddedTemporal, store: Store
+) -> None:
+    nowhere = await Client.connect(temporal.address, namespace="nowhere")
+    shipment_id = f"web:{new_number()}:1"
+    async with serving(create_app(settings, client=nowhere)) as api:
+        answer = await post(api, "carrier", a_scan(shipment_id, "scan-nowhere"))
+    assert answer.status_code == 503
+    assert "namespace" in answer.json()["detail"]
+    async with store.transaction() as session:
+        key = {"event_id": "scan-nowhere", "workflow_id": f"shipment:{shipment_id}"}
+        assert await session.get(LateEventRow, key) is None
 
 
 async def test_wrong_secret_is_refused(api: httpx.AsyncClient) -> None:
