@@ -10,6 +10,7 @@ from activities.store.intake import (
     Acceptance,
     StoredDraft,
     accept_draft,
+    is_open,
     keep_customer_type,
     mark_started,
     stored_draft,
@@ -17,7 +18,7 @@ from activities.store.intake import (
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import Nothing, OrderFacts, RecordProgress, ValidateOrder, Validation
-from models.errors import Conflict, InvalidDocument, Problem
+from models.errors import InvalidDocument, NotFound, Problem
 from models.identifiers import order_id as make_order_id
 from models.money import Money
 from models.order import MAX_INLINE_BYTES, CustomerType, OrderDraft
@@ -37,25 +38,12 @@ class OrderActivities:
     async def validate_order(self, effect: ValidateOrder) -> Validation:
         """The facts of the stored document, or of the inline draft of a foreign client, which is stored first.
 
-        Raises ``NotFound`` without either, ``Conflict`` when the order's id is taken by another document.
+        Or every problem, of the start, of the document, and of an order that this run may not carry out.
         """
-        inline: OrderDraft | None = None
-        if effect.draft is not None:
-            try:
-                inline = _check_inline(effect)
-            except InvalidDocument as invalid:
-                return await self._rejected(effect, invalid.problems)
-        async with self._store.transaction() as session:
-            if inline is not None:
-                await _store_inline(session, inline)
-            stored = await stored_draft(session, effect.order_id)
-            await mark_started(session, effect.order_id)
-            customer_type, _ = classify(stored.draft)
-            await keep_customer_type(session, effect.order_id, customer_type)
-            await record(session, effect.order_id, effect.carried)
-        if problems := check_draft(stored.draft):
-            return Validation(problems=problems)
-        return Validation(facts=_facts(effect.order_id, stored, customer_type))
+        try:
+            return await self._accepted(effect, _inline_draft(effect))
+        except InvalidDocument as unusable:
+            return await self._refused(effect, unusable.problems)
 
     @implements(steps.RECORD_PROGRESS)
     @speaks_temporal
@@ -65,10 +53,39 @@ class OrderActivities:
             await record(session, effect.order_id, effect.carried)
         return Nothing()
 
-    async def _rejected(self, effect: ValidateOrder, problems: tuple[Problem, ...]) -> Validation:
+    async def _accepted(self, effect: ValidateOrder, inline: OrderDraft | None) -> Validation:
         async with self._store.transaction() as session:
+            if inline is not None:
+                await _store_inline(session, inline)
+            stored = await _document_of(session, effect.order_id)
+            await mark_started(session, effect.order_id)
+            customer_type, _ = classify(stored.draft)
+            await keep_customer_type(session, effect.order_id, customer_type)
             await record(session, effect.order_id, effect.carried)
+        if problems := check_draft(stored.draft):
+            return Validation(problems=problems)
+        return Validation(facts=_facts(effect.order_id, stored, customer_type))
+
+    async def _refused(self, effect: ValidateOrder, problems: tuple[Problem, ...]) -> Validation:
+        # If there is an order of this id, it is not what this run was started with: its row is not this run's to move.
+        carried = effect.carried.model_copy(update={"order": None})
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, carried)
         return Validation(problems=problems)
+
+
+def _inline_draft(effect: ValidateOrder) -> OrderDraft | None:
+    """The checked draft that came with the start. Raises ``InvalidDocument`` with all that is wrong with both."""
+    problems = effect.problems
+    draft = None
+    if effect.draft is not None:
+        try:
+            draft = _check_inline(effect)
+        except InvalidDocument as invalid:
+            problems += invalid.problems
+    if problems:
+        raise InvalidDocument(problems)
+    return draft
 
 
 def _check_inline(effect: ValidateOrder) -> OrderDraft:
@@ -90,14 +107,33 @@ def _check_inline(effect: ValidateOrder) -> OrderDraft:
     return draft
 
 
-def _invalid(path: str, code: str, message: str) -> InvalidDocument:
-    return InvalidDocument((Problem(path=path, code=code, message=message),))
-
-
 async def _store_inline(session: AsyncSession, draft: OrderDraft) -> None:
     accepted = await accept_draft(session, draft, source="temporal")
     if accepted.acceptance is Acceptance.CONFLICT:
-        raise Conflict(f"order {accepted.order_id} is already known with another document")
+        raise _invalid(
+            "external_id",
+            "conflict",
+            f"order {accepted.order_id} was already accepted with other content: an order number is used once",
+        )
+
+
+async def _document_of(session: AsyncSession, order_id: str) -> StoredDraft:
+    """The stored document of an order that is still to be carried out."""
+    try:
+        stored = await stored_draft(session, order_id)
+    except NotFound:
+        raise _invalid(
+            "draft",
+            "no_document",
+            f"no document came with the start, and none is stored for order {order_id}",
+        ) from None
+    if not await is_open(session, order_id):
+        raise _invalid("external_id", "already_ended", f"order {order_id} has already come to its end")
+    return stored
+
+
+def _invalid(path: str, code: str, message: str) -> InvalidDocument:
+    return InvalidDocument((Problem(path=path, code=code, message=message),))
 
 
 def _facts(order_id: str, stored: StoredDraft, customer_type: CustomerType) -> OrderFacts:

@@ -1,6 +1,6 @@
 """Business time: the time that carriers, cut-offs and promises run on. In a demo it runs faster than the wall."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import AwareDatetime, Field
 
@@ -8,6 +8,9 @@ from models.base import Contract
 
 # With a scaled clock a day may last a second; a deadline shorter than this would measure this machine, not the carrier.
 SCALED_DEADLINE_FLOOR = timedelta(seconds=60)
+# Outside of these a time is a typing error; near the ends of the calendar nothing more can be reckoned with it.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class BusinessClock(Contract):
@@ -22,8 +25,11 @@ class BusinessClock(Contract):
     paused: timedelta = timedelta(0)
 
     def at(self, wall: datetime) -> datetime:
-        """The business time at the wall-clock time ``wall``."""
-        return self.business_start + (wall - self.wall_start - self.paused) * self.speed
+        """The business time at the wall-clock time ``wall``; at ``LATEST`` the clock stops."""
+        passed = wall - self.wall_start - self.paused
+        if passed.total_seconds() * self.speed > (LATEST - self.business_start).total_seconds():
+            return LATEST
+        return self.business_start + passed * self.speed
 
     @property
     def scaled(self) -> bool:

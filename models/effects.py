@@ -27,11 +27,13 @@ class ValidateOrder(Contract):
     """Check the stored document, or store the inline draft of a foreign client first.
 
     ``draft`` is unchecked JSON: a stranger's mistakes must end as a rejection that lists them, not as a stuck run.
+    ``problems`` are those of the start itself, found by ``OrderRun.understood``.
     """
 
     order_id: str
     workflow_id: str
-    draft: dict[str, Any] | None = None
+    draft: Any = None
+    problems: tuple[Problem, ...] = ()
     carried: Carried = Carried()
 
 

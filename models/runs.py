@@ -1,15 +1,31 @@
 """What starts an order's or a shipment's workflow, and what it leaves behind when it ends."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationError, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from models.base import Contract
-from models.clock import BusinessClock, ClockStart
+from models.clock import EARLIEST, LATEST, BusinessClock, ClockStart
+from models.errors import Problem
 from models.memory import OrderMemory, ShipmentMemory
 from models.money import Money
 from models.states import OrderState, ShipmentState
+
+# Business seconds per wall second. Slower than this a day would outlast us.
+SLOWEST = 0.001
+
+# Whatever was sent is taken: validation says what is wrong with it. The schema says what to send.
+AnyDraft = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "object", "additionalProperties": True}, {"type": "null"}],
+            "description": "An order document: OrderDraft.json",
+        }
+    ),
+]
 
 
 class OrderRun(Contract):
@@ -20,10 +36,53 @@ class OrderRun(Contract):
 
     order_id: str | None = None
     document_hash: str | None = None
-    draft: dict[str, Any] | None = None
+    draft: AnyDraft = None
     clock: ClockStart = Field(default_factory=ClockStart)
-    # Ours alone, set when a run continues as new; left out of the published schema.
+    # Ours alone, and left out of the published schema: what ``understood`` found, and what a run that continues as new
+    # hands on (or an earlier run of the same id has used up).
+    problems: SkipJsonSchema[tuple[Problem, ...]] = ()
     memory: SkipJsonSchema[OrderMemory | None] = None
+
+    @classmethod
+    def understood(cls, payload: Any = None) -> Self:
+        """Whatever JSON a client started the run with. Never raises: what cannot be used is named in ``problems``.
+
+        A run that could not read its input would be tried again for ever, seen by nobody; this one can be rejected.
+        """
+        if payload is None:
+            return cls()
+        if not isinstance(payload, dict):
+            message = 'the input of OrderWorkflow must be an object: {"draft": {…}}'
+            return cls(problems=(Problem(path="", code="not_an_object", message=message),))
+        try:
+            run = cls.model_validate(payload)
+        except ValidationError as invalid:
+            return cls(draft=payload.get("draft"), problems=_unusable(invalid))
+        problems = tuple(_impossible(run.clock))
+        return run.model_copy(update={"clock": ClockStart(), "problems": problems}) if problems else run
+
+
+def _unusable(invalid: ValidationError) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            path=".".join(map(str, error["loc"])),
+            code=error["type"],
+            message=error["msg"][:1].lower() + error["msg"][1:],
+        )
+        for error in invalid.errors(include_url=False, include_input=False)
+    )
+
+
+def _impossible(clock: ClockStart) -> Iterator[Problem]:
+    """What no business clock can be reckoned with."""
+    if clock.business_start is not None and not EARLIEST <= clock.business_start <= LATEST:
+        yield Problem(
+            path="clock.business_start",
+            code="impossible_time",
+            message=f"must lie between the years {EARLIEST.year} and {LATEST.year}",
+        )
+    if clock.speed < SLOWEST:
+        yield Problem(path="clock.speed", code="impossible_speed", message=f"must be at least {SLOWEST}")
 
 
 class OrderResult(Contract):

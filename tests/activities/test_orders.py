@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,11 @@ from activities.store.intake import canonical_hash, take_unstarted
 from activities.store.store import Store
 from activities.store.views import OrderView
 from models.effects import AssessOrder, RecordProgress, RiskDecision, ValidateOrder
+from models.errors import Problem
 from models.order import MAX_INLINE_BYTES, CustomerType
 from models.states import OrderState
 from tests.activities.running import failure_of, run
-from tests.builders import a_draft, accepted, carrying, gbp, order_id_of
+from tests.builders import a_draft, accepted, carrying, gbp, order_id_of, write_down
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def orders(store: Store) -> OrderActivities:
     return OrderActivities(store)
 
 
-def validating(order_id: str, draft: dict[str, object] | None = None) -> ValidateOrder:
+def validating(order_id: str, draft: Any = None) -> ValidateOrder:
     return ValidateOrder(
         order_id=order_id,
         workflow_id=f"order:{order_id}",
@@ -100,19 +102,53 @@ async def test_an_oversized_inline_draft_is_a_problem(orders: OrderActivities) -
     assert [problem.code for problem in answer.problems] == ["document_too_large"]
 
 
-async def test_an_inline_draft_whose_id_is_taken_conflicts_for_good(
+async def test_a_start_that_may_not_speak_for_the_accepted_order_leaves_it_alone(
     orders: OrderActivities, store: Store
 ) -> None:
     draft = a_draft()
-    await accepted(store, draft)
-    other = draft.model_copy(update={"purchase_order": "PO-2"}).model_dump(mode="json")
-    failure = await failure_of(orders.validate_order, validating(order_id_of(draft), other))
-    assert (failure.type, failure.non_retryable) == ("conflict", True)
+    order_id = await accepted(store, draft)
+    document = draft.model_dump(mode="json")
+    for start, code in (
+        (document | {"purchase_order": "PO-2"}, "conflict"),
+        (document | {"lines": []}, "too_short"),
+    ):
+        answer = await run(orders.validate_order, validating(order_id, start))
+        assert (answer.facts, [problem.code for problem in answer.problems]) == (None, [code])
+    order = await order_of(store, order_id)
+    assert order is not None
+    assert (order.state, order.version) == (OrderState.RECEIVED, 0)
+    async with store.transaction() as session:
+        assert [taken.order_id for taken in await take_unstarted(session, timedelta(0))] == [order_id]
+
+
+async def test_an_order_that_has_ended_is_not_carried_out_again(
+    orders: OrderActivities, store: Store
+) -> None:
+    draft = a_draft()
+    order_id = await accepted(store, draft)
+    await write_down(store, order_id, carrying(order_id, OrderState.CLOSED, 9))
+    answer = await run(orders.validate_order, validating(order_id, draft.model_dump(mode="json")))
+    assert [problem.code for problem in answer.problems] == ["already_ended"]
 
 
 async def test_without_a_document_there_is_nothing_to_validate(orders: OrderActivities) -> None:
-    failure = await failure_of(orders.validate_order, validating("web:none"))
-    assert (failure.type, failure.non_retryable) == ("not_found", True)
+    answer = await run(orders.validate_order, validating("web:none"))
+    assert [(problem.path, problem.code) for problem in answer.problems] == [("draft", "no_document")]
+
+
+@pytest.mark.parametrize("draft", [[], "x", 7, False])
+async def test_a_draft_that_is_not_an_object_is_a_problem(orders: OrderActivities, draft: Any) -> None:
+    answer = await run(orders.validate_order, validating("web:shapeless", draft))
+    assert [problem.code for problem in answer.problems] == ["not_an_object"]
+
+
+async def test_problems_of_the_start_stand_beside_those_of_the_draft(orders: OrderActivities) -> None:
+    document = a_draft().model_dump(mode="json") | {"currency": "XXX"}
+    problem = Problem(path="clock.speed", code="impossible_speed", message="must be at least 0.001")
+    order_id = f"web:{document['external_id']}"
+    effect = validating(order_id, document).model_copy(update={"problems": (problem,)})
+    answer = await run(orders.validate_order, effect)
+    assert [problem.path for problem in answer.problems] == ["clock.speed", "currency"]
 
 
 async def test_a_database_that_is_away_is_worth_trying_again() -> None:

@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.clock import SCALED_DEADLINE_FLOOR, BusinessClock
+from models.clock import EARLIEST, LATEST, SCALED_DEADLINE_FLOOR, BusinessClock
+from policies import intake
 
 WALL = datetime(2026, 3, 2, 12, tzinfo=UTC)
 BUSINESS = datetime(2011, 9, 1, 8, tzinfo=UTC)
@@ -32,6 +33,18 @@ def test_no_wait_is_shorter_than_the_business_time_it_waits_for(speed: float, bu
     wall = a_clock(speed).wall_delay(business)
     assert wall >= timedelta(0)
     assert wall * speed >= business - timedelta(seconds=1)
+
+
+@given(st.floats(0.001, 1e7), st.datetimes(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)))
+def test_no_clock_runs_off_the_calendar(speed: float, start: datetime) -> None:
+    clock = BusinessClock(speed=speed, wall_start=WALL, business_start=start.replace(tzinfo=UTC))
+    later = clock.at(WALL + timedelta(days=36_500))
+    assert clock.business_start <= later <= LATEST
+    assert WALL + clock.wall_delay(later - clock.business_start) >= WALL
+
+
+def test_a_document_and_a_clock_have_the_same_calendar() -> None:
+    assert (intake.EARLIEST, intake.LATEST) == (EARLIEST, LATEST)
 
 
 def test_a_deadline_in_the_past_is_due_at_once() -> None:

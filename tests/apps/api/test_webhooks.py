@@ -14,7 +14,6 @@ from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.apps.api.builders import new_number
 from tests.apps.api.conftest import WEBHOOK_SECRET, serving
 from tests.apps.api.test_orders import heard, submitted
-from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import Settings
 
 
@@ -140,9 +139,9 @@ async def test_event_for_a_run_that_has_ended_is_kept(
 
 
 async def test_wrong_namespace_is_no_ended_run_and_asks_the_neighbour_to_try_again(
-    settings: Settings, temporal: EmbeddedTemporal, store: Store
+    settings: Settings, client: Client, store: Store
 ) -> None:
-    nowhere = await Client.connect(temporal.address, namespace="nowhere")
+    nowhere = Client(client.service_client, namespace="nowhere", data_converter=client.data_converter)
     shipment_id = f"web:{new_number()}:1"
     async with serving(create_app(settings, client=nowhere)) as api:
         answer = await post(api, "carrier", a_scan(shipment_id, "scan-nowhere"))

@@ -1,0 +1,66 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.clock import ClockStart
+from models.memory import OrderMemory
+from models.runs import OrderRun
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=10,
+)
+FIELDS = sorted(OrderRun.model_fields)
+
+
+def problems(payload: Any) -> list[tuple[str, str]]:
+    return [(problem.path, problem.code) for problem in OrderRun.understood(payload).problems]
+
+
+def test_a_sound_start_is_understood_as_it_stands() -> None:
+    run = OrderRun(
+        order_id="web:1",
+        document_hash="h",
+        clock=ClockStart(speed=60, business_start=datetime(2011, 9, 1, tzinfo=UTC)),
+        memory=OrderMemory(order_id="web:1", entry_count=3),
+    )
+    assert OrderRun.understood(run.model_dump(mode="json")) == run
+    assert OrderRun.understood() == OrderRun.understood({}) == OrderRun()
+
+
+@pytest.mark.parametrize("draft", [[], "x", {}, {"lines": 1}])
+def test_any_draft_is_left_to_validation(draft: Any) -> None:
+    assert OrderRun.understood({"draft": draft}) == OrderRun(draft=draft)
+
+
+@pytest.mark.parametrize("payload", ["x", [], 7, True])
+def test_a_start_that_is_no_object_is_a_problem(payload: Any) -> None:
+    assert problems(payload) == [("", "not_an_object")]
+
+
+@pytest.mark.parametrize(
+    ("clock", "path"),
+    [
+        ({"speed": 1e-300}, "clock.speed"),
+        ({"speed": 0}, "clock.speed"),
+        ({"speed": "fast"}, "clock.speed"),
+        ({"business_start": "0001-01-01T00:00:00Z"}, "clock.business_start"),
+        ({"business_start": "9999-12-31T23:59:59Z"}, "clock.business_start"),
+        ({"business_start": "2011-09-01T00:00:00"}, "clock.business_start"),
+        ("noon", "clock"),
+    ],
+)
+def test_a_clock_that_nobody_can_reckon_with_is_a_problem_and_not_used(clock: Any, path: str) -> None:
+    run = OrderRun.understood({"draft": {"a": 1}, "clock": clock})
+    assert [problem.path for problem in run.problems] == [path]
+    assert (run.draft, run.clock) == ({"a": 1}, ClockStart())
+
+
+@given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
+def test_any_json_is_understood_or_named_as_a_problem(payload: Any) -> None:
+    run = OrderRun.understood(payload)
+    assert OrderRun.understood(run.model_dump(mode="json")) == run
