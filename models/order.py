@@ -1,16 +1,43 @@
 """The order as a channel hands it over: the draft. Amounts are integer minor units of the draft's one currency."""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from models.base import Document
 from models.identifiers import Channel, ExternalId, Sku
 from models.money import MAX_MINOR, Currency
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+_COUNTRY = r"^[A-Z]{2}$"
+_EMAIL = r"^[^@\s]+@[^@\s]+$"
+
+
+# Said in words, and without the value: it may be somebody's address.
+def _country(code: str) -> str:
+    if not re.fullmatch(_COUNTRY, code):
+        raise PydanticCustomError(
+            "not_a_country", "must be a country code of two capital letters (ISO 3166-1), such as GB or DE"
+        )
+    return code
+
+
+def _email(address: str) -> str:
+    if not re.fullmatch(_EMAIL, address):
+        raise PydanticCustomError("not_an_email", "must be an e-mail address, such as name@shop.example")
+    return address
+
+
+Country = Annotated[str, AfterValidator(_country), Field(json_schema_extra={"pattern": _COUNTRY})]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=254),
+    AfterValidator(_email),
+    Field(json_schema_extra={"pattern": _EMAIL}),
+]
 Minor = Annotated[int, Field(strict=True, ge=-MAX_MINOR, le=MAX_MINOR)]
 PositiveMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_MINOR)]
 
@@ -57,7 +84,7 @@ class Party(Document):
     """Who orders. Only what is needed to deliver, to tell them, and to classify the order."""
 
     name: Text
-    email: Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+    email: Email | None = None
     phone: Annotated[str, StringConstraints(max_length=40)] | None = None
     company: Text | None = None
     tax_id: Annotated[str, StringConstraints(min_length=4, max_length=40)] | None = None
