@@ -61,6 +61,12 @@ class NotFound(OrderwrightError):
     http_status = 404
 
 
+class NeverAccepted(NotFound):
+    """There is no such order, but a document was refused under its id: what was wrong stands on the timeline."""
+
+    code = "never_accepted"
+
+
 class Conflict(OrderwrightError):
     """The id is taken by something else, e.g. the same order number with other content."""
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.store.views import (
+    LateEventView,
     LineView,
     MoneyTotals,
     OpenOrder,
@@ -18,6 +19,7 @@ from activities.store.views import (
     OrderView,
     Page,
     PaymentView,
+    ReviewPage,
     ShipmentView,
     TimelineView,
 )
@@ -28,11 +30,12 @@ from models.operations import OperationState, PaymentKind
 from models.order import CustomerType
 from models.review import ReviewKind, ReviewTask
 from models.states import ORDER_TERMINAL, OrderState, ReviewState
-from models.tables.journal import ReviewTaskRow, TimelineRow
+from models.tables.journal import LateEventRow, ReviewTaskRow, TimelineRow
 from models.tables.operations import PaymentOperationRow
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow, ShipmentRow
 
 MAX_PAGE = 500
+CANCEL_REQUESTED = "cancel.requested"
 
 
 class OrderFilters(Contract):
@@ -72,9 +75,10 @@ async def order(session: AsyncSession, order_id: str) -> OrderView | None:
         received_at=intake.received_at,
         lines=await _lines(session, row),
         shipments=await shipments(session, order_id),
-        reviews=tuple(await reviews(session, ReviewFilters(state=None, order_id=order_id))),
+        reviews=(await reviews(session, ReviewFilters(state=None, order_id=order_id))).reviews,
         payments=tuple(_payment(payment) for payment in moved),
         money=_totals(moved, row.currency),
+        late_events=await late_events(session, order_id),
     )
 
 
@@ -94,8 +98,10 @@ async def orders(
         query = query.where(newest_first < _read_cursor(cursor))
     rows = (await session.scalars(query.limit(limit + 1))).all()
     page = rows[:limit]
-    more = len(rows) > limit
-    return Page(orders=tuple(_summary(row) for row in page), next_cursor=_cursor(page[-1]) if more else None)
+    return Page(
+        orders=tuple(_summary(row) for row in page),
+        next_cursor=_cursor(page[-1].created_at, page[-1].order_id) if len(rows) > limit else None,
+    )
 
 
 async def timeline(session: AsyncSession, order_id: str) -> list[TimelineView]:
@@ -107,18 +113,44 @@ async def timeline(session: AsyncSession, order_id: str) -> list[TimelineView]:
 
 
 async def reviews(
-    session: AsyncSession, filters: ReviewFilters | None = None, limit: int = MAX_PAGE
-) -> list[ReviewTask]:
-    """Review tasks, oldest first."""
+    session: AsyncSession,
+    filters: ReviewFilters | None = None,
+    cursor: str | None = None,
+    limit: int = MAX_PAGE,
+) -> ReviewPage:
+    """A page of review tasks, oldest first; ``cursor`` as in ``orders``."""
+    limit = max(1, min(limit, MAX_PAGE))
     filters = filters or ReviewFilters()
-    query = select(col(ReviewTaskRow.task)).order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id))
+    oldest_first = tuple_(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id))
+    query = select(ReviewTaskRow).order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id))
     if filters.state is not None:
         query = query.where(col(ReviewTaskRow.state) == filters.state)
     if filters.kind is not None:
         query = query.where(col(ReviewTaskRow.kind) == filters.kind)
     if filters.order_id is not None:
         query = query.where(col(ReviewTaskRow.order_id) == filters.order_id)
-    return [ReviewTask.model_validate(task) for task in await session.scalars(query.limit(limit))]
+    if cursor is not None:
+        query = query.where(oldest_first > _read_cursor(cursor))
+    rows = (await session.scalars(query.limit(limit + 1))).all()
+    page = rows[:limit]
+    return ReviewPage(
+        reviews=tuple(ReviewTask.model_validate(row.task) for row in page),
+        next_cursor=_cursor(page[-1].opened_at, page[-1].task_id) if len(rows) > limit else None,
+    )
+
+
+async def was_called_off_by(session: AsyncSession, order_id: str, request_id: str) -> bool:
+    """Whether the order's timeline holds the cancellation with this request id."""
+    found = await session.scalar(
+        select(func.count())
+        .select_from(TimelineRow)
+        .where(
+            col(TimelineRow.order_id) == order_id,
+            col(TimelineRow.kind) == CANCEL_REQUESTED,
+            col(TimelineRow.details)["request_id"].astext == request_id,
+        )
+    )
+    return bool(found)
 
 
 async def review(session: AsyncSession, task_id: str) -> ReviewTask | None:
@@ -139,6 +171,21 @@ async def shipments(session: AsyncSession, order_id: str) -> tuple[ShipmentView,
         )
         for row in rows
     )
+
+
+async def late_events(session: AsyncSession, order_id: str) -> tuple[LateEventView, ...]:
+    """What neighbours told of the order and its shipments when no run was there to hear it, oldest first."""
+    rows = await session.scalars(
+        select(LateEventRow)
+        .where(col(LateEventRow.order_id) == order_id)
+        .order_by(col(LateEventRow.received_at), col(LateEventRow.event_id))
+    )
+    return tuple(LateEventView.model_validate(row.model_dump()) for row in rows)
+
+
+async def late_event_count(session: AsyncSession) -> int:
+    """How many late events are kept, of all orders and of what is no order of ours."""
+    return await session.scalar(select(func.count()).select_from(LateEventRow)) or 0
 
 
 async def money(session: AsyncSession, order_id: str, currency: str) -> MoneyTotals:
@@ -266,22 +313,22 @@ def _filtered(filters: OrderFilters) -> Select[OrderRow]:
     return query
 
 
-def _cursor(row: OrderRow) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row.created_at.isoformat(), row.order_id]).encode()).decode()
+def _cursor(moment: datetime, identifier: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), identifier]).encode()).decode()
 
 
 def _read_cursor(cursor: str) -> tuple[datetime, str]:
     try:
-        created_at, order_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        moment = datetime.fromisoformat(created_at)
-        if moment.tzinfo is None or not isinstance(order_id, str) or "\x00" in order_id:
+        written, identifier = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        moment = datetime.fromisoformat(written)
+        if moment.tzinfo is None or not isinstance(identifier, str) or "\x00" in identifier:
             raise ValueError
     except (ValueError, TypeError, binascii.Error):
         problem = Problem(
             path="cursor", code="bad_cursor", message="is not a cursor of this list: start without one"
         )
         raise InvalidDocument((problem,)) from None
-    return moment, order_id
+    return moment, identifier
 
 
 def _summary(row: OrderRow) -> OrderSummary:

@@ -1,5 +1,7 @@
 """What the store shows of orders: typed, JSON-ready, without documents and parties."""
 
+from typing import Any
+
 from pydantic import AwareDatetime
 
 from models.base import Contract
@@ -80,6 +82,16 @@ class PaymentView(Contract):
     answered_at: AwareDatetime | None
 
 
+class LateEventView(Contract):
+    """A neighbour's event that found no run to take it, kept as it came."""
+
+    event_id: str
+    workflow_id: str
+    kind: str
+    event: dict[str, Any]
+    received_at: AwareDatetime
+
+
 class MoneyTotals(Contract):
     """An order's money. ``held``: what authorisations still hold; ``unclear``: movements without an answer yet."""
 
@@ -102,12 +114,20 @@ class OrderView(OrderSummary):
     reviews: tuple[ReviewTask, ...]
     payments: tuple[PaymentView, ...]
     money: MoneyTotals
+    late_events: tuple[LateEventView, ...]
 
 
 class Page(Contract):
     """A page of orders, newest first. ``next_cursor`` None: there are no more."""
 
     orders: tuple[OrderSummary, ...]
+    next_cursor: str | None = None
+
+
+class ReviewPage(Contract):
+    """A page of review tasks, oldest first. ``next_cursor`` None: there are no more."""
+
+    reviews: tuple[ReviewTask, ...]
     next_cursor: str | None = None
 
 

@@ -177,6 +177,7 @@ VIEW: dict[str, Any] = SUMMARY | {
         "held": {"minor": 1925, "currency": "GBP"},
         "unclear": 0,
     },
+    "late_events": [],
 }
 
 ENTRY: dict[str, Any] = {
@@ -212,6 +213,8 @@ REVIEW: dict[str, Any] = {
     "on_deadline": "reject",
     "policy_version": "2026-01",
 }
+
+REVIEW_PAGE: dict[str, Any] = {"reviews": [REVIEW], "next_cursor": None}
 
 PROBLEMS: dict[int, tuple[str, str]] = {
     401: ("unauthorised", "send the API token: Authorization: Bearer …"),

@@ -24,6 +24,7 @@ _NOT_READY = {
 @router.get(
     "/healthz",
     summary="Is the process up?",
+    openapi_extra={"security": []},
     responses={200: {"content": {"application/json": {"example": {"status": "ok"}}}}},
 )
 async def healthz() -> Health:
@@ -34,6 +35,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Can it work?",
+    openapi_extra={"security": []},
     responses={
         200: {"content": {"application/json": {"example": _READY}}},
         503: {
@@ -67,7 +69,8 @@ async def readyz(parts: PartsOf, response: Response) -> Readiness:
     | {200: {"content": {"text/plain": {"example": 'orderwright_orders{state="released"} 12.0\n'}}}},
 )
 async def metrics(parts: PartsOf) -> Response:
-    """Requests, intake results and sweeper starts of this process; orders by state from the database."""
+    """Counters of this process (requests, intake, sweeper, webhooks); orders by state and late events of all."""
     async with parts.store.transaction() as session:
         counts = await reads.state_counts(session)
-    return Response(parts.metrics.render(counts), media_type=CONTENT_TYPE)
+        late = await reads.late_event_count(session)
+    return Response(parts.metrics.render(counts, late), media_type=CONTENT_TYPE)

@@ -53,9 +53,15 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+        self._late_events = Gauge(
+            "orderwright_late_events",
+            "Events of neighbours that found no run and are kept for reconciliation",
+            registry=self.registry,
+        )
 
-    def render(self, orders_by_state: dict[OrderState, int]) -> bytes:
-        """The text exposition, with the gauge of orders set to ``orders_by_state``; a missing state counts zero."""
+    def render(self, orders_by_state: dict[OrderState, int], late_events: int) -> bytes:
+        """The text exposition, with the gauges set to what the database holds; a missing state counts zero."""
+        self._late_events.set(late_events)
         for state in OrderState:
             self._orders.labels(state.value).set(orders_by_state.get(state, 0))
         return generate_latest(self.registry)

@@ -34,7 +34,11 @@ TAGS = [
 _READ_BY_HAND = (OrderDraft, CancelRequest, DecisionRequest, WebhookEnvelope)
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
-_EXAMPLES_WITH_NULLS = {"/v1/orders": examples.PAGE, "/v1/orders/{order_id}": examples.VIEW}
+_EXAMPLES_WITH_NULLS = {
+    "/v1/orders": examples.PAGE,
+    "/v1/orders/{order_id}": examples.VIEW,
+    "/v1/reviews": examples.REVIEW_PAGE,
+}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

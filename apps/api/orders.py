@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from activities.store import reads
@@ -15,13 +15,22 @@ from apps.api.asking import ask_or_leave, new_request_id
 from apps.api.bodies import body_of, read_body, read_message
 from apps.api.contracts import CancelRequest, CancelTaken, OrderAccepted, OrderLinks, Queued
 from apps.api.intake import check, state_of, take_in
+from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
 from models.clock import ClockStart
-from models.errors import Conflict, DocumentTooLarge, InvalidDocument, NotFound, Problem, Refused
+from models.errors import (
+    Conflict,
+    DocumentTooLarge,
+    InvalidDocument,
+    NeverAccepted,
+    NotFound,
+    Problem,
+    Refused,
+)
 from models.identifiers import Channel, OrderId, order_workflow_id
 from models.identifiers import order_id as make_order_id
-from models.messages import CancelAnswer, CancelOrder
+from models.messages import CancelAnswer, CancelOrder, CancelOutcome
 from models.order import MAX_DOCUMENT_BYTES, CustomerType, OrderDraft
 from models.states import ORDER_TERMINAL, OrderState
 from policies.intake import EARLIEST, LATEST
@@ -30,7 +39,6 @@ router = APIRouter(prefix="/v1/orders", tags=["orders"])
 
 BUSINESS_START_HEADER = "Orderwright-Business-Start"
 _ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
-MAX_PAGE = 200
 
 
 @router.post(
@@ -108,10 +116,8 @@ async def list_orders(
     channel: Channel | None = None,
     customer_type: CustomerType | None = None,
     needs_review: bool | None = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-    cursor: Annotated[
-        str | None, Query(max_length=256, description="`next_cursor` of the page before")
-    ] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> Page:
     """A page of orders. Follow `next_cursor` until it is null."""
     filters = reads.OrderFilters(
@@ -141,10 +147,16 @@ async def show_order(order_id: str, parts: PartsOf) -> OrderView:
     | {200: {"content": {"application/json": {"example": [examples.ENTRY | {"position": 1204}]}}}},
 )
 async def show_timeline(order_id: str, parts: PartsOf) -> list[TimelineView]:
-    """Every fact in the order of writing: who did what, when, why, under which policy."""
-    await _known_order(parts, order_id)
+    """Every fact in the order of writing: who did what, when, why, under which policy.
+
+    A document that came in by Temporal and was refused has a timeline too, though it never became an order.
+    """
+    _check_order_id(order_id)
     async with parts.store.transaction() as session:
-        return await reads.timeline(session, order_id)
+        entries = await reads.timeline(session, order_id)
+    if not entries:
+        await _known_order(parts, order_id)
+    return entries
 
 
 @router.post(
@@ -168,7 +180,7 @@ async def cancel_order(
     wish = await read_message(request, CancelRequest)
     order = await _known_order(parts, order_id)
     if order.state in ORDER_TERMINAL:
-        raise Refused(f"order {order_id} is already {order.state}")
+        return await _called_off_before(parts, order, wish)
     message = CancelOrder(
         request_id=wish.request_id or new_request_id(), actor=wish.actor, reason=wish.reason
     )
@@ -188,6 +200,22 @@ async def cancel_order(
     return CancelTaken(request_id=message.request_id, outcome=answer.outcome, message=answer.message)
 
 
+async def _called_off_before(parts: Parts, order: OrderView, wish: CancelRequest) -> CancelTaken:
+    """The answer to a wish that is repeated after the order came to its end. Raises ``Refused`` for any other."""
+    async with parts.store.transaction() as session:
+        repeated = wish.request_id is not None and await reads.was_called_off_by(
+            session, order.order_id, wish.request_id
+        )
+    if not repeated or wish.request_id is None:
+        raise Refused(f"order {order.order_id} is already {order.state}")
+    went_on = order.state in (OrderState.CLOSED, OrderState.COMPENSATED)
+    return CancelTaken(
+        request_id=wish.request_id,
+        outcome=CancelOutcome.PARTLY if went_on else CancelOutcome.CANCELLING,
+        message=f"this request called the order off; it is {order.state} now",
+    )
+
+
 def _possible(business_start: datetime | None) -> datetime | None:
     """The header's time. Raises ``InvalidRequest`` for one that no order can be placed at."""
     if business_start is not None and not EARLIEST <= business_start <= LATEST:
@@ -197,17 +225,27 @@ def _possible(business_start: datetime | None) -> datetime | None:
 
 
 async def _known_order(parts: Parts, order_id: str) -> OrderView:
-    """The order, or ``NotFound``: also for what cannot be an order id, which the database need not hear of."""
+    """The order. Raises ``NotFound``, or ``NeverAccepted`` when a document was refused under this id."""
+    _check_order_id(order_id)
+    async with parts.store.transaction() as session:
+        order = await reads.order(session, order_id)
+        refused = order is None and bool(await reads.timeline(session, order_id))
+    if order is not None:
+        return order
+    if refused:
+        raise NeverAccepted(
+            f"order {order_id} was never accepted: its document was refused, see {_links(order_id).timeline}"
+        )
+    raise NotFound(f"there is no order {order_id}")
+
+
+def _check_order_id(order_id: str) -> None:
+    """Raise ``NotFound`` for what cannot be an order id, which the database need not hear of."""
     try:
         _ORDER_ID.validate_python(order_id)
     except ValidationError:
         raise NotFound("there is no such order: an order id looks like web:1001") from None
     structlog.contextvars.bind_contextvars(order_id=order_id)
-    async with parts.store.transaction() as session:
-        order = await reads.order(session, order_id)
-    if order is None:
-        raise NotFound(f"there is no order {order_id}")
-    return order
 
 
 def _links(order_id: str) -> OrderLinks:

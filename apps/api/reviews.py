@@ -1,19 +1,21 @@
 """Review tasks over HTTP: what waits for a person, and the person's decision."""
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
 import structlog
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from activities.store import reads
+from activities.store.views import ReviewPage
 from apps.api import examples
 from apps.api.asking import ask_or_leave, new_request_id
 from apps.api.bodies import body_of, read_message
 from apps.api.contracts import DecisionRequest, DecisionTaken, Queued
+from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
-from apps.api.problems import answers
-from models.errors import NotFound, Refused
+from apps.api.problems import InvalidRequest, answers
+from models.errors import InvalidDocument, NotFound, Refused
 from models.identifiers import OrderId
 from models.messages import DecideReview, DecisionAnswer, SignalledDecision
 from models.review import ReviewKind, ReviewTask
@@ -21,7 +23,6 @@ from models.states import ReviewState
 
 router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
-MAX_LIST = 200
 _TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,160}")
 
 
@@ -29,19 +30,27 @@ _TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,160}")
     "",
     summary="List review tasks, oldest first",
     responses=answers(401, 422, 503)
-    | {200: {"content": {"application/json": {"example": [examples.REVIEW]}}}},
+    | {200: {"content": {"application/json": {"example": examples.REVIEW_PAGE}}}},
 )
 async def list_reviews(
+    *,
     parts: PartsOf,
     state: ReviewState | Literal["all"] = ReviewState.OPEN,
     kind: ReviewKind | None = None,
     order_id: OrderId | None = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 50,
-) -> list[ReviewTask]:
-    """What waits for a person: what happened, why it was flagged, what is recommended. `state` asks for others."""
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> ReviewPage:
+    """What waits for a person: what happened, why it was flagged, what is recommended. `state` asks for others.
+
+    Follow `next_cursor` until it is null.
+    """
     filters = reads.ReviewFilters(state=None if state == "all" else state, kind=kind, order_id=order_id)
     async with parts.store.transaction() as session:
-        return await reads.reviews(session, filters, limit)
+        try:
+            return await reads.reviews(session, filters, cursor, limit)
+        except InvalidDocument as invalid:
+            raise InvalidRequest(invalid.problems) from None
 
 
 @router.get(

@@ -97,6 +97,7 @@ async def take_event(
             await keep_late_event(
                 session,
                 workflow_id=workflow_id,
+                order_id=order_id,
                 event_id=envelope.event_id,
                 kind=envelope.kind.value,
                 event=envelope.event,

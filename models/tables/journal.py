@@ -107,10 +107,11 @@ class LateEventRow(SQLModel, table=True):
     """A message that found no running workflow: kept, so that nothing a neighbour told us is lost."""
 
     __tablename__ = "late_events"
-    __table_args__ = (Index("ix_late_events_workflow", "workflow_id"),)
+    __table_args__ = (Index("ix_late_events_order", "order_id"),)
 
     event_id: str = Field(primary_key=True)
     workflow_id: str = Field(primary_key=True)
+    order_id: str
     kind: str
     event: dict[str, Any] = Field(sa_type=JSONB)
     received_at: datetime = moment()

@@ -69,11 +69,11 @@ async def test_reviews_are_listed_by_state_and_kind(store: Store) -> None:
     closed = a_review(order_id, 2, kind=ReviewKind.PLAN, state=ReviewState.EXPIRED)
     await write_down(store, order_id, Carried(reviews=(open_one, closed)))
     async with store.transaction() as session:
-        assert await reads.reviews(session, ReviewFilters(order_id=order_id)) == [open_one]
+        assert (await reads.reviews(session, ReviewFilters(order_id=order_id))).reviews == (open_one,)
         every = await reads.reviews(session, ReviewFilters(order_id=order_id, state=None))
-        assert every == [open_one, closed]
+        assert every.reviews == (open_one, closed)
         plans = ReviewFilters(order_id=order_id, state=None, kind=ReviewKind.PLAN)
-        assert await reads.reviews(session, plans) == [closed]
+        assert (await reads.reviews(session, plans)).reviews == (closed,)
 
 
 async def test_orders_without_an_owner_are_found(fresh_store: Store) -> None:

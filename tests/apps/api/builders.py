@@ -58,10 +58,10 @@ def a_review(order_id: str, number: int = 1, **changes: Any) -> ReviewTask:
     return task.model_copy(update=changes)
 
 
-def an_entry(order_id: str, number: int = 1) -> TimelineEntry:
+def an_entry(order_id: str, number: int = 1, **changes: Any) -> TimelineEntry:
     """A timeline entry of an order."""
     now = datetime.now(UTC)
-    return TimelineEntry(
+    entry = TimelineEntry(
         entry_id=f"{order_workflow_id(order_id)}/{number}",
         order_id=order_id,
         at=now,
@@ -69,6 +69,7 @@ def an_entry(order_id: str, number: int = 1) -> TimelineEntry:
         kind="order.assessed",
         what="The risk rules were applied",
     )
+    return entry.model_copy(update=changes)
 
 
 async def write_down(

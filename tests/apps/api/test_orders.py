@@ -230,6 +230,27 @@ async def test_timeline_tells_what_happened_in_order(api: httpx.AsyncClient, sto
     assert entries[0]["what"] == "The risk rules were applied"
 
 
+async def test_refused_document_of_a_temporal_client_can_be_looked_into(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    order_id = f"web:{new_number()}"
+    await write_down(store, order_id, entries=(an_entry(order_id, 0, why="lines: has no lines"),))
+    (entry,) = (await api.get(f"/v1/orders/{order_id}/timeline")).json()
+    assert entry["why"] == "lines: has no lines"
+    for answer in (
+        await api.get(f"/v1/orders/{order_id}"),
+        await api.post(f"/v1/orders/{order_id}/cancel", json={"actor": "a", "reason": "r"}),
+    ):
+        assert answer.status_code == 404
+        assert answer.json()["code"] == "never_accepted"
+        assert f"/v1/orders/{order_id}/timeline" in answer.json()["detail"]
+
+
+async def test_order_that_nothing_happened_to_yet_has_an_empty_timeline(api: httpx.AsyncClient) -> None:
+    order_id = await submitted(api)
+    assert (await api.get(f"/v1/orders/{order_id}/timeline")).json() == []
+
+
 async def test_pages_of_orders_hold_each_order_once_newest_first(api: httpx.AsyncClient) -> None:
     channel = f"pages{new_number().replace('-', '')}"
     sent = [await submitted(api, a_draft(channel=channel)) for _ in range(5)]
@@ -312,6 +333,24 @@ async def test_cancel_of_an_ended_order_is_refused(api: httpx.AsyncClient, store
     answer = await api.post(f"/v1/orders/{order_id}/cancel", json={"actor": "dana", "reason": "late"})
     assert answer.status_code == 409
     assert "already rejected" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"), [(OrderState.CANCELLED, "cancelling"), (OrderState.CLOSED, "partly")]
+)
+async def test_cancel_repeated_after_its_answer_was_lost_is_no_conflict(
+    api: httpx.AsyncClient, store: Store, state: OrderState, outcome: str
+) -> None:
+    order_id = await submitted(api)
+    entry = an_entry(order_id, kind="cancel.requested", details={"request_id": "c-7"})
+    await write_down(store, order_id, state=state, entries=(entry,))
+    wish = {"actor": "dana", "reason": "ordered twice", "request_id": "c-7"}
+    answer = await api.post(f"/v1/orders/{order_id}/cancel", json=wish)
+    assert answer.status_code == 200
+    assert (answer.json()["request_id"], answer.json()["outcome"]) == ("c-7", outcome)
+    for other in ({"request_id": "c-8"}, {"request_id": None}):
+        again = await api.post(f"/v1/orders/{order_id}/cancel", json=wish | other)
+        assert again.status_code == 409
 
 
 async def test_cancel_of_an_order_whose_run_has_ended_is_refused(

@@ -26,7 +26,7 @@ async def test_open_review_is_listed_with_all_it_takes_to_decide(
     api: httpx.AsyncClient, store: Store
 ) -> None:
     task = await an_order_in_review(api, store)
-    listed = (await api.get("/v1/reviews", params={"order_id": task.order_id})).json()
+    listed = (await api.get("/v1/reviews", params={"order_id": task.order_id})).json()["reviews"]
     assert [ReviewTask.model_validate(review) for review in listed] == [task]
     assert (await api.get(f"/v1/reviews/{task.task_id}")).json() == listed[0]
     orders = (await api.get("/v1/orders", params={"needs_review": "true", "limit": "200"})).json()["orders"]
@@ -38,10 +38,35 @@ async def test_decided_reviews_are_listed_when_asked_for(api: httpx.AsyncClient,
         api, store, state=ReviewState.DECIDED, verdict=Verdict.REJECT, decided_by="kim", reason="no"
     )
     of_order = {"order_id": task.order_id}
-    assert (await api.get("/v1/reviews", params=of_order)).json() == []
+    assert (await api.get("/v1/reviews", params=of_order)).json()["reviews"] == []
     for state in ("decided", "all"):
-        listed = (await api.get("/v1/reviews", params=of_order | {"state": state})).json()
+        listed = (await api.get("/v1/reviews", params=of_order | {"state": state})).json()["reviews"]
         assert [review["task_id"] for review in listed] == [task.task_id]
+
+
+async def test_pages_of_reviews_hold_each_task_once_oldest_first(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    order_id = await submitted(api)
+    first = a_review(order_id)
+    # Two of the same moment: the cursor must tell them apart.
+    tasks = tuple(a_review(order_id, number, opened_at=first.opened_at) for number in (1, 2, 3))
+    await write_down(store, order_id, reviews=tasks)
+    seen: list[str] = []
+    cursor: str | None = None
+    while cursor is not None or not seen:
+        parameters = {"order_id": order_id, "limit": "2"} | ({"cursor": cursor} if cursor else {})
+        page = (await api.get("/v1/reviews", params=parameters)).json()
+        assert len(page["reviews"]) <= 2
+        seen += [review["task_id"] for review in page["reviews"]]
+        cursor = page["next_cursor"]
+    assert seen == [task.task_id for task in tasks]
+
+
+async def test_made_up_cursor_of_reviews_is_a_named_problem(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/v1/reviews", params={"cursor": "not-a-cursor"})
+    assert answer.status_code == 422
+    assert [problem["path"] for problem in answer.json()["problems"]] == ["cursor"]
 
 
 async def test_decision_is_answered_by_the_waiting_run_and_counts_once(

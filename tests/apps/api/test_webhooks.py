@@ -128,6 +128,27 @@ async def test_event_for_an_unknown_run_is_kept_once(api: httpx.AsyncClient, sto
     assert row.event["tracking"] == "TRK1"
 
 
+async def test_late_event_is_shown_with_its_order_and_counted(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    order_id = await submitted(api)
+    before = await late_events(api)
+    assert (await post(api, "carrier", a_scan(f"{order_id}:1", "scan-after-the-end"))).status_code == 202
+    (event,) = (await api.get(f"/v1/orders/{order_id}")).json()["late_events"]
+    assert (event["event_id"], event["workflow_id"]) == ("scan-after-the-end", f"shipment:{order_id}:1")
+    assert event["event"]["tracking"] == "TRK1"
+    assert await late_events(api) == before + 1
+
+
+async def late_events(api: httpx.AsyncClient) -> float:
+    (line,) = (
+        line
+        for line in (await api.get("/metrics")).text.splitlines()
+        if line.startswith("orderwright_late_events ")
+    )
+    return float(line.split()[1])
+
+
 async def test_event_for_a_run_that_has_ended_is_kept(
     api: httpx.AsyncClient, client: Client, worker: Worker
 ) -> None:
