@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
 from activities.store.store import Store
-from apps.api import health, orders, reviews, webhooks
+from apps.api import docs, health, orders, reviews, webhooks
 from apps.api.gate import Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
@@ -65,7 +66,7 @@ def routes_only(
         version=VERSION,
         description=DESCRIPTION,
         openapi_tags=TAGS,
-        # Our own route below, behind the token; the bundled pages would load scripts from elsewhere.
+        # Our own routes below: the bundled pages would load scripts from elsewhere.
         openapi_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -75,14 +76,20 @@ def routes_only(
     install_problem_handlers(app)
     for router in (orders.router, reviews.router, webhooks.router, health.router):
         app.include_router(router)
-    document: dict[str, Any] = {}
+
+    @cache
+    def document() -> dict[str, Any]:
+        return describe(app)
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi_document(_request: Request) -> Response:
+    async def openapi_document() -> Response:
         """What this API offers, as OpenAPI 3.1."""
-        if not document:
-            document.update(describe(app))
-        return JSONResponse(document)
+        return JSONResponse(document())
+
+    @app.get("/docs", include_in_schema=False)
+    async def documentation(request: Request) -> Response:
+        """What this API offers, as a page to read."""
+        return HTMLResponse(docs.render(document(), str(request.base_url)), headers=docs.headers())
 
     return app
 

@@ -13,9 +13,10 @@ from apps.api.problems import internal_error, response_to
 from models.errors import Unauthorised
 from workers.logging import get_logger
 
-# Probes come without a token, and a webhook is vouched for by its signature. Everything else is closed,
-# also what nobody has written yet.
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# Probes come without a token, the documentation holds no secrets, and a webhook is vouched for by its signature.
+# Everything else is closed, also what nobody has written yet.
+PROBES = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
 SIGNED_PREFIX = "/v1/webhooks/"
 
 _log = get_logger(__name__)
@@ -72,7 +73,7 @@ class Gate:
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.latency.labels(method, route).observe(seconds)
-        if route not in OPEN_PATHS:
+        if route not in PROBES:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 

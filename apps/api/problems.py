@@ -1,6 +1,6 @@
 """Every error answer of the API: RFC 9457 problem details with a stable code, and never anything from inside."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +12,19 @@ from starlette.responses import Response
 
 from apps.api import examples
 from models.base import Contract
-from models.errors import InvalidDocument, OrderwrightError, Problem
+from models.errors import (
+    Conflict,
+    DocumentTooLarge,
+    InvalidDocument,
+    NeighbourRefused,
+    NeverAccepted,
+    NotFound,
+    NotReachable,
+    OrderwrightError,
+    Problem,
+    Refused,
+    Unauthorised,
+)
 from workers.logging import get_logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -117,6 +129,26 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
             },
         }
     return described
+
+
+def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
+    """Every code that an answer can have: with its status, what it means, and whether trying again may help."""
+    for error in (
+        Unauthorised,
+        NotFound,
+        NeverAccepted,
+        InvalidDocument,
+        InvalidRequest,
+        DocumentTooLarge,
+        Conflict,
+        Refused,
+        NotReachable,
+        NeighbourRefused,
+    ):
+        yield error.code, error.http_status, " ".join((error.__doc__ or "").split()), error.retryable
+    yield "bad_request", 400, "It is no HTTP request that could be read.", False
+    yield "method_not_allowed", 405, "The path exists, but does not take this method.", False
+    yield "internal", 500, "Something went wrong on our side; it has been logged.", True
 
 
 def install_problem_handlers(app: FastAPI) -> None:
