@@ -1,13 +1,20 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.clock import ClockStart
+from models.clock import BusinessClock, ClockStart
+from models.effects import ReleaseReservation, VoidAuthorisation
 from models.memory import OrderMemory
+from models.messages import ShipmentProgress
+from models.money import Money
+from models.review import Verdict
 from models.runs import OrderRun
+from models.states import OrderState, ShipmentState
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -30,6 +37,35 @@ def test_a_sound_start_is_understood_as_it_stands() -> None:
     )
     assert OrderRun.understood(run.model_dump(mode="json")) == run
     assert OrderRun.understood() == OrderRun.understood({}) == OrderRun()
+
+
+def test_what_a_run_hands_on_to_its_successor_comes_through_whole() -> None:
+    key = "order:web:1:authorise:1"
+    held = Money(minor=1299, currency="GBP")
+    memory = OrderMemory(
+        order_id="web:1",
+        clock=BusinessClock(speed=60, wall_start=NOON, business_start=NOON, paused=timedelta(seconds=1.5)),
+        undo=[
+            VoidAuthorisation(order_id="web:1", authorisation_key=key, key="k1"),
+            ReleaseReservation(order_id="web:1", reservation_key="order:web:1:reserve:1", key="k2"),
+        ],
+        verdicts={"gate_a": Verdict.APPROVE},
+        shipments={
+            1: ShipmentProgress(
+                event_id="e",
+                shipment_id="web:1:1",
+                number=1,
+                state=ShipmentState.DELIVERED,
+                version=3,
+                captured=held,
+                occurred_at=NOON,
+            )
+        },
+        state=OrderState.RELEASED,
+        captured=held,
+    )
+    run = OrderRun(document_hash="h", memory=memory)
+    assert OrderRun.understood(run.model_dump(mode="json")) == run
 
 
 @pytest.mark.parametrize("draft", [[], "x", {}, {"lines": 1}])
