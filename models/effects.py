@@ -334,6 +334,8 @@ class Template(StrEnum):
     ORDER_REJECTED = "order_rejected"
     ORDER_CANCELLED = "order_cancelled"
     SHIPPED = "shipped"
+    SHIPMENT_CANCELLED = "shipment_cancelled"
+    SHIPMENT_LOST = "shipment_lost"
     LATE = "late"
     REFUNDED = "refunded"
     REVIEW_REMINDER = "review_reminder"

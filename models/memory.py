@@ -13,6 +13,7 @@ from models.effects import (
     CancelPick,
     Captured,
     Label,
+    Notify,
     OrderFacts,
     PickRequested,
     ReleaseReservation,
@@ -22,6 +23,7 @@ from models.effects import (
 )
 from models.journal import TimelineEntry
 from models.messages import (
+    CancelAnswer,
     CancelOrder,
     CarrierEvent,
     DecideReview,
@@ -31,7 +33,7 @@ from models.messages import (
 )
 from models.money import Money
 from models.plan import PlanSummary
-from models.review import ReviewTask, Verdict
+from models.review import ReviewTask
 from models.states import OrderState, ShipmentState
 
 Undo = VoidAuthorisation | ReleaseReservation | CancelPick | VoidLabel
@@ -52,10 +54,11 @@ class CaseMemory(BaseModel):
     open_review: ReviewTask | None = None
     open_purpose: str | None = None
     decision: DecideReview | None = None
-    verdicts: dict[str, Verdict] = Field(default_factory=dict)
     answers: dict[str, DecisionAnswer] = Field(default_factory=dict)
     events_seen: list[str] = Field(default_factory=list)
     cancel: CancelOrder | None = None
+    deadlines: dict[str, datetime] = Field(default_factory=dict)
+    unsent: list[Notify] = Field(default_factory=list)
     told: list[str] = Field(default_factory=list)
 
 
@@ -74,10 +77,15 @@ class OrderMemory(CaseMemory):
     reservation_key: str | None = None
     reserved: bool = False
     released: bool = False
+    passed_gates: list[str] = Field(default_factory=list)
+    fruitless_plans: int = 0
+    shortages: int = 0
+    cancel_answer: CancelAnswer | None = None
     cancel_sent: bool = False
     shipments: dict[int, ShipmentProgress] = Field(default_factory=dict)
     leaving_to: OrderState | None = None
     leaving_because: str = ""
+    leaving_told: str = ""
     captured: Money | None = None
     refunded: Money | None = None
 
@@ -89,6 +97,8 @@ class ShipmentMemory(CaseMemory):
     paused_in: ShipmentState | None = None
     pick: PickRequested | None = None
     pick_key: str | None = None
+    pick_again: bool = False
+    old_picks: list[str] = Field(default_factory=list)
     picked: WmsEvent | None = None
     pick_problem: WmsEvent | None = None
     label: Label | None = None
@@ -101,5 +111,5 @@ class ShipmentMemory(CaseMemory):
     capture: Captured | None = None
     refunded: Money | None = None
     late: bool = False
-    lost_deadline: datetime | None = None
+    given_up: bool = False
     reported: int = -1

@@ -28,7 +28,8 @@ class DecideReview(Contract):
 class SignalledDecision(Contract):
     """Payload of the signals ``approve`` and ``reject``, sendable by any Temporal client.
 
-    Without ``task_id`` it answers the one open task. Without ``request_id`` a repeat is seen by its task being decided.
+    Without ``task_id`` it answers the first review of a case, and no later one. Without ``request_id`` a repeat is seen
+    by its task being decided.
     """
 
     actor: Actor

@@ -86,6 +86,8 @@ def _order_transitions() -> dict[OrderState, frozenset[OrderState]]:
         table[state] |= _ORDER_WORKING | _UNDOING | (_PAUSES - {state}) | {_O.REJECTED}
     table[_O.CANCELLING] |= {
         _O.CANCELLED,
+        # A parcel that could not be called back may still get lost.
+        _O.COMPENSATING,
         _O.NEEDS_OPERATOR,
         _O.RELEASED,
         _O.PARTIALLY_SHIPPED,

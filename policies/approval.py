@@ -12,19 +12,20 @@ from models.review import Flag, ReviewKind, Verdict
 class ReviewTerms(Contract):
     """A review's patience, on the wall clock: people do not work faster in a demo.
 
-    ``deadline`` None waits for ever, reminding again after every ``remind_after``: for what only a person can mend.
+    Every review has a deadline, so that none waits for ever. At it ``on_deadline`` is done, or where that is None what
+    was recommended: for a step without an answer that is to try again, which asks anew if it is still in vain.
     """
 
     remind_after: timedelta = timedelta(hours=4)
     escalate_after: timedelta = timedelta(hours=12)
-    deadline: timedelta | None = None
+    deadline: timedelta
     on_deadline: Verdict | None = None
 
 
 class ApprovalPolicy(Contract):
     """Gate B's limits and the terms of every kind of review."""
 
-    version: str = "approval-2026-11-1"
+    version: str = "approval-2026-11-2"
     max_shipments: int = 3
     max_cost_percent: int = 60
     cost_floor_minor: int = 2_000
@@ -32,7 +33,11 @@ class ApprovalPolicy(Contract):
     # Held money and stock wait during gate B, so its patience ends well before the holds do.
     gate_b: ReviewTerms = ReviewTerms(deadline=timedelta(hours=24), on_deadline=Verdict.REJECT)
     backorder: ReviewTerms = ReviewTerms(deadline=timedelta(hours=48), on_deadline=Verdict.REJECT)
-    mend: ReviewTerms = ReviewTerms(remind_after=timedelta(hours=1), escalate_after=timedelta(hours=4))
+    # A shipment in trouble: asking again or waiting on costs nothing, and a lost parcel is paid back in the end.
+    shipment: ReviewTerms = ReviewTerms(deadline=timedelta(hours=72))
+    mend: ReviewTerms = ReviewTerms(
+        remind_after=timedelta(hours=1), escalate_after=timedelta(hours=4), deadline=timedelta(hours=24)
+    )
 
     def terms(self, kind: ReviewKind) -> ReviewTerms:
         """The terms for a kind of review."""
@@ -40,6 +45,8 @@ class ApprovalPolicy(Contract):
             ReviewKind.RISK: self.gate_a,
             ReviewKind.PLAN: self.gate_b,
             ReviewKind.BACKORDER: self.backorder,
+            ReviewKind.SHIPMENT_EXCEPTION: self.shipment,
+            ReviewKind.SHIPMENT_LOST: self.shipment,
         }.get(kind, self.mend)
 
 

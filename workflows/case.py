@@ -43,6 +43,7 @@ Memory = TypeVar("Memory", bound=CaseMemory)
 
 # Something that was noted is in the store after this long at the latest, even if no step comes to carry it.
 _FLUSH_AFTER = timedelta(seconds=5)
+_FLUSH_AGAIN_AFTER = timedelta(minutes=1)
 _REMEMBERED_EVENTS = 500
 _REMEMBERED_ANSWERS = 50
 
@@ -78,7 +79,11 @@ class Case(Generic[Memory]):
         self.order_id = order_id
         self.subject = subject
         self._step: workflow.ActivityHandle[Any] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._renew = False
         self._flush_due: datetime | None = None
+        if self._unwritten():
+            self._flush_soon()
 
     # --- what subclasses answer ---
     def _carried_projection(self) -> dict[str, Any]:
@@ -101,6 +106,17 @@ class Case(Generic[Memory]):
         """Whether what was asked about has answered itself, e.g. the overdue parcel was collected after all."""
         return False
 
+    def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
+        """Do what a verdict means, in memory alone; may raise to leave the forward path.
+
+        Called wherever the answer is heard, be it a run later than the one that asked. The forward path then finds
+        its memory as the verdict left it, and need not know who decided.
+        """
+        if purpose == "mend" and verdict is Verdict.REJECT:
+            raise CalledOff
+        if purpose == "undo" and verdict is Verdict.REJECT:
+            self.memory.undo.pop()
+
     def _shipment(self) -> str | None:
         """The shipment this case is about, if any."""
         return None
@@ -112,6 +128,7 @@ class Case(Generic[Memory]):
         True when it ended, False when the run should continue as new. Activities therefore are never torn down in the
         middle of a step: calling off always takes the same, compensated way.
         """
+        self._send_in_background()
         forward = asyncio.ensure_future(go())
         while True:
             try:
@@ -130,6 +147,7 @@ class Case(Generic[Memory]):
                 continue
             except Renew:
                 ended = False
+                await self._stop_sending()
             break
         await workflow.wait_condition(workflow.all_handlers_finished)
         return ended
@@ -151,6 +169,9 @@ class Case(Generic[Memory]):
             self._entry(kind, what, why=why, actor=actor, policy=policy, model=model, details=details)
         )
         self.memory.entry_count += 1
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if self._flush_due is None:
             self._flush_due = workflow.now() + _FLUSH_AFTER
 
@@ -197,8 +218,10 @@ class Case(Generic[Memory]):
     def _carried(self, carried: Carried, version: int) -> None:
         """What ``carried`` held is in the store now."""
         memory = self.memory
-        del memory.pending[: len(carried.entries)]
-        del memory.pending_reviews[: len(carried.reviews)]
+        # By name, not by number: a message on its way may have carried some of them meanwhile.
+        written = {entry.entry_id for entry in carried.entries}
+        memory.pending = [entry for entry in memory.pending if entry.entry_id not in written]
+        memory.pending_reviews = [task for task in memory.pending_reviews if task not in carried.reviews]
         if memory.version == version:
             memory.projection_pending = False
         self._flush_due = workflow.now() + _FLUSH_AFTER if memory.pending else None
@@ -241,8 +264,8 @@ class Case(Generic[Memory]):
                 failure = _reason_of(error)
             self.note("step.failed", f"{step.name} ended without an answer", why=failure, step=step.name)
             give_up = not self._committed()
-            verdict = await self.ask(
-                f"mend:{step.name}:{self._attempt('mend', count=True)}",
+            await self.ask(
+                "mend",
                 Question(
                     kind=ReviewKind.STEP_FAILED,
                     what_happened=f"The step {step.name!r} ({step.summary}) ended without an answer.",
@@ -253,8 +276,6 @@ class Case(Generic[Memory]):
                     | ({Verdict.REJECT: "give up: undo and cancel"} if give_up else {}),
                 ),
             )
-            if verdict is Verdict.REJECT:
-                raise CalledOff
 
     async def undo_everything(self) -> None:
         """Run the compensations, last in first out. One that fails for good is put before a person, never dropped."""
@@ -266,8 +287,8 @@ class Case(Generic[Memory]):
             except ActivityError as error:
                 failure = _reason_of(error)
                 self.note("undo.failed", f"{step.name} failed", why=failure, step=step.name)
-                verdict = await self.ask(
-                    f"undo:{step.name}:{self._attempt('undo', count=True)}",
+                await self.ask(
+                    "undo",
                     Question(
                         kind=ReviewKind.COMPENSATION_FAILED,
                         what_happened=f"Undoing failed at {step.name!r} ({step.summary}).",
@@ -280,9 +301,8 @@ class Case(Generic[Memory]):
                         },
                     ),
                 )
-                if verdict is Verdict.APPROVE:
-                    continue
-            self.memory.undo.pop()
+            else:
+                self.memory.undo.pop()
 
     async def _undone(self, request: Undo, answer: Contract) -> None:
         """A compensation answered; subclasses may refuse to go on."""
@@ -291,30 +311,75 @@ class Case(Generic[Memory]):
         """Whether calling off can no longer undo everything (goods are with the carrier)."""
         return False
 
-    async def tell(self, template: Template, audience: Audience = Audience.CUSTOMER, **facts: str) -> None:
-        """Send a message once. One that cannot be sent is noted and does not hold up goods or money."""
+    # --- messages to people outside ---
+    def tell(self, template: Template, audience: Audience = Audience.CUSTOMER, **facts: str) -> None:
+        """Send a message once, in the background: a gateway that is away holds up neither goods, money nor answers.
+
+        Messages go out in order. One that cannot be sent is noted. The run ends only when all are sent or noted.
+        """
         key = idempotency_key(
             workflow.info().workflow_id, f"notify-{template}", self._attempt(template, count=True)
         )
-        try:
-            await self._perform(
-                steps.NOTIFY,
-                Notify(order_id=self.order_id, audience=audience, template=template, facts=facts, key=key),
-                interruptible=False,
-            )
-        except ActivityError as error:
-            self.note(
-                "notify.failed", f"the message {template!r} to {audience} was not sent", why=_reason_of(error)
-            )
+        self.memory.unsent.append(
+            Notify(order_id=self.order_id, audience=audience, template=template, facts=facts, key=key)
+        )
+        self._send_in_background()
 
-    async def record(self) -> None:
-        """Write what is unwritten. Tried until the store answers."""
-        if self._unwritten():
+    def _send_in_background(self) -> None:
+        if self.memory.unsent and (self._sender is None or self._sender.done()):
+            self._sender = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        unsent = self.memory.unsent
+        while unsent and not self._renew:
+            message = unsent[0]
+            try:
+                await self._perform(steps.NOTIFY, message, interruptible=False)
+            except asyncio.CancelledError:
+                return
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    return
+                self.note(
+                    "notify.failed",
+                    f"the message {message.template!r} to {message.audience} was not sent",
+                    why=_reason_of(error),
+                )
+            unsent.pop(0)
+
+    async def _stop_sending(self) -> None:
+        """Leave what is unsent to the next run; its keys make sure that nothing is sent twice."""
+        self._renew = True
+        if self._sender is not None and not self._sender.done():
+            self._sender.cancel()
+            await workflow.wait([self._sender])
+
+    # --- the store ---
+    async def record(self) -> bool:
+        """Write what is unwritten; False when the store refused, and it has to be tried again later.
+
+        While the store is away the activity goes on trying: this step has no end of patience.
+        """
+        if not self._unwritten():
+            return True
+        try:
             await self._perform(
                 steps.RECORD_PROGRESS,
                 RecordProgress(order_id=self.order_id, carried=Carried()),
                 interruptible=False,
             )
+        except ActivityError as error:
+            workflow.logger.error("the timeline could not be written: %s", _reason_of(error))
+            self._flush_due = workflow.now() + _FLUSH_AGAIN_AFTER
+            return False
+        return True
+
+    async def wind_up(self) -> None:
+        """Leave nothing unsaid and nothing unwritten."""
+        while self.memory.unsent or self._unwritten():
+            await workflow.wait_condition(lambda: not self.memory.unsent)
+            if not await self.record():
+                await workflow.sleep(_FLUSH_AGAIN_AFTER)
 
     async def _perform(self, step: Step[In, Out], request: In, *, interruptible: bool) -> Out:
         carried, version = self._carry(), self.memory.version
@@ -324,18 +389,19 @@ class Case(Generic[Memory]):
             task_queue=step.queue,
             result_type=step.gives,
             start_to_close_timeout=step.start_to_close,
-            schedule_to_close_timeout=step.schedule_to_close,
             heartbeat_timeout=step.heartbeat,
             retry_policy=step.retry,
             priority=step.priority,
             summary=step.summary,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
-        self._step = handle if interruptible else None
+        if interruptible:
+            self._step = handle
         try:
             answer: Out = await handle
         finally:
-            self._step = None
+            if interruptible:
+                self._step = None
         self._carried(carried, version)
         return answer
 
@@ -354,7 +420,7 @@ class Case(Generic[Memory]):
         Notes that nothing else carries are flushed meanwhile, so that a waiting case is never out of date in the store.
         """
         while not ready():
-            if workflow.info().is_continue_as_new_suggested():
+            if self._must_renew():
                 raise Renew
             now = workflow.now()
             if deadline is not None and now >= deadline:
@@ -367,9 +433,7 @@ class Case(Generic[Memory]):
             try:
                 await workflow.wait_condition(
                     lambda nothing_to_flush=nothing_to_flush: (  # type: ignore[misc]
-                        ready()
-                        or (nothing_to_flush and self._flush_due is not None)
-                        or workflow.info().is_continue_as_new_suggested()
+                        ready() or (nothing_to_flush and self._flush_due is not None) or self._must_renew()
                     ),
                     timeout=min(ends) - now if ends else None,
                     timeout_summary=summary,
@@ -378,18 +442,43 @@ class Case(Generic[Memory]):
                 continue
         return True
 
+    def _must_renew(self) -> bool:
+        return self._renew or workflow.info().is_continue_as_new_suggested()
+
+    def deadline(self, name: str, wall: datetime) -> datetime:
+        """The deadline called ``name``, set to ``wall`` where it is not set yet.
+
+        Kept in memory, so that it is the same after a continue-as-new; a review pushes it back by what people took.
+        """
+        return self.memory.deadlines.setdefault(name, wall)
+
     # --- people ---
-    async def ask(self, purpose: str, question: Question) -> Verdict:
+    async def ask(self, purpose: str, question: Question) -> None:
         """Put a question before a person and wait: remind, escalate, and at the deadline do what policy says.
 
-        The same ``purpose`` is asked once per case, also across a continue-as-new. The business clock stands still
-        meanwhile. Raises ``CalledOff`` when the case is called off first.
+        Whatever is decided, ``_act_on`` does. The business clock stands still meanwhile. Raises ``CalledOff`` when
+        the case is called off first.
         """
+        await self._open_review(purpose, question)
+        await self._hear(purpose, question)
+
+    async def finish_open_review(self) -> None:
+        """Go on waiting for the person who was being asked when the run continued as new."""
+        task, purpose = self.memory.open_review, self.memory.open_purpose
+        if task is None or purpose is None:
+            return
+        question = Question(
+            kind=task.kind,
+            what_happened=task.what_happened,
+            why_flagged=task.why_flagged,
+            recommended=task.recommended,
+            recommendation=task.recommendation,
+            options=task.options,
+        )
+        await self._hear(purpose, question)
+
+    async def _hear(self, purpose: str, question: Question) -> None:
         memory = self.memory
-        if purpose in memory.verdicts:
-            return memory.verdicts[purpose]
-        if memory.open_review is None:
-            await self._open_review(purpose, question)
         while memory.decision is None:
             task = self._open_task()
             moments = [task.remind_at] + ([] if task.escalated else [task.escalate_at])
@@ -405,34 +494,13 @@ class Case(Generic[Memory]):
                 raise CalledOff
             if self._moot(purpose) and not self._answered():
                 await self._close_review(ReviewState.WITHDRAWN, question, None)
-                memory.verdicts[purpose] = Verdict.APPROVE
-                return Verdict.APPROVE
+                return
             if not answered and (expired := await self._nudge(question)) is not None:
-                memory.verdicts[purpose] = expired
-                return expired
+                self._act_on(purpose, expired, question)
+                return
         decision = memory.decision
         await self._close_review(ReviewState.DECIDED, question, decision)
-        memory.verdicts[purpose] = decision.verdict
-        return decision.verdict
-
-    async def finish_open_review(self) -> None:
-        """Go on waiting for the person who was being asked when the run continued as new."""
-        task, purpose = self.memory.open_review, self.memory.open_purpose
-        if task is None or purpose is None:
-            return
-        question = Question(
-            kind=task.kind,
-            what_happened=task.what_happened,
-            why_flagged=task.why_flagged,
-            recommended=task.recommended,
-            recommendation=task.recommendation,
-            options=task.options,
-        )
-        if await self.ask(purpose, question) is Verdict.REJECT:
-            if purpose.startswith("mend:"):
-                raise CalledOff
-            if purpose.startswith("undo:"):
-                self.memory.undo.pop()
+        self._act_on(purpose, decision.verdict, question)
 
     def _answered(self) -> bool:
         return self.memory.decision is not None
@@ -467,8 +535,8 @@ class Case(Generic[Memory]):
             opened_at=now,
             remind_at=now + terms.remind_after,
             escalate_at=now + terms.escalate_after,
-            deadline_at=now + terms.deadline if terms.deadline else None,
-            on_deadline=terms.on_deadline,
+            deadline_at=now + terms.deadline,
+            on_deadline=terms.on_deadline or question.recommended,
             policy_version=self.approval.version,
         )
         memory.open_review, memory.open_purpose, memory.decision = task, purpose, None
@@ -502,7 +570,7 @@ class Case(Generic[Memory]):
         self.note(
             f"review.{'escalated' if template is Template.REVIEW_ESCALATED else 'reminded'}", task.task_id
         )
-        await self.tell(template, Audience.REVIEWERS, task_id=task.task_id, kind=question.kind)
+        self.tell(template, Audience.REVIEWERS, task_id=task.task_id, kind=question.kind)
         return None
 
     async def _close_review(
@@ -521,7 +589,9 @@ class Case(Generic[Memory]):
         )
         memory.pending_reviews.append(closed)
         memory.open_review = memory.open_purpose = memory.decision = None
-        memory.clock = self.clock.after_pause(now - task.opened_at)
+        pause = now - task.opened_at
+        memory.clock = self.clock.after_pause(pause)
+        memory.deadlines = {name: wall + pause for name, wall in memory.deadlines.items()}
         meaning = question.options.get(closed.verdict, "") if closed.verdict else ""
         self.note(
             f"review.{state}",
@@ -565,6 +635,11 @@ class Case(Generic[Memory]):
         """Reject the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
         self._signalled(Verdict.REJECT, payload)
 
+    @workflow.signal
+    async def renew(self, _payload: Any = None) -> None:
+        """Continue as new at the next wait, e.g. to bring a long-running case onto newly deployed code."""
+        self._renew = True
+
     @workflow.signal(dynamic=True)
     async def _unknown_signal(self, name: str, _payload: Sequence[RawValue]) -> None:
         self.note("signal.unknown", f"the signal {name[:100]!r} means nothing here")
@@ -583,6 +658,10 @@ class Case(Generic[Memory]):
         task = self.memory.open_review
         try:
             signalled = SignalledDecision.model_validate(payload)
+            if not signalled.task_id and self.memory.review_count > 1:
+                _refuse(
+                    "it names no task_id, and this case has asked more than once: look which review is open"
+                )
             decision = DecideReview(
                 request_id=signalled.request_id or f"signal:{verdict}:{task.task_id if task else ''}",
                 actor=signalled.actor,
@@ -633,7 +712,13 @@ class Case(Generic[Memory]):
         if self.memory.cancel is not None:
             return
         self.memory.cancel = request
-        self.note("cancel.requested", "asked to call off", why=request.reason, actor=request.actor)
+        self.note(
+            "cancel.requested",
+            "asked to call off",
+            why=request.reason,
+            actor=request.actor,
+            request_id=request.request_id,
+        )
         if self._step is not None and not self._committed():
             self._step.cancel()
 

@@ -23,7 +23,7 @@ with workflow.unsafe.imports_passed_through():
         PaymentEvent,
         ShipmentProgress,
     )
-    from models.plan import ShipmentRef
+    from models.plan import PlanSummary, ShipmentRef
     from models.review import Flag, ReviewKind, Verdict
     from models.runs import OrderResult, OrderRun, ShipmentRun
     from models.states import (
@@ -49,12 +49,16 @@ _SHORTAGE_TRIES = 3
 
 
 class Leaving(Exception):
-    """The order leaves the forward path for one of the exits."""
+    """The order leaves the forward path for one of the exits.
 
-    def __init__(self, to: OrderState, because: str) -> None:
+    ``because`` is for our own people and may name rules and limits; ``told`` is what the customer is told.
+    """
+
+    def __init__(self, to: OrderState, because: str, *, told: str) -> None:
         super().__init__(because)
         self.to = to
         self.because = because
+        self.told = told
 
 
 @workflow.defn
@@ -94,12 +98,16 @@ class OrderWorkflow(Case[OrderMemory]):
                 await self._go_forward()
         except CalledOff:
             cancel = self.memory.cancel
-            self._leave_for(OrderState.CANCELLED, cancel.reason if cancel else "given up by a person")
+            self._leave_for(
+                OrderState.CANCELLED,
+                cancel.reason if cancel else "given up by a person",
+                told="the order was called off",
+            )
         except Leaving as leaving:
-            self._leave_for(leaving.to, leaving.because)
+            self._leave_for(leaving.to, leaving.because, told=leaving.told)
         if self.memory.leaving_to is not None:
             await self._leave()
-        await self.record()
+        await self.wind_up()
 
     async def _go_forward(self) -> None:
         await self._validate()
@@ -126,7 +134,11 @@ class OrderWorkflow(Case[OrderMemory]):
         )
         if answer.facts is None:
             problems = "; ".join(f"{p.path or 'document'}: {p.message}" for p in answer.problems)[:2000]
-            raise Leaving(OrderState.REJECTED, f"the document is not acceptable: {problems}")
+            raise Leaving(
+                OrderState.REJECTED,
+                f"the document is not acceptable: {problems}",
+                told="the order could not be read",
+            )
         memory.facts = facts = answer.facts
         self.note(
             "order.validated",
@@ -160,14 +172,15 @@ class OrderWorkflow(Case[OrderMemory]):
         """Fraud, value, credit: nothing is held yet, so saying no costs nobody anything."""
         memory, facts = self.memory, self._facts()
         found = memory.assessment
-        if found is None or memory.authorisation_key is not None:
+        if found is None or memory.authorisation_key is not None or "gate_a" in memory.passed_gates:
             return
-        reasons = "; ".join(flag.reason for flag in found.flags)
         if found.decision is e.RiskDecision.REJECT:
-            raise Leaving(OrderState.REJECTED, reasons)
+            raise Leaving(
+                OrderState.REJECTED, "; ".join(flag.reason for flag in found.flags), told=_NOT_ACCEPTED
+            )
         if found.decision is e.RiskDecision.PASS:
             return
-        verdict = await self.ask(
+        await self.ask(
             "gate_a",
             Question(
                 kind=ReviewKind.RISK,
@@ -182,8 +195,6 @@ class OrderWorkflow(Case[OrderMemory]):
                 },
             ),
         )
-        if verdict is Verdict.REJECT:
-            raise Leaving(OrderState.REJECTED, f"not approved at gate A: {reasons}")
 
     async def _authorise(self) -> None:
         memory, facts = self.memory, self._facts()
@@ -205,77 +216,95 @@ class OrderWorkflow(Case[OrderMemory]):
         if not answer.approved:
             memory.undo.pop()
             memory.authorisation_key = None
-            raise Leaving(OrderState.REJECTED, f"payment declined ({answer.decline_code})")
+            raise Leaving(
+                OrderState.REJECTED,
+                f"payment declined ({answer.decline_code})",
+                told="the payment was declined",
+            )
         self.note("payment.authorised", f"{answer.amount} is held", authorisation_id=answer.authorisation_id)
 
     async def _route_and_reserve(self) -> None:
         """Plan and reserve, again with a fresh plan when the stock went meanwhile; back-order when there is no plan."""
         memory = self.memory
-        tries, shortages = 0, 0
+        if memory.state is OrderState.BACKORDERED:
+            await self._wait_for_stock()
         while not memory.reserved:
-            memory.plan = None
-            self._enter(OrderState.ROUTING)
-            attempt = self._attempt("route", count=True)
-            memory.planned_at = planned_at = self.business_now()
-            answer = await self.do(
-                steps.ROUTE_ORDER,
-                e.RouteOrder(order_id=self.order_id, attempt=attempt, business_now=planned_at),
-            )
-            if answer.plan is None:
-                tries += 1
-                await self._backorder(answer.unfillable, tries)
+            if memory.plan is None:
+                reasons = await self._make_plan()
+            elif await self._reserve(memory.plan):
+                memory.reserved = True
                 continue
-            memory.plan = plan = answer.plan
-            self.note(
-                "order.routed",
-                f"{len(plan.shipments)} shipments, cost {plan.cost}, promised {plan.promised_at:%Y-%m-%d}",
-                policy=plan.router,
-                plan_id=plan.plan_id,
-            )
-            memory.reserved = await self._reserve(attempt)
-            if not memory.reserved:
-                shortages += 1
-                if shortages >= _SHORTAGE_TRIES:
-                    shortages, tries = 0, tries + 1
-                    await self._backorder(("the stock was taken by other orders meanwhile",), tries)
+            else:
+                memory.plan = None
+                memory.shortages += 1
+                reasons = ("the stock was taken by other orders meanwhile",)
+                if memory.shortages < _SHORTAGE_TRIES:
+                    continue
+            if reasons:
+                await self._backorder(reasons)
 
-    async def _reserve(self, attempt: int) -> bool:
+    async def _make_plan(self) -> tuple[str, ...]:
+        """Ask for a plan; why there is none, if there is none."""
         memory = self.memory
-        if memory.plan is None:
-            raise RuntimeError("nothing to reserve without a plan")
-        self._enter(OrderState.RESERVING)
-        memory.reservation_key = key = self._key("reserve", attempt)
-        memory.undo.append(
-            e.ReleaseReservation(
-                order_id=self.order_id, reservation_key=key, key=self._key("release", attempt)
-            )
+        self._enter(OrderState.ROUTING)
+        memory.planned_at = planned_at = self.business_now()
+        answer = await self.do(
+            steps.ROUTE_ORDER,
+            e.RouteOrder(
+                order_id=self.order_id, attempt=self._attempt("route", count=True), business_now=planned_at
+            ),
         )
+        memory.plan = plan = answer.plan
+        if plan is None:
+            return answer.unfillable
+        self.note(
+            "order.routed",
+            f"{len(plan.shipments)} shipments, cost {plan.cost}, promised {plan.promised_at:%Y-%m-%d}",
+            policy=plan.router,
+            plan_id=plan.plan_id,
+        )
+        return ()
+
+    async def _reserve(self, plan: PlanSummary) -> bool:
+        memory, attempt = self.memory, self._attempt("route")
+        self._enter(OrderState.RESERVING)
+        key = self._key("reserve", attempt)
+        if memory.reservation_key != key:
+            memory.reservation_key = key
+            memory.undo.append(
+                e.ReleaseReservation(
+                    order_id=self.order_id, reservation_key=key, key=self._key("release", attempt)
+                )
+            )
         answer = await self.do(
             steps.RESERVE_STOCK,
             e.ReserveStock(
                 order_id=self.order_id,
-                plan_id=memory.plan.plan_id,
+                plan_id=plan.plan_id,
                 key=key,
                 expires_at=workflow.now() + _RESERVATION_LASTS,
             ),
         )
         if answer.reserved:
-            self.note("stock.reserved", "every unit is reserved", plan_id=memory.plan.plan_id)
+            self.note("stock.reserved", "every unit is reserved", plan_id=plan.plan_id)
             return True
         memory.undo.pop()
         short = ", ".join(f"{s.sku} at {s.node}: {s.available} of {s.requested}" for s in answer.shortages)
         self.note("stock.short", "the stock went meanwhile: nothing was reserved", why=short[:1000])
         return False
 
-    async def _backorder(self, reasons: tuple[str, ...], tries: int) -> None:
+    async def _backorder(self, reasons: tuple[str, ...]) -> None:
+        memory = self.memory
         why = "; ".join(reasons)[:1000]
         self._enter(OrderState.BACKORDERED, why=why)
-        if tries % _BACKORDER_TRIES == 0:
-            verdict = await self.ask(
-                f"backorder:{tries}",
+        memory.shortages, memory.fruitless_plans = 0, memory.fruitless_plans + 1
+        if memory.fruitless_plans % _BACKORDER_TRIES == 0:
+            await self.ask(
+                "backorder",
                 Question(
                     kind=ReviewKind.BACKORDER,
-                    what_happened=f"No plan can fill the order; tried {tries} times over {tries} business days.",
+                    what_happened="No plan can fill the order; "
+                    f"tried {memory.fruitless_plans} times, a business day apart.",
                     why_flagged=(Flag(code="unfillable", reason=why),),
                     recommended=Verdict.REJECT,
                     recommendation="Cancel unless goods are known to be coming in.",
@@ -285,27 +314,29 @@ class OrderWorkflow(Case[OrderMemory]):
                     },
                 ),
             )
-            if verdict is Verdict.REJECT:
-                raise Leaving(OrderState.CANCELLED, f"could not be filled: {why}")
+        await self._wait_for_stock()
+
+    async def _wait_for_stock(self) -> None:
         again = self.clock.wall_delay(_BACKORDER_RETRY, floor=_BACKORDER_RETRY_FLOOR)
         called_off = await self.until(
             lambda: self.memory.cancel is not None,
-            deadline=workflow.now() + again,
+            deadline=self.deadline("backorder", workflow.now() + again),
             summary="back-ordered: until stock is looked at again",
         )
         if called_off:
             raise CalledOff
+        del self.memory.deadlines["backorder"]
 
     async def _gate_b(self) -> None:
         """Plan, margin, promise: everything is held, nothing has moved."""
         memory, facts = self.memory, self._facts()
-        if memory.released or memory.plan is None:
+        if memory.released or memory.plan is None or "gate_b" in memory.passed_gates:
             return
         flags = gate_b(facts, memory.plan, self.approval)
         if not flags:
             return
-        verdict = await self.ask(
-            f"gate_b:{memory.plan.plan_id}",
+        await self.ask(
+            "gate_b",
             Question(
                 kind=ReviewKind.PLAN,
                 what_happened=f"The plan for {facts.total} ships from "
@@ -320,8 +351,19 @@ class OrderWorkflow(Case[OrderMemory]):
                 },
             ),
         )
-        if verdict is Verdict.REJECT:
-            raise Leaving(OrderState.CANCELLED, "the plan was not approved at gate B")
+
+    def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
+        why = "; ".join(flag.reason for flag in question.why_flagged)
+        if purpose in _GATES and verdict is Verdict.APPROVE:
+            self.memory.passed_gates.append(purpose)
+        elif purpose == "gate_a":
+            raise Leaving(OrderState.REJECTED, f"not approved at gate A: {why}", told=_NOT_ACCEPTED)
+        elif purpose == "gate_b":
+            raise Leaving(OrderState.CANCELLED, f"not approved at gate B: {why}", told=_NOT_SUPPLIED)
+        elif purpose == "backorder" and verdict is Verdict.REJECT:
+            raise Leaving(OrderState.CANCELLED, f"could not be filled: {why}", told=_NOT_SUPPLIED)
+        else:
+            super()._act_on(purpose, verdict, question)
 
     async def _release(self) -> None:
         memory = self.memory
@@ -337,7 +379,7 @@ class OrderWorkflow(Case[OrderMemory]):
         self._enter(OrderState.RELEASED)
         self._changed()
         workflow.upsert_search_attributes([search.PROMISE_TIME.value_set(memory.plan.promised_at)])
-        await self.tell(e.Template.ORDER_CONFIRMED, promised=f"{memory.plan.promised_at:%Y-%m-%d}")
+        self.tell(e.Template.ORDER_CONFIRMED, promised=f"{memory.plan.promised_at:%Y-%m-%d}")
 
     async def _start_shipment(self, ref: ShipmentRef) -> None:
         memory = self.memory
@@ -393,42 +435,43 @@ class OrderWorkflow(Case[OrderMemory]):
         if memory.plan is None:
             raise RuntimeError("no shipments without a plan")
         numbers = [ref.number for ref in memory.plan.shipments]
-        while not self._all_arrived() or self._untold():
+        while not self._all_arrived():
             await self.until(
-                lambda: self._all_arrived() or bool(self._untold()) or self._cancel_unsent(),
-                summary="waiting for the shipments",
+                lambda: self._all_arrived() or self._cancel_unsent(), summary="waiting for the shipments"
             )
             if self._cancel_unsent() and memory.cancel is not None:
                 await self._call_shipments_off(memory.cancel)
-            for progress in self._untold():
-                memory.told.append(f"shipped:{progress.number}")
-                await self.tell(
-                    e.Template.SHIPPED, tracking=progress.tracking or "", shipment=str(progress.number)
-                )
         states = {self._shipment_state(number) for number in numbers}
         if ShipmentState.DELIVERED in states:
             self._enter(OrderState.DELIVERED)
         elif ShipmentState.LOST in states:
-            raise Leaving(
-                OrderState.COMPENSATED, "the goods were lost on the way and the money was paid back"
-            )
+            lost = "the goods were lost on the way and the money was paid back"
+            raise Leaving(OrderState.COMPENSATED, lost, told=lost)
         else:
             raise Leaving(
                 OrderState.CANCELLED,
                 memory.cancel.reason if memory.cancel else "every shipment was called off",
+                told="the order was called off" if memory.cancel else _NOT_SUPPLIED,
             )
 
     def _all_arrived(self) -> bool:
         refs = self.memory.plan.shipments if self.memory.plan else ()
         return all(self._shipment_state(ref.number) in SHIPMENT_TERMINAL for ref in refs)
 
-    def _untold(self) -> list[ShipmentProgress]:
-        """Shipments that left and whose tracking the customer does not have yet."""
-        return [
-            progress
-            for number, progress in sorted(self.memory.shipments.items())
-            if progress.state in SHIPMENT_HANDED_OVER and f"shipped:{number}" not in self.memory.told
-        ]
+    def _tell_of(self, progress: ShipmentProgress) -> None:
+        """Tell the customer, once each, that a parcel left, and that one of several will not come."""
+        memory, number = self.memory, str(progress.number)
+        several = memory.plan is not None and len(memory.plan.shipments) > 1
+        news: e.Template | None = None
+        if progress.state is ShipmentState.LOST:
+            news = e.Template.SHIPMENT_LOST if several else None
+        elif progress.state in SHIPMENT_HANDED_OVER:
+            news = e.Template.SHIPPED
+        elif progress.state is ShipmentState.CANCELLED and memory.cancel is None:
+            news = e.Template.SHIPMENT_CANCELLED if several else None
+        if news is not None and f"{news}:{number}" not in memory.told:
+            memory.told.append(f"{news}:{number}")
+            self.tell(news, tracking=progress.tracking or "", shipment=number)
 
     def _cancel_unsent(self) -> bool:
         return self.memory.cancel is not None and not self.memory.cancel_sent
@@ -467,7 +510,7 @@ class OrderWorkflow(Case[OrderMemory]):
                 self._close(final)
                 return
             await self.ask(
-                f"settlement:{self._attempt('settle', count=True)}",
+                "settlement",
                 Question(
                     kind=ReviewKind.SETTLEMENT,
                     what_happened=f"The order's money does not add up: {answer.explanation}",
@@ -502,7 +545,8 @@ class OrderWorkflow(Case[OrderMemory]):
                 order_id=self.order_id,
                 total=self._facts().total,
                 authorisation_key=memory.authorisation_key,
-                key=self._key("settle", self._attempt("settle")),
+                # Each look at the books is a new attempt: what the last one gave back is not given back by this one.
+                key=self._key("settle", self._attempt("settle", count=True)),
                 closing=closing,
             ),
         )
@@ -516,8 +560,9 @@ class OrderWorkflow(Case[OrderMemory]):
         self._show()
 
     # --- the exits ---
-    def _leave_for(self, to: OrderState, because: str) -> None:
-        self.memory.leaving_to, self.memory.leaving_because = to, because
+    def _leave_for(self, to: OrderState, because: str, *, told: str) -> None:
+        memory = self.memory
+        memory.leaving_to, memory.leaving_because, memory.leaving_told = to, because, told
 
     async def _leave(self) -> None:
         """Undo whatever was done, last in first out, check the books, tell the customer."""
@@ -536,7 +581,7 @@ class OrderWorkflow(Case[OrderMemory]):
                 OrderState.REJECTED: e.Template.ORDER_REJECTED,
                 OrderState.COMPENSATED: e.Template.REFUNDED,
             }.get(final, e.Template.ORDER_CANCELLED)
-            await self.tell(template, reason=memory.leaving_because[:200])
+            self.tell(template, reason=memory.leaving_told)
 
     # --- messages ---
     @workflow.update
@@ -546,7 +591,7 @@ class OrderWorkflow(Case[OrderMemory]):
 
     @cancel.validator
     def _may_cancel(self, request: CancelOrder) -> None:
-        refusal = self._why_not_cancel()
+        refusal = self._why_not_cancel(request)
         if refusal is not None:
             raise ApplicationError(refusal, type="refused", non_retryable=True)
 
@@ -558,7 +603,7 @@ class OrderWorkflow(Case[OrderMemory]):
         except ValidationError as error:
             self.note("signal.refused", "the signal 'cancel_order' was not acted on", why=str(error)[:500])
             return
-        refusal = self._why_not_cancel()
+        refusal = self._why_not_cancel(request)
         if refusal is None:
             self._cancel(request)
         else:
@@ -579,8 +624,10 @@ class OrderWorkflow(Case[OrderMemory]):
         if progress.late and not (known and known.late):
             self.note("order.late", f"shipment {progress.number} is later than promised")
         self._follow_shipments()
+        self._tell_of(progress)
         if self._needs_review() is not needed_review:
             self._publish()
+            self._flush_soon()
         self._show()
 
     @workflow.signal
@@ -601,8 +648,10 @@ class OrderWorkflow(Case[OrderMemory]):
         """Everything the run remembers."""
         return self.memory
 
-    def _why_not_cancel(self) -> str | None:
+    def _why_not_cancel(self, request: CancelOrder) -> str | None:
         memory = self.memory
+        if memory.cancel is not None and memory.cancel.request_id == request.request_id:
+            return None
         if memory.state in ORDER_TERMINAL:
             return f"the order is {memory.state} already"
         if memory.leaving_to is not None or memory.cancel is not None:
@@ -615,11 +664,19 @@ class OrderWorkflow(Case[OrderMemory]):
 
     def _cancel(self, request: CancelOrder) -> CancelAnswer:
         memory = self.memory
-        if memory.leaving_to is not None or memory.cancel is not None:
+        if memory.cancel is not None and memory.cancel.request_id == request.request_id:
+            if memory.cancel_answer is not None:
+                return memory.cancel_answer
+        elif memory.leaving_to is not None or memory.cancel is not None:
             return CancelAnswer(
                 outcome=CancelOutcome.ALREADY, message=f"the order is on its way out: {memory.state}"
             )
         self._call_off(request)
+        memory.cancel_answer = self._what_cancelling_does()
+        return memory.cancel_answer
+
+    def _what_cancelling_does(self) -> CancelAnswer:
+        memory = self.memory
         if not memory.released:
             return CancelAnswer(
                 outcome=CancelOutcome.CANCELLING,
@@ -723,4 +780,7 @@ class OrderWorkflow(Case[OrderMemory]):
         return idempotency_key(workflow.info().workflow_id, step, attempt)
 
 
+_GATES = ("gate_a", "gate_b")
+_NOT_ACCEPTED = "the order could not be accepted"
+_NOT_SUPPLIED = "the goods could not be supplied"
 _FOLLOWS = frozenset({OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.CANCELLING})

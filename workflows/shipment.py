@@ -1,6 +1,5 @@
 """A shipment, from the pick request to the customer's door. A child of its order that outlives the order's runs."""
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -79,7 +78,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     await self._call_back()
                 except TooLate:
                     continue
-        await self._report_and_record()
+        # Written before it is reported: the order closes its books on these rows as soon as it hears of the end.
+        await self.wind_up()
+        await self._report()
+        await self.wind_up()
 
     async def _go_forward(self) -> None:
         await self._pick()
@@ -93,50 +95,55 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory, run = self.memory, self._run_input
         # The event may even overtake the answer to the request; the request is made all the same.
         while memory.pick is None or not self._is_picked():
+            if memory.pick_again:
+                await self._call_pick_off()
+                continue
             if memory.pick is None:
                 await self._request_pick()
                 continue
-            arrived = await self.until(
+            overdue = not await self.until(
                 lambda: self._is_picked() or memory.pick_problem is not None or self._wants_off(),
-                deadline=self.wall(self.business_now() + _PICK_WITHIN),
+                deadline=self.deadline("pick", self.wall(self.business_now() + _PICK_WITHIN)),
                 summary=f"waiting for {run.node} to pick",
             )
             if self._is_picked():
                 break
             if self._wants_off():
                 raise CalledOff
-            problem = memory.pick_problem
-            why = (
-                f"{problem.kind}: {problem.detail}"
-                if problem
-                else "the warehouse has not said that it picked"
-            )
-            await self._ask_about_pick("short_pick" if problem else "pick_overdue", why, again=arrived)
+            problem, memory.pick_problem = memory.pick_problem, None
+            if problem is not None:
+                said = problem.detail or f"the warehouse reports {problem.kind}"
+                await self._ask_about_pick(_PICK_FLAGS[problem.kind], said)
+            elif overdue:
+                memory.deadlines.pop("pick")
+                await self._ask_about_pick(
+                    "pick_overdue", "the warehouse has not said that it picked", wait=True
+                )
         if memory.state is ShipmentState.PICK_REQUESTED:
             self._enter(ShipmentState.PICKED)
 
     async def _request_pick(self) -> None:
         memory, run = self.memory, self._run_input
-        attempt = self._attempt("pick", count=True)
-        memory.pick_key = key = self._key("pick", attempt)
-        memory.undo = [undo for undo in memory.undo if not isinstance(undo, e.CancelPick)]
-        if not memory.undo:
+        if memory.pick_key is None:
+            attempt = self._attempt("pick", count=True)
+            memory.pick_key = self._key("pick", attempt)
+            if not memory.undo:
+                memory.undo.append(
+                    e.ReleaseReservation(
+                        order_id=run.order_id,
+                        reservation_key=run.reservation_key,
+                        shipment_id=run.shipment_id,
+                        key=self._key("release"),
+                    )
+                )
             memory.undo.append(
-                e.ReleaseReservation(
+                e.CancelPick(
                     order_id=run.order_id,
-                    reservation_key=run.reservation_key,
                     shipment_id=run.shipment_id,
-                    key=self._key("release"),
+                    pick_key=memory.pick_key,
+                    key=self._key("cancel-pick", attempt),
                 )
             )
-        memory.undo.append(
-            e.CancelPick(
-                order_id=run.order_id,
-                shipment_id=run.shipment_id,
-                pick_key=key,
-                key=self._key("cancel-pick", attempt),
-            )
-        )
         self._enter(ShipmentState.PICK_REQUESTED)
         answer = await self.do(
             steps.REQUEST_PICK,
@@ -146,22 +153,22 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 plan_id=run.plan_id,
                 number=run.number,
                 business_now=self._on_the_parcels_clock(),
-                key=key,
+                key=memory.pick_key,
             ),
         )
         if answer.accepted:
             memory.pick = answer
+            memory.deadlines.pop("pick", None)
         else:
-            await self._ask_about_pick(
-                "pick_refused", answer.reason or "the warehouse refused the pick", again=True
-            )
+            memory.pick_key = None
+            memory.undo.pop()
+            await self._ask_about_pick("pick_refused", answer.reason or "the warehouse refused the pick")
 
-    async def _ask_about_pick(self, code: str, why: str, *, again: bool) -> None:
-        """A pick went wrong: a person says whether to ask again (or wait on), or to call the shipment off."""
-        memory, run = self.memory, self._run_input
-        purpose = "pick" if again else "pick-overdue"
-        verdict = await self.ask(
-            f"{purpose}:{self._attempt('pick-review', count=True)}",
+    async def _ask_about_pick(self, code: str, why: str, *, wait: bool = False) -> None:
+        """A pick went wrong: a person says whether to ask again (or to wait on), or to call the shipment off."""
+        run = self._run_input
+        await self.ask(
+            "pick_overdue" if wait else "pick",
             Question(
                 kind=ReviewKind.SHIPMENT_EXCEPTION,
                 what_happened=f"{run.node} was asked to pick {run.units} units. Nothing has left.",
@@ -169,31 +176,39 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 recommended=Verdict.APPROVE,
                 recommendation="Speak to the warehouse; approve once it can pick, else reject.",
                 options={
-                    Verdict.APPROVE: "ask the warehouse again" if again else "wait on",
-                    Verdict.REJECT: "call this shipment off and free its units and its money",
+                    Verdict.APPROVE: "wait on" if wait else "ask the warehouse again",
+                    Verdict.REJECT: _CALL_OFF,
                 },
             ),
         )
-        memory.pick_problem = None
-        if verdict is Verdict.REJECT:
-            raise CalledOff
-        if again:
-            memory.pick = None
+
+    async def _call_pick_off(self) -> None:
+        """Before a pick is asked for again the old one must be off, or the goods might be picked twice."""
+        memory, request = self.memory, self.memory.undo[-1]
+        if memory.pick is not None and isinstance(request, e.CancelPick):
+            answer = await self.do(steps.CANCEL_PICK, request)
+            if answer.undone:
+                memory.undo.pop()
+                memory.old_picks.append(memory.pick.pick_id or "")
+                memory.pick = memory.pick_key = memory.pick_problem = None
+            else:
+                self.note("pick.goes_on", "the old pick could not be called off", why=answer.reason)
+        memory.pick_again = False
 
     async def _buy_label(self) -> None:
         memory, run = self.memory, self._run_input
         while memory.label is None:
-            attempt = self._attempt("label", count=True)
-            memory.label_key = key = self._key("label", attempt)
-            memory.undo = [undo for undo in memory.undo if not isinstance(undo, e.VoidLabel)]
-            memory.undo.append(
-                e.VoidLabel(
-                    order_id=run.order_id,
-                    shipment_id=run.shipment_id,
-                    label_key=key,
-                    key=self._key("void-label", attempt),
+            if memory.label_key is None:
+                attempt = self._attempt("label", count=True)
+                memory.label_key = self._key("label", attempt)
+                memory.undo.append(
+                    e.VoidLabel(
+                        order_id=run.order_id,
+                        shipment_id=run.shipment_id,
+                        label_key=memory.label_key,
+                        key=self._key("void-label", attempt),
+                    )
                 )
-            )
             answer = await self.do(
                 steps.BUY_LABEL,
                 e.BuyLabel(
@@ -202,15 +217,17 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     plan_id=run.plan_id,
                     number=run.number,
                     business_now=self._on_the_parcels_clock(),
-                    key=key,
+                    key=memory.label_key,
                 ),
             )
             if answer.accepted:
                 memory.label = answer
                 self._enter(ShipmentState.LABELLED, why=f"costs {answer.cost}", tracking=answer.tracking)
                 return
-            verdict = await self.ask(
-                f"label:{attempt}",
+            memory.label_key = None
+            memory.undo.pop()
+            await self.ask(
+                "label",
                 Question(
                     kind=ReviewKind.SHIPMENT_EXCEPTION,
                     what_happened=f"{run.carrier} refused a label by {run.service}. The goods are picked.",
@@ -219,27 +236,26 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     recommendation="Clear it with the carrier, then approve; reject if it will not carry this parcel.",
                     options={
                         Verdict.APPROVE: "ask the carrier again",
-                        Verdict.REJECT: "call this shipment off and free its units and its money",
+                        Verdict.REJECT: _CALL_OFF,
                     },
                 ),
             )
-            if verdict is Verdict.REJECT:
-                raise CalledOff
 
     async def _hand_over(self) -> None:
         memory, run = self.memory, self._run_input
         while not self._is_collected():
             await self.until(
                 lambda: self._is_collected() or self._wants_off(),
-                deadline=self.wall(self.business_now() + _COLLECT_WITHIN),
+                deadline=self.deadline("collect", self.wall(self.business_now() + _COLLECT_WITHIN)),
                 summary=f"waiting for {run.carrier} to collect",
             )
             if self._is_collected():
                 break
             if self._wants_off():
                 raise CalledOff
-            verdict = await self.ask(
-                f"collect:{self._attempt('collect-review', count=True)}",
+            memory.deadlines.pop("collect")
+            await self.ask(
+                "collect",
                 Question(
                     kind=ReviewKind.SHIPMENT_EXCEPTION,
                     what_happened=f"The parcel is packed and labelled, {run.carrier} has not collected it.",
@@ -248,14 +264,11 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     ),
                     recommended=Verdict.APPROVE,
                     recommendation="Ask the carrier; approve to wait on.",
-                    options={
-                        Verdict.APPROVE: "wait on",
-                        Verdict.REJECT: "call this shipment off, void the label, free its units and its money",
-                    },
+                    # A label that could not be given back is in use: the parcel left, only its scan is missing.
+                    options={Verdict.APPROVE: "wait on"}
+                    | ({} if self._committed() else {Verdict.REJECT: _CALL_OFF}),
                 ),
             )
-            if verdict is Verdict.REJECT:
-                raise CalledOff
         # From here on nothing is undone: the goods are with the carrier.
         memory.undo.clear()
         first = _SCANNED[memory.collected.kind] if memory.collected else ShipmentState.HANDED_OVER
@@ -290,14 +303,18 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     async def _follow_to_delivery(self) -> None:
         memory, run = self.memory, self._run_input
         to_promise = run.promised_at - self._on_the_parcels_clock()
-        promised = workflow.now() + self.clock.wall_delay(to_promise)
-        if memory.lost_deadline is None:
-            memory.lost_deadline = workflow.now() + self.clock.wall_delay(to_promise + _LOST_AFTER_PROMISE)
+        now = workflow.now()
+        self.deadline("late", now + self.clock.wall_delay(to_promise))
+        self.deadline("lost", now + self.clock.wall_delay(to_promise + _LOST_AFTER_PROMISE))
         while not self._is_delivered():
-            deadline = memory.lost_deadline if memory.late else min(promised, memory.lost_deadline)
+            if memory.given_up:
+                await self._pay_back()
+                self._enter(ShipmentState.LOST)
+                return
+            lost = self.deadline("lost", workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE))
             heard = await self.until(
                 lambda: self._is_delivered() or memory.trouble is not None,
-                deadline=deadline,
+                deadline=lost if memory.late else min(memory.deadlines["late"], lost),
                 summary="until it counts as lost" if memory.late else "until it is late",
             )
             if self._is_delivered():
@@ -306,9 +323,11 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 await self._be_late()
                 continue
             trouble, memory.trouble = memory.trouble, None
-            if await self._given_up(trouble):
-                self._enter(ShipmentState.LOST)
-                return
+            if trouble is None:
+                memory.deadlines.pop("lost")
+            await self._ask_about_loss(trouble)
+        if memory.given_up:
+            self.note("shipment.turned_up", "given up for lost, but it was delivered: nothing is paid back")
         if memory.delivered is not None:
             # The carrier's own time of delivery is the truth, whatever a timer thought of it.
             memory.late = memory.delivered.occurred_at > run.promised_at
@@ -319,10 +338,11 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         self._changed()
         self.note("shipment.late", f"not delivered by {self._run_input.promised_at:%Y-%m-%d}")
         self._show()
-        await asyncio.gather(self.tell(e.Template.LATE), self._report())
+        self.tell(e.Template.LATE)
+        await self._report()
 
-    async def _given_up(self, trouble: CarrierEvent | None) -> bool:
-        """Ask a person about a parcel in trouble; True when it is given up and the money is paid back."""
+    async def _ask_about_loss(self, trouble: CarrierEvent | None) -> None:
+        """Ask a person about a parcel in trouble: give it up and pay its money back, or wait on."""
         memory, run = self.memory, self._run_input
         lost = trouble is None or trouble.kind is CarrierEventKind.LOST
         why = (
@@ -330,8 +350,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             if trouble
             else f"no delivery {_LOST_AFTER_PROMISE.days} days after the promised date"
         )
-        verdict = await self.ask(
-            f"lost:{self._attempt('lost-review', count=True)}",
+        await self.ask(
+            "lost",
             Question(
                 kind=ReviewKind.SHIPMENT_LOST if lost else ReviewKind.SHIPMENT_EXCEPTION,
                 what_happened=f"{run.units} units worth {run.amount} were handed to {run.carrier} "
@@ -347,26 +367,37 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 },
             ),
         )
-        if self._is_delivered():
-            return False
-        if verdict is Verdict.REJECT:
-            memory.lost_deadline = self.wall(self.business_now() + _LOST_AFTER_PROMISE)
-            return False
-        if memory.capture is not None and memory.capture.capture_id:
-            answer = await self.do(
-                steps.REFUND_PAYMENT,
-                e.RefundPayment(
-                    order_id=run.order_id,
-                    shipment_id=run.shipment_id,
-                    capture_id=memory.capture.capture_id,
-                    amount=memory.capture.amount,
-                    cause="lost_parcel",
-                    key=self._key("refund-lost"),
-                ),
-            )
-            memory.refunded = answer.amount
-            self.note("payment.refunded", f"{answer.amount} paid back", why="the parcel is lost")
-        return True
+
+    async def _pay_back(self) -> None:
+        memory, run = self.memory, self._run_input
+        if memory.refunded is not None or memory.capture is None or not memory.capture.capture_id:
+            return
+        answer = await self.do(
+            steps.REFUND_PAYMENT,
+            e.RefundPayment(
+                order_id=run.order_id,
+                shipment_id=run.shipment_id,
+                capture_id=memory.capture.capture_id,
+                amount=memory.capture.amount,
+                cause="lost_parcel",
+                key=self._key("refund-lost"),
+            ),
+        )
+        memory.refunded = answer.amount
+        self.note("payment.refunded", f"{answer.amount} paid back", why="the parcel is lost")
+
+    def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
+        memory = self.memory
+        if purpose == "pick" and verdict is Verdict.APPROVE:
+            memory.pick_again = True
+        elif purpose == "lost" and verdict is Verdict.APPROVE:
+            memory.given_up = True
+        elif purpose == "lost":
+            memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE)
+        elif purpose in _ABOUT_GOODS_HERE and verdict is Verdict.REJECT:
+            raise CalledOff
+        else:
+            super()._act_on(purpose, verdict, question)
 
     def _on_the_parcels_clock(self) -> datetime:
         """The business time at which this parcel is asked to move on.
@@ -398,11 +429,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _moot(self, purpose: str) -> bool:
         happened = {
-            "pick-overdue": self._is_picked,
+            "pick": self._is_picked,
+            "pick_overdue": self._is_picked,
             "collect": self._is_collected,
             "lost": self._is_delivered,
         }
-        answered_itself = happened.get(purpose.partition(":")[0])
+        answered_itself = happened.get(purpose)
         return answered_itself is not None and answered_itself()
 
     def _is_picked(self) -> bool:
@@ -433,13 +465,16 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         event = self._understood(WmsEvent, payload, "wms_event")
         if event is None or not self._first_time(event.event_id):
             return
-        if memory.pick is not None and event.pick_id != memory.pick.pick_id:
+        another = memory.pick is not None and event.pick_id != memory.pick.pick_id
+        if another or event.pick_id in memory.old_picks:
             self.note("wms.stale", f"{event.kind} for another pick", pick_id=event.pick_id)
         elif memory.picked is not None or memory.state in SHIPMENT_TERMINAL:
             self.note("wms.unexpected", f"{event.kind} came when the shipment was {memory.state}")
         elif event.kind is WmsEventKind.PICKED:
             memory.picked = event
-        elif event.kind is not WmsEventKind.CANCELLED:
+        elif event.kind is WmsEventKind.CANCELLED and memory.state is ShipmentState.CANCELLING:
+            self.note("wms.cancelled", "the warehouse has called the pick off")
+        else:
             memory.pick_problem = event
             self.note(f"wms.{event.kind}", f"the warehouse reports {event.kind}", why=event.detail or None)
 
@@ -455,12 +490,15 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.note("carrier.stale", f"{event.kind} for another parcel", tracking=event.tracking)
             return
         if state is None:
-            memory.trouble = event
+            if memory.trouble is None or event.kind is CarrierEventKind.LOST:
+                memory.trouble = event
             self.note(f"carrier.{event.kind}", f"the carrier reports {event.kind}", why=event.detail or None)
             return
         if memory.state in (ShipmentState.CANCELLED, ShipmentState.DELIVERED):
             self.note("carrier.unexpected", f"{event.kind} came when the shipment was {memory.state}")
             return
+        if memory.state is ShipmentState.CANCELLING:
+            self.note("carrier.unexpected", f"{event.kind} came while the shipment was being called off")
         if event.kind is CarrierEventKind.DELIVERED and memory.delivered is None:
             memory.delivered = event
         if memory.collected is None:
@@ -532,12 +570,6 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             )
         except ApplicationError as error:
             self.note("order.unheard", "the order's run could not be told", why=str(error))
-
-    async def _report_and_record(self) -> None:
-        # Written first: the order closes its books on these rows as soon as it hears of the end.
-        await self.record()
-        await self._report()
-        await self.record()
 
     # --- what the base class asks ---
     def _shipment(self) -> str | None:
@@ -612,6 +644,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         return idempotency_key(workflow.info().workflow_id, step, attempt)
 
 
+_CALL_OFF = "call this shipment off, free its units and its money"
+_ABOUT_GOODS_HERE = ("pick", "pick_overdue", "label", "collect")
+_PICK_FLAGS = {
+    WmsEventKind.SHORT: "short_pick",
+    WmsEventKind.REFUSED: "pick_refused",
+    WmsEventKind.CANCELLED: "pick_cancelled",
+}
 _SCANNED = {
     CarrierEventKind.COLLECTED: ShipmentState.HANDED_OVER,
     CarrierEventKind.IN_TRANSIT: ShipmentState.IN_TRANSIT,

@@ -1,7 +1,8 @@
 """The one table of steps: what each takes and gives, where it runs, how long it may take and how it is retried.
 
-Time-outs, retries, queues and priorities stand here and nowhere else. A step that ends without an answer after
-``schedule_to_close`` goes to a person; it never just fails.
+Time-outs, retries, queues and priorities stand here and nowhere else. A step that ends without an answer goes to a
+person; it never just fails. Patience is counted in attempts, not on the wall clock: a machine that sleeps overnight, or
+has no worker for a while, uses none of it up.
 """
 
 from collections.abc import Mapping
@@ -31,12 +32,25 @@ In = TypeVar("In", bound="Contract")
 Out = TypeVar("Out", bound="Contract")
 
 
-def _patient() -> RetryPolicy:
+def _patient(patience: timedelta | None, at_least_every: timedelta = timedelta(seconds=30)) -> RetryPolicy:
+    """Retries with exponential backoff that are spent after ``patience`` of really trying, or never for None."""
+    interval, waited, attempts = timedelta(milliseconds=500), timedelta(0), 1
+    while patience is not None and waited < patience:
+        waited += interval
+        interval = min(interval * 2, at_least_every)
+        attempts += 1
     return RetryPolicy(
         initial_interval=timedelta(milliseconds=500),
         backoff_coefficient=2.0,
-        maximum_interval=timedelta(seconds=30),
+        maximum_interval=at_least_every,
+        maximum_attempts=attempts if patience is not None else 0,
     )
+
+
+_HALF_AN_HOUR = _patient(timedelta(minutes=30))
+_SIX_HOURS = _patient(timedelta(hours=6), at_least_every=timedelta(minutes=5))
+_A_DAY = _patient(timedelta(hours=24), at_least_every=timedelta(minutes=5))
+_FOR_EVER = _patient(None)
 
 
 @dataclass(frozen=True)
@@ -49,18 +63,18 @@ class Step(Generic[In, Out]):
     gives: type[Out]
     summary: str
     start_to_close: timedelta = timedelta(seconds=20)
-    schedule_to_close: timedelta = timedelta(minutes=30)
     heartbeat: timedelta | None = None
-    retry: RetryPolicy = field(default_factory=_patient)
+    retry: RetryPolicy = field(default_factory=lambda: _HALF_AN_HOUR)
     priority: Priority = field(default_factory=lambda: Priority(priority_key=3))
 
 
 # A compensation gives back money or goods that somebody is waiting for: first in the queue, and tried for a day.
 _UNDO_FIRST = Priority(priority_key=1)
-_UNDO_FOR = timedelta(hours=24)
 
 VALIDATE_ORDER = Step("validate_order", ORDERS, e.ValidateOrder, e.Validation, "check the document")
-RECORD_PROGRESS = Step("record_progress", ORDERS, e.RecordProgress, e.Nothing, "write the timeline")
+RECORD_PROGRESS = Step(
+    "record_progress", ORDERS, e.RecordProgress, e.Nothing, "write the timeline", retry=_FOR_EVER
+)
 ASSESS_ORDER = Step("assess_order", CLASSIFY, e.AssessOrder, e.RiskAssessment, "apply the risk rules")
 
 AUTHORISE_PAYMENT = Step("authorise_payment", PAYMENTS, e.AuthorisePayment, e.Authorisation, "hold the money")
@@ -70,7 +84,7 @@ VOID_AUTHORISATION = Step(
     e.VoidAuthorisation,
     e.Voided,
     "give held money back",
-    schedule_to_close=_UNDO_FOR,
+    retry=_A_DAY,
     priority=_UNDO_FIRST,
 )
 CAPTURE_PAYMENT = Step(
@@ -82,7 +96,7 @@ REFUND_PAYMENT = Step(
     e.RefundPayment,
     e.Refunded,
     "pay captured money back",
-    schedule_to_close=_UNDO_FOR,
+    retry=_A_DAY,
     priority=_UNDO_FIRST,
 )
 SETTLE_ORDER = Step(
@@ -97,7 +111,7 @@ RELEASE_RESERVATION = Step(
     e.ReleaseReservation,
     e.Nothing,
     "free reserved units",
-    schedule_to_close=_UNDO_FOR,
+    retry=_A_DAY,
     priority=_UNDO_FIRST,
 )
 
@@ -108,7 +122,7 @@ CANCEL_PICK = Step(
     e.CancelPick,
     e.Undone,
     "call the pick off",
-    schedule_to_close=_UNDO_FOR,
+    retry=_A_DAY,
     priority=_UNDO_FIRST,
 )
 BUY_LABEL = Step("buy_label", SHIPPING, e.BuyLabel, e.Label, "buy the carrier's label")
@@ -118,7 +132,7 @@ VOID_LABEL = Step(
     e.VoidLabel,
     e.Undone,
     "give the label back",
-    schedule_to_close=_UNDO_FOR,
+    retry=_A_DAY,
     priority=_UNDO_FIRST,
 )
 
@@ -128,7 +142,7 @@ NOTIFY = Step(
     e.Notify,
     e.Notified,
     "tell somebody",
-    schedule_to_close=timedelta(hours=6),
+    retry=_SIX_HOURS,
     priority=Priority(priority_key=4),
 )
 

@@ -50,9 +50,9 @@ def test_every_kind_of_review_reminds_before_it_escalates_and_escalates_before_i
     for kind in ReviewKind:
         terms = POLICY.terms(kind)
         assert timedelta(0) < terms.remind_after < terms.escalate_after
-        assert terms.deadline is None or terms.escalate_after < terms.deadline
-        assert (terms.deadline is None) == (terms.on_deadline is None)
+        assert terms.escalate_after < terms.deadline
 
 
-def test_no_deadline_ever_approves() -> None:
-    assert all(POLICY.terms(kind).on_deadline in (None, Verdict.REJECT) for kind in ReviewKind)
+def test_a_gate_that_nobody_answers_stays_shut() -> None:
+    gates = (ReviewKind.RISK, ReviewKind.PLAN, ReviewKind.BACKORDER)
+    assert all(POLICY.terms(kind).on_deadline is Verdict.REJECT for kind in gates)

@@ -139,19 +139,17 @@ class Script:
         if step.name in self.holds:
             await self.holds[step.name].wait()
         answer = self.answers[step.name](request)
-        self._write(request.carried)
+        self._write(_of(request), request.carried)
         if isinstance(request, e.SettleOrder) and isinstance(answer, e.Settlement) and answer.balanced:
-            self._write(request.closing)
+            self._write(_of(request), request.closing)
         return answer
 
-    def _write(self, carried: Carried) -> None:
+    def _write(self, order_id: str, carried: Carried) -> None:
         for entry in carried.entries:
             known = self.entries.setdefault(entry.entry_id, entry)
             assert known == entry, "one entry id must always name the same fact"
-        if carried.order and carried.entries:
-            self.orders[carried.entries[0].order_id] = carried.order
-        elif carried.order:
-            self.orders["?"] = carried.order
+        if carried.order:
+            self.orders[order_id] = carried.order
         if carried.shipment:
             self.shipments[carried.shipment.shipment_id] = carried.shipment
         for review in carried.reviews:

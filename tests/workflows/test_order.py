@@ -16,7 +16,7 @@ from models.messages import (
 )
 from models.review import Flag, Verdict
 from models.states import OrderState
-from tests.workflows.engine import Case
+from tests.workflows.engine import Case, eventually
 from tests.workflows.scripted import pounds, some_facts, some_plan
 from workflows.order import OrderWorkflow
 
@@ -403,3 +403,82 @@ async def test_high_value_facts_reach_the_search_attributes(case: Case) -> None:
     assert attributes["OwTotalMinor"] == 123_456
     assert attributes["OwState"] == "in_review" and attributes["OwNeedsReview"] is True
     await order.terminate()
+
+
+async def test_a_gateway_that_is_away_holds_up_neither_a_cancellation_nor_its_parcels(case: Case) -> None:
+    held = case.script.hold("notify")
+    order = await case.start()
+    await case.script.reached["notify"].wait()
+    await case.until(OrderState.RELEASED)
+    await case.until_shipment("pick_requested")
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    await case.until(OrderState.CANCELLED)
+    assert case.script.orders[case.order_id].state is OrderState.CANCELLED
+    held.set()
+    await order.result()
+    assert case.told() == ["order_confirmed", "order_cancelled"]
+
+
+async def test_a_store_that_refuses_to_write_is_asked_again_and_the_order_goes_on(case: Case) -> None:
+    flagged(case)
+    case.script.fail("record_progress", times=2)
+    order = await case.start()
+    task = await case.review()
+    await case.skip(timedelta(minutes=3))
+
+    async def written() -> bool:
+        return task.task_id in case.script.reviews
+
+    await eventually(written, "the review to be written")
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_a_signal_that_names_no_task_is_taken_for_the_first_review_only(case: Case) -> None:
+    flagged(case)
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(cost=4_900))
+    order = await case.start()
+    first = await case.review()
+    await order.signal("approve", {"actor": "ana", "reason": "checked"})
+
+    async def asked_again() -> bool:
+        return (await case.review()).task_id != first.task_id
+
+    await eventually(asked_again, "gate B")
+    second = await case.review()
+    await order.signal("approve", {"actor": "bob", "reason": "checked"})
+    await order.signal("approve", {"actor": "bob", "task_id": first.task_id, "reason": "checked"})
+    assert (await case.review()).task_id == second.task_id
+    await order.signal("approve", {"actor": "bob", "task_id": second.task_id, "reason": "checked"})
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.kinds().count("signal.refused") == 2
+
+
+async def test_a_repeated_cancel_gets_the_same_answer(case: Case) -> None:
+    case.script.hold("void_authorisation")
+    case.script.hold("reserve_stock")
+    order = await case.start()
+    await case.script.reached["reserve_stock"].wait()
+    request = CancelOrder(request_id="c", actor="a", reason="r")
+    first = await order.execute_update(OrderWorkflow.cancel, request)
+    again = await order.execute_update(OrderWorkflow.cancel, request)
+    other = await order.execute_update(OrderWorkflow.cancel, request.model_copy(update={"request_id": "d"}))
+    assert first == again and first.outcome == "cancelling" and other.outcome == "already"
+    for held in case.script.holds.values():
+        held.set()
+    await order.result()
+    asked = next(entry for entry in case.script.entries.values() if entry.kind == "cancel.requested")
+    assert asked.details["request_id"] == "c"
+
+
+async def test_the_customer_is_not_told_our_rules(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
+    await order.result()
+    (message,) = case.script.requests("notify", case.order_id)
+    assert message.facts == {"reason": "the order could not be accepted"}
+    assert "not approved at gate A" in (case.script.orders[case.order_id].exit_reason or "")

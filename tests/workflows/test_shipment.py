@@ -4,7 +4,7 @@ from models import effects as e
 from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
 from models.review import ReviewKind, Verdict
 from models.states import OrderState, ShipmentState
-from tests.workflows.engine import Case
+from tests.workflows.engine import Case, eventually
 from tests.workflows.scripted import some_plan
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
@@ -81,8 +81,9 @@ async def test_a_refused_label_can_end_in_a_cancelled_shipment_that_frees_everyt
     await decide(case, Verdict.REJECT)
     assert (await order.result()).state is OrderState.CANCELLED
     names = case.script.names(case.order_id)
-    assert names.index("void_label") < names.index("cancel_pick") < names.index("release_reservation")
-    assert "void_authorisation" in names and "capture_payment" not in names
+    assert names.index("cancel_pick") < names.index("release_reservation") < names.index("void_authorisation")
+    assert "void_label" not in names, "nothing was bought"
+    assert "capture_payment" not in names
 
 
 async def test_cancel_after_label_voids_label_then_pick_then_frees_stock(case: Case) -> None:
@@ -178,3 +179,99 @@ async def test_a_review_of_a_shipment_shows_on_its_order(case: Case) -> None:
     await case.delivered()
     assert (await order.result()).state is OrderState.CLOSED
     assert case.script.orders[case.order_id].needs_review is False
+
+
+async def test_a_review_of_a_shipment_shows_on_its_order_in_the_store_while_it_is_open(case: Case) -> None:
+    await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    await case.review(1)
+    await case.skip(timedelta(seconds=10))
+
+    async def shown() -> bool:
+        return case.script.orders[case.order_id].needs_review
+
+    await eventually(shown, "the order's row to say so")
+
+
+async def test_a_pick_that_the_warehouse_calls_off_is_put_before_a_person(case: Case) -> None:
+    order = await case.start()
+    await case.picked(kind=WmsEventKind.CANCELLED)
+    task = await case.review(1)
+    assert task.why_flagged[0].code == "pick_cancelled"
+    await decide(case, Verdict.REJECT)
+    assert (await order.result()).state is OrderState.CANCELLED
+
+
+async def test_the_old_pick_is_called_off_before_a_second_and_its_events_count_no_more(case: Case) -> None:
+    picks = iter(["pick-1", "pick-2"])
+    case.script.answers["request_pick"] = lambda r: e.PickRequested(accepted=True, pick_id=next(picks))
+    await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    await case.review(1)
+    held = case.script.hold("request_pick")
+    await decide(case, Verdict.APPROVE)
+
+    async def asked_again() -> bool:
+        return len(case.script.requests("request_pick", case.order_id)) == 2
+
+    await eventually(asked_again, "the second pick")
+    names = case.script.names(case.order_id)
+    assert names.index("cancel_pick") < len(names) - 1 - names[::-1].index("request_pick")
+    await case.picked(event="late")
+    held.set()
+    await case.until_shipment("pick_requested")
+    assert "buy_label" not in case.script.names(case.order_id)
+
+
+async def test_an_old_pick_that_cannot_be_called_off_is_waited_for(case: Case) -> None:
+    case.script.answers["cancel_pick"] = lambda r: e.Undone(undone=False, reason="on the trolley")
+    order = await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    await decide(case, Verdict.APPROVE)
+    await case.script.reached["cancel_pick"].wait()
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len(case.script.requests("request_pick", case.order_id)) == 1
+
+
+async def test_a_parcel_that_could_not_be_called_back_is_not_offered_to_be_called_off_again(
+    case: Case,
+) -> None:
+    case.script.answers["void_label"] = lambda r: e.Undone(undone=False, reason="collected an hour ago")
+    order = await case.start()
+    await case.labelled()
+    await case.until(OrderState.RELEASED)
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    await case.until_shipment("handed_over")
+    await case.skip(timedelta(days=2, hours=1), number=1)
+    task = await case.review(1)
+    assert list(task.options) == [Verdict.APPROVE]
+    await decide(case, Verdict.APPROVE)
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_the_customer_hears_of_one_parcel_of_several_that_will_not_come(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(shipments=3))
+    order = await case.start()
+    await case.picked(1, kind=WmsEventKind.SHORT)
+    await decide(case, Verdict.REJECT, 1)
+    await case.handed_over(2)
+    await case.scanned(CarrierEventKind.LOST, 2)
+    await decide(case, Verdict.APPROVE, 2)
+    await case.delivered(3)
+    assert (await order.result()).state is OrderState.CLOSED
+    told = case.told()
+    assert told.count("shipment_cancelled") == 1 and told.count("shipment_lost") == 1
+    assert told.count("shipped") == 2
+
+
+async def test_a_lost_parcel_that_nobody_looks_at_is_paid_back_at_the_deadline(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.LOST)
+    task = await case.review(1)
+    await case.skip(timedelta(days=3, minutes=1), number=1)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert case.script.reviews[task.task_id].state == "expired"
+    assert case.told().count("review_escalated") == 1
