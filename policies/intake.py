@@ -3,19 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
+from models.clock import EARLIEST, LATEST
 from models.errors import DocumentTooLarge, InvalidDocument, Problem
 from models.money import CURRENCY_EXPONENT
 from models.order import MAX_DOCUMENT_BYTES, MAX_LINES, ChargeKind, OrderDraft
 
 MAX_DEPTH = 32
-# Outside of these a time is a typing error; near the ends of the calendar it cannot even be stored and read back.
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+# What a problem says stands in logs and on timelines: nothing about a person may be quoted there.
+_PERSONAL = ("customer", "ship_to", "bill_to")
 
 
 def check_document(raw: bytes, limit: int = MAX_DOCUMENT_BYTES) -> OrderDraft:
@@ -153,7 +152,12 @@ def _problem_of_shape(error: Any) -> Problem:
         message = str(context["error"])
     else:
         message = error["msg"][:1].lower() + error["msg"][1:]
-    if kind in ("greater_than_equal", "less_than_equal", "string_pattern_mismatch", "enum"):
+    if kind in (
+        "greater_than_equal",
+        "less_than_equal",
+        "string_pattern_mismatch",
+        "enum",
+    ) and not path.startswith(_PERSONAL):
         message += f", not {error['input']!r:.60}"
     return Problem(path=path, code=kind, message=message)
 

@@ -671,7 +671,7 @@ class Case(Generic[Memory]):
             )
             self._refuse_stale(decision)
         except (ValidationError, ApplicationError) as error:
-            self.note("signal.refused", f"the signal {verdict!r} was not acted on", why=_sentence(error))
+            self.note("signal.refused", f"the signal {verdict!r} was not acted on", why=sentence(error))
             return
         self._decide(decision)
 
@@ -763,10 +763,11 @@ def _refuse(message: str) -> NoReturn:
 
 def _reason_of(error: ActivityError) -> str:
     cause = error.cause or error
-    return _sentence(cause)
+    return sentence(cause)
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """What an error says, without quoting the input that was wrong."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())[
             :500

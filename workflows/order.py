@@ -3,7 +3,8 @@
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
@@ -36,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from policies.approval import gate_b
     from workflows import steps
-    from workflows.case import CalledOff, Case, Question
+    from workflows.case import CalledOff, Case, Question, sentence
     from workflows.pages import order_page
 
 from datetime import timedelta
@@ -46,6 +47,9 @@ _BACKORDER_RETRY = timedelta(days=1)
 _BACKORDER_RETRY_FLOOR = timedelta(seconds=5)
 _BACKORDER_TRIES = 3
 _SHORTAGE_TRIES = 3
+
+
+_NO_INPUT = RawValue(Payload(metadata={"encoding": b"binary/null"}))
 
 
 class Leaving(Exception):
@@ -63,12 +67,16 @@ class Leaving(Exception):
 
 @workflow.defn
 class OrderWorkflow(Case[OrderMemory]):
-    """Carries one order to its end. Whatever happens, it ends closed, rejected, cancelled or with a person."""
+    """Carries one order to its end. Whatever happens, it ends closed, rejected, cancelled or with a person.
+
+    Its input is an ``OrderRun``, taken as it comes: a stranger's mistake must end as a rejection that says what is
+    wrong, and not as a run that cannot read its input and is tried again for ever.
+    """
 
     @workflow.init
-    def __init__(self, run: OrderRun) -> None:
+    def __init__(self, start: RawValue = _NO_INPUT) -> None:
         order = workflow.info().workflow_id.removeprefix("order:")
-        self._run_input = run
+        self._run_input = run = _understood(start)
         memory = run.memory or OrderMemory(order_id=order)
         self._open_case(memory, order, order)
         if memory.clock is None:
@@ -78,10 +86,12 @@ class OrderWorkflow(Case[OrderMemory]):
             )
 
     @workflow.run
-    async def run(self, run: OrderRun) -> OrderResult:
+    async def run(self, _start: RawValue = _NO_INPUT) -> OrderResult:
         """The whole life of the order. See ``_go_forward`` for its steps."""
         if not await self._run_shielded(self._live):
-            workflow.continue_as_new(run.model_copy(update={"draft": None, "memory": self.memory}))
+            workflow.continue_as_new(
+                self._run_input.model_copy(update={"draft": None, "memory": self.memory})
+            )
         memory = self.memory
         return OrderResult(
             order_id=self.order_id,
@@ -129,7 +139,10 @@ class OrderWorkflow(Case[OrderMemory]):
         answer = await self.do(
             steps.VALIDATE_ORDER,
             e.ValidateOrder(
-                order_id=self.order_id, workflow_id=workflow.info().workflow_id, draft=self._run_input.draft
+                order_id=self.order_id,
+                workflow_id=workflow.info().workflow_id,
+                draft=self._run_input.draft,
+                problems=self._run_input.problems,
             ),
         )
         if answer.facts is None:
@@ -601,7 +614,7 @@ class OrderWorkflow(Case[OrderMemory]):
         try:
             request = CancelOrder.model_validate(payload)
         except ValidationError as error:
-            self.note("signal.refused", "the signal 'cancel_order' was not acted on", why=str(error)[:500])
+            self.note("signal.refused", "the signal 'cancel_order' was not acted on", why=sentence(error))
             return
         refusal = self._why_not_cancel(request)
         if refusal is None:
@@ -636,7 +649,7 @@ class OrderWorkflow(Case[OrderMemory]):
         try:
             event = PaymentEvent.model_validate(payload)
         except ValidationError as error:
-            self.note("signal.refused", "the signal 'payment_event' was not understood", why=str(error)[:500])
+            self.note("signal.refused", "the signal 'payment_event' was not understood", why=sentence(error))
             return
         if self._first_time(event.event_id):
             self.note(
@@ -699,6 +712,10 @@ class OrderWorkflow(Case[OrderMemory]):
         return self.memory.released or self.memory.leaving_to is not None
 
     def _carried_projection(self) -> dict[str, Any]:
+        run = self._run_input
+        if self.memory.facts is None and (run.draft is not None or run.problems):
+            # A stranger's start speaks for nobody yet: the same id may be another, accepted order.
+            return {}
         return {"order": self._projection()}
 
     async def _pause(self, question: Question) -> None:
@@ -784,3 +801,11 @@ _GATES = ("gate_a", "gate_b")
 _NOT_ACCEPTED = "the order could not be accepted"
 _NOT_SUPPLIED = "the goods could not be supplied"
 _FOLLOWS = frozenset({OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.CANCELLING})
+
+
+def _understood(start: RawValue) -> OrderRun:
+    try:
+        payload = workflow.payload_converter().from_payload(start.payload)
+    except Exception:
+        payload = "unreadable"
+    return OrderRun.understood(payload)

@@ -28,7 +28,7 @@ with workflow.unsafe.imports_passed_through():
     from models.runs import ShipmentResult, ShipmentRun
     from models.states import SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL, ShipmentState, shipment_may
     from workflows import steps
-    from workflows.case import CalledOff, Case, Question
+    from workflows.case import CalledOff, Case, Question, sentence
     from workflows.pages import shipment_page
 
 _PICK_WITHIN = timedelta(days=2)
@@ -540,7 +540,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         try:
             return contract.model_validate(payload)
         except ValidationError as error:
-            self.note("signal.refused", f"the signal {signal!r} was not understood", why=str(error)[:500])
+            self.note("signal.refused", f"the signal {signal!r} was not understood", why=sentence(error))
             return None
 
     # --- reports to the order ---

@@ -18,7 +18,7 @@ from apps.api.intake import check, state_of, take_in
 from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
-from models.clock import ClockStart
+from models.clock import EARLIEST, LATEST, ClockStart
 from models.errors import (
     Conflict,
     DocumentTooLarge,
@@ -33,7 +33,6 @@ from models.identifiers import order_id as make_order_id
 from models.messages import CancelAnswer, CancelOrder, CancelOutcome
 from models.order import MAX_DOCUMENT_BYTES, CustomerType, OrderDraft
 from models.states import ORDER_TERMINAL, OrderState
-from policies.intake import EARLIEST, LATEST
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"])
 

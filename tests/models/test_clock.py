@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.clock import EARLIEST, LATEST, SCALED_DEADLINE_FLOOR, BusinessClock
-from policies import intake
 
 WALL = datetime(2026, 3, 2, 12, tzinfo=UTC)
 BUSINESS = datetime(2011, 9, 1, 8, tzinfo=UTC)
@@ -41,10 +40,6 @@ def test_no_clock_runs_off_the_calendar(speed: float, start: datetime) -> None:
     later = clock.at(WALL + timedelta(days=36_500))
     assert clock.business_start <= later <= LATEST
     assert WALL + clock.wall_delay(later - clock.business_start) >= WALL
-
-
-def test_a_document_and_a_clock_have_the_same_calendar() -> None:
-    assert (intake.EARLIEST, intake.LATEST) == (EARLIEST, LATEST)
 
 
 def test_a_deadline_in_the_past_is_due_at_once() -> None:

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.clock import BusinessClock, ClockStart
-from models.effects import ReleaseReservation, VoidAuthorisation
+from models.effects import Audience, Notify, ReleaseReservation, Template, VoidAuthorisation
 from models.memory import OrderMemory
 from models.messages import ShipmentProgress
 from models.money import Money
-from models.review import Verdict
 from models.runs import OrderRun
 from models.states import OrderState, ShipmentState
 
@@ -49,7 +48,17 @@ def test_what_a_run_hands_on_to_its_successor_comes_through_whole() -> None:
             VoidAuthorisation(order_id="web:1", authorisation_key=key, key="k1"),
             ReleaseReservation(order_id="web:1", reservation_key="order:web:1:reserve:1", key="k2"),
         ],
-        verdicts={"gate_a": Verdict.APPROVE},
+        passed_gates=["gate_a"],
+        deadlines={"backorder": NOON},
+        unsent=[
+            Notify(
+                order_id="web:1",
+                audience=Audience.CUSTOMER,
+                template=Template.ORDER_CONFIRMED,
+                facts={},
+                key="k3",
+            )
+        ],
         shipments={
             1: ShipmentProgress(
                 event_id="e",

@@ -33,7 +33,11 @@ class Case:
 
     async def start(self, **run: Any) -> WorkflowHandle[OrderWorkflow, OrderResult]:
         self.order = await self.client.start_workflow(
-            OrderWorkflow.run, OrderRun(**run), id=self.workflow_id, task_queue=steps.WORKFLOWS
+            "OrderWorkflow",
+            OrderRun(**run),
+            id=self.workflow_id,
+            task_queue=steps.WORKFLOWS,
+            result_type=OrderResult,
         )
         return self.order
 
