@@ -8,12 +8,15 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import InvalidDocument, Problem
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Business seconds per wall second: below, a day lasts years; above, a day is shorter than any answer takes.
+SLOWEST, FASTEST = 0.001, 1e7
 
 
 def default_data_dir() -> Path:
@@ -35,7 +38,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=default_data_dir)
     network_file: Path = REPOSITORY / "examples" / "network.toml"
-    speed: PositiveFloat = 1.0
+    speed: float = Field(default=1.0, ge=SLOWEST, le=FASTEST)
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8080, ge=1, le=65535)

@@ -26,11 +26,13 @@ from apps.cli.accounts import Books, Effort, Outcomes, sums
 from apps.cli.output import console, facts, listing, plain, state
 from apps.cli.remote import bad_input
 from apps.cli.replay import Replay, Tally
-from apps.cli.up import print_addresses
+from apps.cli.up import Speed, print_addresses
+from models.errors import Refused
 from models.states import OrderState
 from workers.client import connect
 from workers.embedded.published import PublishedStack, read_stack
 from workers.embedded.signals import run_until_interrupted
+from workers.embedded.speed import kept_speed
 from workers.embedded.stack import Stack, StackOptions
 from workers.logging import configure_logging
 from workers.settings import REPOSITORY, get_settings
@@ -47,7 +49,7 @@ class _Options:
 
     orders: int
     source: Path
-    speed: float
+    speed: float | None
     leave: bool
     json_file: Path | None
     data_dir: Path
@@ -67,10 +69,7 @@ def demo(
             help="Invoices with the columns of the Online Retail data set, parquet or CSV; default: the example."
         ),
     ] = None,
-    speed: Annotated[
-        float,
-        typer.Option(min=0.001, max=1e7, help="Business seconds per second; 86400 is a day in a second."),
-    ] = FAST,
+    speed: Speed = None,
     leave: Annotated[
         bool, typer.Option("--exit", help="Stop the stack at the end instead of leaving it running.")
     ] = False,
@@ -118,7 +117,9 @@ def demo(
 async def _demo(options: _Options, told: Console) -> int:
     began = time.monotonic()
     live = read_stack(options.data_dir)
-    stack = None if live else Stack(StackOptions(data_dir=options.data_dir, speed=options.speed))
+    if live is not None:
+        _require_speed(options, live)
+    stack = None if live else Stack(_stack_options(options.data_dir, options.speed))
     # The file is read while the stack starts.
     reading = asyncio.create_task(asyncio.to_thread(_open_source, options))
     ended_well = False
@@ -130,7 +131,8 @@ async def _demo(options: _Options, told: Console) -> int:
         if live is None:
             raise AssertionError("a stack that started has published where it is")
         if stack is None:
-            told.print(f"joining the stack at {live.api_url}, which runs at speed {live.speed:g}")
+            told.print(f"joining the stack at {live.api_url}")
+        told.print(f"the business clock runs at {live.speed:,.12g} times real speed")
         invoices = await reading
         ready_seconds = time.monotonic() - began
         report = await _replay(options, live, invoices, told)
@@ -151,6 +153,22 @@ async def _demo(options: _Options, told: Console) -> int:
         if options.temporary:
             _clean_up(options, told, keep=not ended_well)
     return 0 if ended_well else 1
+
+
+def _stack_options(data_dir: Path, speed: float | None) -> StackOptions:
+    if speed is None and kept_speed(data_dir) == 1:
+        # In real time a demo would take days: that is not what the last stack's speed was chosen for.
+        speed = FAST
+    return StackOptions(data_dir=data_dir, speed=speed, usual_speed=FAST)
+
+
+def _require_speed(options: _Options, live: PublishedStack) -> None:
+    """The stack that runs cannot change its speed: say so instead of replaying at another one than was asked for."""
+    if options.speed not in (None, live.speed):
+        raise Refused(
+            f"the stack at {live.api_url} runs at speed {live.speed:.12g}, not {options.speed:.12g}: leave --speed"
+            " away to join it, stop it first, or name other data with --data-dir"
+        )
 
 
 async def _replay(

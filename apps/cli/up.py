@@ -12,7 +12,17 @@ from models.errors import OrderwrightError
 from workers.embedded.signals import run_until_interrupted
 from workers.embedded.stack import Stack, StackOptions
 from workers.logging import configure_logging
-from workers.settings import get_settings
+from workers.settings import FASTEST, SLOWEST, Settings, get_settings
+
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        "--speed",
+        min=SLOWEST,
+        max=FASTEST,
+        help="Business seconds per second of this clock; 86400 is a day in a second. Default: as before on these data.",
+    ),
+]
 
 
 def up(
@@ -23,9 +33,7 @@ def up(
         int | None,
         typer.Option("--port", min=1, max=65535, help="The API's port; the next free one if taken."),
     ] = None,
-    speed: Annotated[
-        float | None, typer.Option("--speed", min=0.001, help="Business seconds per second of this clock.")
-    ] = None,
+    speed: Speed = None,
     simulators: Annotated[
         bool,
         typer.Option(help="Run the simulated payment provider, warehouse, carriers and message gateway."),
@@ -41,11 +49,15 @@ def up(
     options = StackOptions(
         data_dir=data_dir or settings.data_dir,
         api_port=port or settings.api_port,
-        speed=speed or settings.speed,
+        speed=speed or _speed_of_the_environment(settings),
         with_simulators=simulators,
     )
     code = run_until_interrupted(_serve(options, as_json=as_json))
     raise typer.Exit(code)
+
+
+def _speed_of_the_environment(settings: Settings) -> float | None:
+    return settings.speed if "speed" in settings.model_fields_set else None
 
 
 async def _serve(options: StackOptions, *, as_json: bool) -> int:

@@ -98,7 +98,7 @@ def test_up_serves_refuses_a_second_survives_kills_of_any_part_and_of_itself_and
 ) -> None:
     with socket.create_server((LOOPBACK, 0)) as somebody:
         taken = somebody.getsockname()[1]
-        with running(data_dir, "--port", str(taken)) as (process, stack):
+        with running(data_dir, "--port", str(taken), "--speed", "60") as (process, stack):
             first = stack
             assert set(pids(data_dir)) == COMPONENTS | WORKERS
             assert stack.api_url != f"http://{LOOPBACK}:{taken}"
@@ -120,6 +120,7 @@ def test_up_serves_refuses_a_second_survives_kills_of_any_part_and_of_itself_and
     with running(data_dir, "--port", str(taken)) as (process, again):
         assert set(orphans.values()).isdisjoint(pids(data_dir).values())
         assert again.api_token == first.api_token
+        assert again.speed == first.speed == 60
         assert again.database_url == first.database_url
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from temporalio.client import Client
+
 from models.errors import Refused
 from workers.client import configured_address, configured_namespace, connect
 from workers.embedded import namespace
@@ -28,6 +30,7 @@ from workers.embedded.published import (
     withdraw,
 )
 from workers.embedded.signals import on_stop_signal
+from workers.embedded.speed import keep_speed, kept_speed, refuse_another_speed_for_open_orders
 from workers.embedded.supervisor import Supervisor
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY, get_settings
@@ -58,13 +61,15 @@ class StackOptions:
     Args:
         data_dir: everything it keeps; one live stack each.
         api_port, temporal_port, ui_port, simulator_port: preferred ports; the next free one if somebody else's.
-        speed: business seconds per wall second.
+        speed: business seconds per wall second, refused while orders of another speed are open; None takes the speed
+            of the last stack on these data, or ``usual_speed`` on new ones.
         with_simulators: False uses the payment, warehouse, carrier and message services of the settings.
     """
 
     data_dir: Path = field(default_factory=lambda: get_settings().data_dir)
     api_port: int = field(default_factory=lambda: get_settings().api_port)
-    speed: float = field(default_factory=lambda: get_settings().speed)
+    speed: float | None = None
+    usual_speed: float = field(default_factory=lambda: get_settings().speed)
     with_simulators: bool = True
     ui_port: int = 8233
     temporal_port: int = 7233
@@ -90,6 +95,7 @@ class Stack:
 
         Raises:
             DataDirectoryHeld: a live stack works on the data directory.
+            OrdersRunAtAnotherSpeed: orders are open, and the options ask for another speed than theirs.
             ChildFailed: a component did not come up; the message carries the end of its log.
         """
         self._make_data_dir()
@@ -153,6 +159,7 @@ class Stack:
 
         progress("starting PostgreSQL and Temporal")
         await _together(self._start_postgres(), self._start_temporal(stack))
+        await self._settle_speed(stack)
         progress("preparing the database, the namespace and the simulators")
         await _together(
             self._prepare_database(environment),
@@ -191,7 +198,7 @@ class Stack:
             pid=os.getpid(),
             started=time.time(),
             data_dir=self.data_dir,
-            speed=options.speed,
+            speed=options.speed or kept_speed(self.data_dir) or options.usual_speed,
             api_url=f"http://{LOOPBACK}:{api}",
             api_token=load_secrets(self.data_dir).api_token,
             database_url=self._postgres().url() if _embeds_postgres() else get_settings().database_url,
@@ -241,16 +248,27 @@ class Stack:
         )
         await self._supervise(temporal.child())
 
+    async def _settle_speed(self, stack: PublishedStack) -> None:
+        """Before anything runs at it: the speed suits the open orders, and the next start will know it."""
+        kept = kept_speed(self.data_dir)
+        if kept == stack.speed:
+            return
+        if kept is not None:
+            client = await self._connect(stack)
+            await refuse_another_speed_for_open_orders(client, kept=kept, asked=stack.speed)
+        keep_speed(self.data_dir, stack.speed)
+
     async def _prepare_database(self, environment: dict[str, str]) -> None:
         await self._run_once("migrate", ["-m", "activities.store.migrate"], environment)
         await self._run_once("seed", ["-m", "activities.store.seed"], environment)
 
     async def _prepare_namespace(self, stack: PublishedStack) -> None:
-        embedded = _embeds_temporal()
-        client = await connect(
-            stack.temporal_address, stack.temporal_namespace, from_environment=not embedded
+        await namespace.prepare(await self._connect(stack), stack.build_id, ours=_embeds_temporal())
+
+    async def _connect(self, stack: PublishedStack) -> Client:
+        return await connect(
+            stack.temporal_address, stack.temporal_namespace, from_environment=not _embeds_temporal()
         )
-        await namespace.prepare(client, stack.build_id, ours=embedded)
 
     async def _start_simulator(
         self, name: str, url: str, stack: PublishedStack, environment: dict[str, str]

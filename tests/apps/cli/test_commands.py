@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from apps.api import examples
+from apps.cli import demo
 from tests.apps.cli.conftest import Answers, Run
+from workers.embedded.published import PublishedStack
+from workers.embedded.speed import keep_speed
 
 SIMPLE = "examples/orders/simple.json"
 PROBLEM = {
@@ -252,6 +255,50 @@ def test_the_demo_refuses_what_it_cannot_read_or_write_before_it_starts_anything
     outcome = run("demo", "--json", tmp_path / "no" / "such" / "folder.json")
     assert outcome.code == 2
     assert not (tmp_path / "no-stack-here").exists()
+
+
+def a_stack(data_dir: Path, *, speed: float) -> PublishedStack:
+    return PublishedStack(
+        pid=os.getpid(),
+        started=0.0,
+        data_dir=data_dir,
+        speed=speed,
+        api_url="http://127.0.0.1:8080",
+        api_token="t0ken",
+        database_url="postgresql+psycopg://",
+        temporal_address="127.0.0.1:7233",
+        temporal_namespace="default",
+        temporal_ui_url=None,
+        build_id="b1",
+    )
+
+
+@pytest.mark.parametrize(("kept", "asked"), [(None, None), (1.0, demo.FAST), (3600.0, None)])
+def test_a_demo_goes_on_at_the_speed_of_the_data_but_never_in_real_time(
+    tmp_path: Path, kept: float | None, asked: float | None
+) -> None:
+    if kept is not None:
+        keep_speed(tmp_path, kept)
+    options = demo._stack_options(tmp_path, None)
+    assert (options.speed, options.usual_speed) == (asked, demo.FAST)
+
+
+@pytest.mark.parametrize("speed", ["0", "1e8", "fast"])
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_speed_that_no_clock_has_is_bad_input(run: Run, tmp_path: Path, command: str, speed: str) -> None:
+    outcome = run(command, "--speed", speed)
+    assert outcome.code == 2
+    assert "--speed" in outcome.err
+    assert not (tmp_path / "no-stack-here").exists()
+
+
+def test_the_demo_does_not_join_a_stack_of_another_speed_than_it_was_asked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "read_stack", lambda _: a_stack(tmp_path, speed=1.0))
+    outcome = run("demo", "--speed", "86400")
+    assert outcome.code == 1
+    assert "http://127.0.0.1:8080 runs at speed 1, not 86400" in outcome.err
 
 
 def test_the_demo_says_at_once_that_a_file_has_not_the_columns(run: Run, tmp_path: Path) -> None:
