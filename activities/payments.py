@@ -1,7 +1,6 @@
 """Queue ``oms-payments``: hold, take and return money, and settle an order at its end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from activities.exactly_once import Effect, Meaning, carry_out
 from activities.failures import speaks_temporal
@@ -10,7 +9,7 @@ from activities.ports import PaymentProvider
 from activities.settlement import imbalances
 from activities.store import operations, reads
 from activities.store.intake import stored_draft
-from activities.store.operations import PaymentOperation
+from activities.store.operations import PaymentOperation, Standing
 from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from activities.store.stock import consume
@@ -50,10 +49,6 @@ class PaymentActivities:
         async with self._store.transaction() as session:
             draft = (await stored_draft(session, effect.order_id)).draft
 
-        async def undo(held: Authorisation) -> None:
-            if held.authorisation_id is not None:
-                await self._void(_VoidRequest.undoing(effect, held.authorisation_id))
-
         return await carry_out(
             self._store,
             Effect(
@@ -68,14 +63,13 @@ class PaymentActivities:
                 ),
                 look_up=lambda: self._payments.find_authorisation(key=effect.key),
                 means=_approved,
-                undo=undo,
             ),
         )
 
     @implements(steps.VOID_AUTHORISATION)
     @speaks_temporal
     async def void_authorisation(self, effect: VoidAuthorisation) -> Voided:
-        """Give back what is still held under the authorisation's key; from now on that key is refused."""
+        """Give back what is held under the authorisation's key; one that arrives later is refused, by us and there."""
         return await self._give_back(effect.order_id, effect.authorisation_key, effect.key, effect.carried)
 
     @implements(steps.CAPTURE_PAYMENT)
@@ -177,60 +171,50 @@ class PaymentActivities:
         """Void what the authorisation under ``authorisation_key`` holds, whatever became of asking for it."""
         async with self._store.transaction() as session:
             await record(session, order_id, carried)
-            done = await operations.payment(session, key)
-            if done is not None and done.state is OperationState.CONFIRMED:
-                return Voided.model_validate(done.answer)
             currency = await reads.currency(session, order_id)
             held = await operations.payment(session, authorisation_key)
-            if held is None and currency is not None:
-                # Never intended, and from now on it never will be.
+            if currency is not None and (held is None or held.state is OperationState.REFUSED):
+                # Nothing happened under the key, and from now on nothing will.
                 await operations.call_off(
                     session, _authorisation(authorisation_key, order_id, Money.zero(currency))
                 )
-        if held is None or held.amount is None or held.state is OperationState.DECLINED:
+        if held is None or held.amount is None or not _may_hold(held):
             return Voided()
-        authorisation_id = held.provider_ref
-        if held.state is OperationState.INTENDED:
-            found = await self._payments.find_authorisation(key=authorisation_key)
-            authorisation_id = None if found is None or not found.approved else found.authorisation_id
-        request = _VoidRequest(order_id, authorisation_key, authorisation_id, key, held.amount)
-        if authorisation_id is None:
-            await self._call_off(request)
-            return Voided()
-        return await self._void(request)
+        return await self._void(_authorisation(authorisation_key, order_id, held.amount), held, key)
 
-    async def _void(self, request: "_VoidRequest") -> Voided:
-        voided = await carry_out(
+    async def _void(self, authorisation: PaymentOperation, held: Standing, key: str) -> Voided:
+        reference = held.provider_ref
+
+        async def ask() -> Voided:
+            """By the authorisation's key: the one way that also stops a request that is still on its way."""
+            nonlocal reference
+            voided = await self._payments.void_by_key(key=key, authorisation_key=authorisation.key)
+            if reference is None and voided.amount is not None:
+                # Its answer never reached us. From here on nothing about it changes any more.
+                found = await self._payments.find_authorisation(key=authorisation.key)
+                reference = None if found is None else found.authorisation_id
+            return voided
+
+        return await carry_out(
             self._store,
             Effect(
                 operation=PaymentOperation(
-                    key=request.key,
-                    order_id=request.order_id,
+                    key=key,
+                    order_id=authorisation.order_id,
                     kind=PaymentKind.VOID,
-                    parent=request.authorisation_id,
-                    amount=Money.zero(request.amount.currency),
+                    parent=reference,
+                    amount=Money.zero(authorisation.amount.currency),
                 ),
                 carried=Carried(),
                 gives=Voided,
                 # Asking again under the same key is safe, so a lost answer needs no look-up.
-                ask=lambda: self._payments.void(
-                    key=request.key, authorisation_id=request.authorisation_id or ""
-                ),
+                ask=ask,
                 means=lambda answer: Meaning(
                     amount_minor=0 if answer.amount is None else answer.amount.minor
                 ),
+                follows=lambda session: operations.call_off(session, authorisation, provider_ref=reference),
             ),
         )
-        await self._call_off(request)
-        return voided
-
-    async def _call_off(self, request: "_VoidRequest") -> None:
-        async with self._store.transaction() as session:
-            await operations.call_off(
-                session,
-                _authorisation(request.authorisation_key, request.order_id, request.amount),
-                provider_ref=request.authorisation_id,
-            )
 
 
 class ShipmentStillReporting(OrderwrightError):
@@ -253,17 +237,11 @@ def _wait_for_last_words(effect: SettleOrder, shipments: Sequence[ShipmentView])
             )
 
 
-@dataclass(frozen=True)
-class _VoidRequest:
-    order_id: str
-    authorisation_key: str
-    authorisation_id: str | None
-    key: str
-    amount: Money
-
-    @classmethod
-    def undoing(cls, effect: AuthorisePayment, authorisation_id: str) -> "_VoidRequest":
-        return cls(effect.order_id, effect.key, authorisation_id, f"{effect.key}:undo", effect.amount)
+def _may_hold(authorisation: Standing) -> bool:
+    """Whether the provider may hold something for it, or may come to: all but a "no" and what never was one."""
+    if authorisation.state is OperationState.CALLED_OFF:
+        return authorisation.provider_ref is not None
+    return authorisation.state in (OperationState.INTENDED, OperationState.CONFIRMED)
 
 
 def _authorisation(key: str, order_id: str, amount: Money) -> PaymentOperation:

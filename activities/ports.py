@@ -37,8 +37,11 @@ class PaymentProvider(Protocol):
         """The authorisation made under ``key``."""
         ...
 
-    async def void(self, *, key: str, authorisation_id: str) -> Voided:
-        """Give back what the authorisation still holds; zero when nothing is held."""
+    async def void_by_key(self, *, key: str, authorisation_key: str) -> Voided:
+        """Give back what the authorisation made under ``authorisation_key`` still holds; zero when nothing is held.
+
+        One that has not arrived yet is refused when it does; the amount is then None.
+        """
         ...
 
     async def capture(self, *, key: str, authorisation_id: str, amount: Money) -> Captured:

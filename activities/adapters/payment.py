@@ -36,12 +36,12 @@ class HttpPaymentProvider:
         answer = await self._provider.look_up("/authorisations", key=key, gives=_Authorisation)
         return None if answer is None else answer.meant()
 
-    async def void(self, *, key: str, authorisation_id: str) -> Voided:
-        """Give back what is still held; ``POST /authorisations/{id}/void``."""
+    async def void_by_key(self, *, key: str, authorisation_key: str) -> Voided:
+        """Give back what is held, also for an authorisation that never arrived; ``POST /authorisations/void``."""
         answer = await self._provider.act(
-            f"/authorisations/{_segment(authorisation_id)}/void", key=key, body={}, gives=_Voided
+            "/authorisations/void", key=key, body={"authorisation_key": authorisation_key}, gives=_Voided
         )
-        return Voided(amount=answer.money())
+        return answer.meant()
 
     async def capture(self, *, key: str, authorisation_id: str, amount: Money) -> Captured:
         """Take ``amount`` of the hold; ``POST /authorisations/{id}/captures``."""
@@ -104,8 +104,14 @@ class _Declined(_Authorisation):
     approved: Literal[False]
 
 
-class _Voided(_Amount):
-    pass
+class _Voided(Wire):
+    amount_minor: Minor
+    currency: Currency | None
+
+    def meant(self) -> Voided:
+        if self.currency is None:
+            return Voided()
+        return Voided(amount=Money(minor=self.amount_minor, currency=self.currency))
 
 
 class _Captured(_Amount):

@@ -1,11 +1,13 @@
 """Every movement of money: once, whatever is retried, repeated, lost on the way or called off meanwhile."""
 
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 
 from activities.adapters.neighbours import open_neighbours
 from activities.payments import PaymentActivities
+from activities.ports import PaymentProvider
 from activities.store import reads
 from activities.store.store import Store
 from activities.store.views import MoneyTotals
@@ -17,6 +19,7 @@ from models.effects import (
     SettleOrder,
     VoidAuthorisation,
 )
+from models.errors import NeighbourRefused, OutcomeUnknown
 from models.journal import Carried
 from models.money import Money
 from models.order import OrderDraft
@@ -216,34 +219,92 @@ async def test_a_void_finds_an_authorisation_whose_answer_never_came(
     assert (money.authorised, money.voided, money.held, money.unclear) == (TOTAL, TOTAL, gbp(0), 0)
 
 
-async def test_an_authorisation_voided_while_under_way_is_given_back_at_once(
+class VoidedMeanwhile:
+    """The void runs while the request is on its way: before it arrives, or before its answer is back."""
+
+    def __init__(self, street: Street, store: Store, order_id: str, *, before_it_arrives: bool) -> None:
+        self._provider = street.near.payments
+        self._void = PaymentActivities(store, self._provider).void_authorisation
+        self._order_id = order_id
+        self._before = before_it_arrives
+
+    async def authorise(self, **arguments: Any) -> Authorisation:
+        if self._before:
+            await run(self._void, void(self._order_id))
+            return await self._provider.authorise(**arguments)
+        held = await self._provider.authorise(**arguments)
+        await run(self._void, void(self._order_id))
+        return held
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+
+@pytest.mark.parametrize(
+    ("before_it_arrives", "failure_type", "states"),
+    [(True, "neighbour_refused", []), (False, "refused", ["voided"])],
+)
+async def test_an_authorisation_voided_while_under_way_leaves_nothing_held(
+    street: Street, store: Store, before_it_arrives: bool, failure_type: str, states: list[str]
+) -> None:
+    order_id = await accepted(store, a_draft())
+    meanwhile = VoidedMeanwhile(street, store, order_id, before_it_arrives=before_it_arrives)
+    overtaken = PaymentActivities(store, cast(PaymentProvider, meanwhile))
+    failure = await failure_of(overtaken.authorise_payment, authorise(order_id))
+
+    assert (failure.type, failure.non_retryable) == (failure_type, True)
+    effects = street.effects("payment", kind="authorisation", reference=order_id)
+    assert [effect["state"] for effect in effects] == states
+    money = await money_of(store, order_id)
+    assert (money.held, money.unclear) == (gbp(0), 0)
+
+
+async def test_a_request_that_was_lost_on_its_way_holds_nothing_when_it_arrives_after_the_void(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+
+    class Stuck:
+        """The request is somewhere on the network, and the process that sent it is gone."""
+
+        async def authorise(self, **_: Any) -> Authorisation:
+            raise OutcomeUnknown("no answer")
+
+        async def find_authorisation(self, **_: Any) -> None:
+            return None
+
+    stuck = PaymentActivities(store, cast(PaymentProvider, Stuck()))
+    await failure_of(stuck.authorise_payment, authorise(order_id))
+    assert (await run(payments.void_authorisation, void(order_id))).amount is None
+
+    with pytest.raises(NeighbourRefused, match="called_off"):
+        await street.near.payments.authorise(
+            key=authorise(order_id).key, reference=order_id, token="tok_visa", amount=TOTAL
+        )
+    money = await money_of(store, order_id)
+    assert (money.authorised, money.held, money.unclear) == (gbp(0), gbp(0), 0)
+    assert (await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))).balanced
+
+
+async def test_a_void_that_died_before_its_books_were_written_is_repeated_with_the_same_result(
     street: Street, store: Store
 ) -> None:
     order_id = await accepted(store, a_draft())
-    plain = PaymentActivities(store, street.near.payments)
+    dying = losing(street.near.payments, "authorise", "find_authorisation", times=3)
+    forgetful = PaymentActivities(store, dying)
+    await failure_of(forgetful.authorise_payment, authorise(order_id))
+    # The void is done at the provider, and the look-up behind it gets no answer.
+    await failure_of(forgetful.void_authorisation, void(order_id))
+    assert (await money_of(store, order_id)).unclear == 2
 
-    class VoidedMeanwhile:
-        """The void runs after the intention and before the request arrives at the provider."""
-
-        async def authorise(self, **arguments: object) -> Authorisation:
-            await run(plain.void_authorisation, void(order_id))
-            return await street.near.payments.authorise(**arguments)  # type: ignore[arg-type]
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(street.near.payments, name)
-
-    overtaken = PaymentActivities(store, VoidedMeanwhile())  # type: ignore[arg-type]
-    failure = await failure_of(overtaken.authorise_payment, authorise(order_id))
-
-    assert failure.type == "refused"
-    states = [e["state"] for e in street.effects("payment", kind="authorisation", reference=order_id)]
-    assert states == ["voided"]
-    assert (await money_of(store, order_id)).held == gbp(0)
+    assert (await run(forgetful.void_authorisation, void(order_id))).amount == TOTAL
+    money = await money_of(store, order_id)
+    assert (money.authorised, money.voided, money.held, money.unclear) == (TOTAL, TOTAL, gbp(0), 0)
 
 
 async def test_a_void_whose_answer_is_lost_is_safely_repeated(street: Street, store: Store) -> None:
     order_id = await accepted(store, a_draft())
-    forgetful = PaymentActivities(store, losing(street.near.payments, "void"))
+    forgetful = PaymentActivities(store, losing(street.near.payments, "void_by_key"))
     await run(forgetful.authorise_payment, authorise(order_id))
     failure = await failure_of(forgetful.void_authorisation, void(order_id))
     assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)

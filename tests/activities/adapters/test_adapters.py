@@ -131,12 +131,22 @@ async def test_captures_take_up_to_the_hold_and_a_void_gives_back_the_rest(town:
     with pytest.raises(NeighbourRefused, match="above_hold"):
         await payments.capture(key="c4.3", authorisation_id=hold, amount=Money(minor=1, currency="EUR"))
 
-    assert (await payments.void(key="v4.1", authorisation_id=hold)).amount == HELD - four
-    assert (await payments.void(key="v4.1", authorisation_id=hold)).amount == HELD - four
-    assert (await payments.void(key="v4.2", authorisation_id=hold)).amount == Money.zero("GBP")
+    assert (await payments.void_by_key(key="v4.1", authorisation_key="a4")).amount == HELD - four
+    assert (await payments.void_by_key(key="v4.1", authorisation_key="a4")).amount == HELD - four
+    assert (await payments.void_by_key(key="v4.2", authorisation_key="a4")).amount == Money.zero("GBP")
     with pytest.raises(NeighbourRefused, match="not_held"):
         await payments.capture(key="c4.4", authorisation_id=hold, amount=four)
     assert (await payments.find_authorisation(key="a4")) == held
+
+
+async def test_an_authorisation_voided_before_it_came_is_refused_when_it_comes(town: Town) -> None:
+    payments = town.neighbours.payments
+
+    assert (await payments.void_by_key(key="v7", authorisation_key="a7")).amount is None
+    assert (await payments.void_by_key(key="v7", authorisation_key="a7")).amount is None
+    with pytest.raises(NeighbourRefused, match="called_off"):
+        await payments.authorise(key="a7", reference="web:7", token="tok_visa", amount=HELD)
+    assert await payments.find_authorisation(key="a7") is None
 
 
 async def test_refunds_never_exceed_their_capture(town: Town) -> None:
@@ -162,8 +172,6 @@ async def test_what_was_never_done_is_not_found_and_unknown_money_is_refused(tow
     assert await payments.find_refund(key="never") is None
     with pytest.raises(NeighbourRefused, match="unknown_authorisation"):
         await payments.capture(key="c6", authorisation_id="nothing", amount=HELD)
-    with pytest.raises(NeighbourRefused, match="unknown_authorisation"):
-        await payments.void(key="v6", authorisation_id="nothing")
     with pytest.raises(NeighbourRefused, match="unknown_capture"):
         await payments.refund(key="r6", capture_id="nothing", amount=HELD, cause="lost")
 

@@ -297,8 +297,10 @@ async def test_an_acceptance_without_its_id_is_an_unknown_outcome(
 async def test_an_id_chosen_by_the_provider_cannot_change_the_address(
     post: ListeningPost, client: httpx.AsyncClient
 ) -> None:
-    post.behaviour = answer(200, b'{"amount_minor": 0, "currency": "GBP"}')
+    post.behaviour = answer(201, b'{"capture_id": "c", "amount_minor": 1000, "currency": "GBP"}')
 
-    await HttpPaymentProvider(post.url, client).void(key="k", authorisation_id="a/../b?c")
+    await HttpPaymentProvider(post.url, client).capture(
+        key="k", authorisation_id="a/../b?c", amount=TEN_POUNDS
+    )
 
-    assert post.received[0].target == "/authorisations/a%2F..%2Fb%3Fc/void"
+    assert post.received[0].target == "/authorisations/a%2F..%2Fb%3Fc/captures"
