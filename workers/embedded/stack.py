@@ -284,6 +284,8 @@ class Stack:
         ]
         arguments += ["--data-dir", str(self.data_dir / "simulators")]
         arguments += ["--webhook-url", f"{stack.api_url}/v1/webhooks/{name}"]
+        if name == "payment":
+            arguments.append("--notify")  # as real providers do: each movement once more, by webhook
         await self._supervise(
             self._python(name, arguments, environment, ready=lambda: answers_ok(f"{url}/healthz"), grace=5.0)
         )
