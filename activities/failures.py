@@ -1,19 +1,25 @@
 """How our errors reach Temporal: with their stable code as type, and the word on whether trying again helps."""
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
 from pydantic import ValidationError
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from models.base import Contract
-from models.errors import NeighbourUnavailable, OrderwrightError
+from models.errors import NeighbourUnavailable, OrderwrightError, OutcomeUnknown
 
 In = TypeVar("In", bound=Contract)
 Out = TypeVar("Out", bound=Contract)
 Host = TypeVar("Host")
+
+# An attempt with several exchanges in it (ask, look up) may take this share of the step's start_to_close. It has then
+# ended before Temporal gives it up and starts the next one, so that no two attempts at one effect run side by side.
+_SHARE_OF_START_TO_CLOSE = 0.9
 
 
 def speaks_temporal(
@@ -22,12 +28,22 @@ def speaks_temporal(
     """Let an activity raise ``models.errors``; Temporal sees ``ApplicationError`` with the error's code as type.
 
     A neighbour's Retry-After becomes the delay of the next attempt. Other exceptions pass: Temporal retries them.
+    An attempt that would outlast the step's ``start_to_close`` is broken off before, as ``OutcomeUnknown``.
     """
 
     @functools.wraps(method)
     async def run(host: Host, effect: In) -> Out:
+        attempt = asyncio.timeout(_seconds_for_an_attempt())
         try:
-            return await method(host, effect)
+            async with attempt:
+                return await method(host, effect)
+        except TimeoutError:
+            if not attempt.expired():
+                raise
+            name = activity.info().activity_type
+            raise application_error(
+                OutcomeUnknown(f"{name}: the attempt took too long and was broken off")
+            ) from None
         except OrderwrightError as error:
             raise application_error(error) from error
         except ValidationError as error:
@@ -38,6 +54,11 @@ def speaks_temporal(
             ) from None
 
     return run
+
+
+def _seconds_for_an_attempt() -> float | None:
+    whole = activity.info().start_to_close_timeout
+    return None if whole is None else whole.total_seconds() * _SHARE_OF_START_TO_CLOSE
 
 
 def application_error(error: OrderwrightError) -> ApplicationError:

@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import NeighbourRefused, NeighbourUnavailable, OrderwrightError, OutcomeUnknown
 
-# Together below every step's start_to_close, so that it is we who find out that there was no answer.
+# One exchange. All exchanges of an attempt together end before the step's start_to_close: see activities.failures.
 TIMEOUTS = httpx.Timeout(connect=2.0, pool=2.0, write=3.0, read=8.0)
 # Each single read may be in time and the whole still drip in for ever.
 WHOLE_EXCHANGE_SECONDS = 12.0

@@ -1,12 +1,15 @@
 """Run activities as Temporal does, and lose answers on the way back."""
 
+import dataclasses
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from activities.implements import step_of
 from models.base import Contract
 from models.errors import OutcomeUnknown
 
@@ -15,15 +18,27 @@ Out = TypeVar("Out", bound=Contract)
 Port = TypeVar("Port")
 
 
-async def run(activity: Callable[[In], Awaitable[Out]], effect: In) -> Out:
-    """The activity's answer, in an activity environment."""
-    return cast(Out, await ActivityEnvironment().run(activity, effect))
+async def run(
+    activity: Callable[[In], Awaitable[Out]], effect: In, start_to_close: timedelta | None = None
+) -> Out:
+    """The activity's answer, in an activity environment with the time-out of its step, or another one."""
+    step = step_of(activity)
+    assert step is not None
+    environment = ActivityEnvironment()
+    environment.info = dataclasses.replace(
+        environment.info,
+        activity_type=step.name,
+        start_to_close_timeout=start_to_close or step.start_to_close,
+    )
+    return cast(Out, await environment.run(activity, effect))
 
 
-async def failure_of(activity: Callable[[In], Awaitable[Out]], effect: In) -> ApplicationError:
+async def failure_of(
+    activity: Callable[[In], Awaitable[Out]], effect: In, start_to_close: timedelta | None = None
+) -> ApplicationError:
     """How the activity fails."""
     with pytest.raises(ApplicationError) as caught:
-        await run(activity, effect)
+        await run(activity, effect, start_to_close)
     return caught.value
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from activities.adapters import http
 from activities.adapters.neighbours import open_neighbours
 from activities.payments import PaymentActivities
 from activities.ports import PaymentProvider
@@ -27,7 +28,7 @@ from models.states import OrderState, ShipmentState
 from models.tables.journal import OutcomeRow
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
-from tests.apps.simulators.running import answer, listening
+from tests.apps.simulators.running import answer, listening, say_nothing
 from tests.builders import (
     NOON,
     a_draft,
@@ -161,6 +162,23 @@ async def test_a_busy_provider_is_asked_again_when_it_said(street: Street, store
             failure = await failure_of(asking.authorise_payment, authorise(order_id))
     assert (failure.type, failure.non_retryable) == ("neighbour_unavailable", False)
     assert failure.next_retry_delay == timedelta(seconds=7)
+
+
+async def test_an_attempt_with_all_its_exchanges_ends_before_its_time_out(
+    payments: PaymentActivities, street: Street, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = await accepted(store, a_draft())
+    # Each exchange alone is in time; asking and looking up together would not be.
+    monkeypatch.setattr(http, "WHOLE_EXCHANGE_SECONDS", 3.0)
+    start_to_close = timedelta(seconds=5)
+    async with listening() as post:
+        post.behaviour = say_nothing
+        async with open_neighbours(*[post.url] * 4) as silent:
+            asking = PaymentActivities(store, silent.payments)
+            failure = await failure_of(asking.authorise_payment, authorise(order_id), start_to_close)
+    assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
+    assert "authorise_payment: the attempt took too long and was broken off" in failure.message
+    assert (await run(payments.authorise_payment, authorise(order_id))).approved
 
 
 async def test_a_refusal_for_good_is_not_retried_and_may_be_tried_again_by_a_person(
