@@ -5,8 +5,17 @@ import socket
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from models.errors import Refused
+
 LOOPBACK = "127.0.0.1"
 _TRIES = 200
+_PORTS = 65536
+
+
+class NoFreePort(Refused):
+    """No port of the range that was asked for can be listened on."""
+
+    code = "no_free_port"
 
 
 def free_port(preferred: int, taken: Collection[int] = ()) -> int:
@@ -15,12 +24,16 @@ def free_port(preferred: int, taken: Collection[int] = ()) -> int:
     ``taken`` names ports already promised to others that do not listen yet.
 
     Raises:
-        OSError: none of the next 200 ports is free.
+        NoFreePort: none of the next 200 ports can be had by this user.
     """
-    for port in range(preferred, min(preferred + _TRIES, 65536)):
+    candidates = range(preferred, min(preferred + _TRIES, _PORTS))
+    for port in candidates:
         if port not in taken and is_free(port):
             return port
-    raise OSError(f"none of the ports {preferred} to {preferred + _TRIES - 1} on {LOOPBACK} is free")
+    raise NoFreePort(
+        f"no port from {candidates[0]} to {candidates[-1]} on {LOOPBACK} is free for this user (those below 1024 are"
+        " root's on most machines): choose another range, the API's with --port, e.g. --port 8080"
+    )
 
 
 def any_port() -> int:
