@@ -1,9 +1,11 @@
 """``orderwright`` and ``python -m apps.cli``: run a command, say what went wrong in a sentence, leave with its code."""
 
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NoReturn
 
-from apps.cli.app import build, exit_code
+from apps.cli.app import build, command_in, exit_code
 from models.errors import OrderwrightError
 from workers import exit as process_exit
 
@@ -18,9 +20,16 @@ def _run() -> int:
     try:
         build(arguments)(args=arguments)
     except OrderwrightError as error:
-        _say(error, as_json="--json" in arguments)
+        _say(error, as_json=_wants_json(arguments))
         return exit_code(error)
     return 0
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether standard output is for a program. The demo's ``--json`` names a file, and ``-`` is standard output."""
+    if command_in(arguments) != "demo":
+        return "--json" in arguments
+    return "--json=-" in arguments or ("--json", "-") in pairwise(arguments)
 
 
 def _say(error: OrderwrightError, *, as_json: bool) -> None:

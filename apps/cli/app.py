@@ -49,17 +49,18 @@ def build(arguments: Sequence[str] | None = None) -> typer.Typer:
     def orderwright() -> None:
         """Durable, explainable order management on Temporal."""
 
-    named = (
-        next((argument for argument in arguments if not argument.startswith("-")), "")
-        if arguments is not None
-        else None
-    )
+    named = None if arguments is None else command_in(arguments)
     for command in _COMMANDS:
         if named is None or named == command.name:
             _add(app, command)
         else:
             app.command(command.name, help=command.help)(_not_loaded)
     return app
+
+
+def command_in(arguments: Sequence[str]) -> str:
+    """The command that ``arguments`` name, or nothing."""
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
 def exit_code(error: OrderwrightError) -> int:

@@ -253,7 +253,8 @@ def test_the_demo_refuses_what_it_cannot_read_or_write_before_it_starts_anything
 ) -> None:
     assert "cannot read nowhere.csv: No such file" in run("demo", "--source", "nowhere.csv").err
     outcome = run("demo", "--json", tmp_path / "no" / "such" / "folder.json")
-    assert outcome.code == 2
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "cannot write" in outcome.err
     assert not (tmp_path / "no-stack-here").exists()
 
 
@@ -299,6 +300,15 @@ def test_the_demo_does_not_join_a_stack_of_another_speed_than_it_was_asked_for(
     outcome = run("demo", "--speed", "86400")
     assert outcome.code == 1
     assert "http://127.0.0.1:8080 runs at speed 1, not 86400" in outcome.err
+
+
+def test_what_is_wrong_with_a_demo_is_json_only_where_the_figures_go_to_standard_output(run: Run) -> None:
+    for asked in (("--json", "-"), ("--json=-",)):
+        outcome = run("demo", "--source", "nowhere.csv", *asked)
+        assert json.loads(outcome.out)["error"]["exit_code"] == outcome.code == 2
+    outcome = run("demo", "--source", "nowhere.csv", "--json", "figures.json")
+    assert outcome.out == ""
+    assert "cannot read nowhere.csv" in outcome.err
 
 
 def test_the_demo_says_at_once_that_a_file_has_not_the_columns(run: Run, tmp_path: Path) -> None:
