@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import psycopg.conninfo
+import pytest
+
 from workers.embedded.children import Child
 from workers.embedded.stack import SIMULATORS, Stack, StackOptions
 
@@ -33,3 +36,24 @@ async def test_every_simulator_is_told_where_to_call_back_and_the_payment_provid
     for name, argv in started.items():
         assert argv[argv.index("--webhook-url") + 1].endswith(f"/v1/webhooks/{name}")
     assert [name for name, argv in started.items() if "--notify" in argv] == ["payment"]
+
+
+@pytest.mark.parametrize(
+    ("database_url", "shown", "host"),
+    [
+        (
+            "postgresql+psycopg://postgres@/orderwright?host=/tmp/ow/postgres&port=5432",
+            "postgresql://postgres@/orderwright?host=/tmp/ow/postgres&port=5432",
+            "/tmp/ow/postgres",
+        ),
+        ("postgresql+psycopg://me:p%40w@db.test:6543/oms", "postgresql://me@db.test:6543/oms", "db.test"),
+        ("postgresql+psycopg://db.test/oms", "postgresql://db.test/oms", "db.test"),
+    ],
+)
+def test_the_database_is_shown_as_psql_takes_it_and_without_a_password(
+    data_dir: Path, database_url: str, shown: str, host: str
+) -> None:
+    stack = Stack(StackOptions(data_dir=data_dir))
+    stack.published = stack._plan().model_copy(update={"database_url": database_url})
+    assert stack.urls["PostgreSQL"] == shown
+    assert psycopg.conninfo.conninfo_to_dict(shown)["host"] == host

@@ -2,6 +2,7 @@
 
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +30,13 @@ class PublishedStack(BaseModel):
     temporal_ui_url: str | None
     build_id: str
     simulators: dict[str, str] = {}
+
+    @property
+    def psql_url(self) -> str:
+        """The database's URL as ``psql`` takes it. A password is left out: psql asks for it."""
+        url = urlsplit(self.database_url.replace("+psycopg", "", 1))
+        user, at, host = url.netloc.rpartition("@")
+        return url._replace(netloc=f"{user.partition(':')[0]}{at}{host}").geturl()
 
 
 class StackSecrets(BaseModel):

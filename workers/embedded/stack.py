@@ -116,6 +116,7 @@ class Stack:
         if stack.temporal_ui_url:
             urls["Temporal Web"] = stack.temporal_ui_url
         urls["Temporal gRPC"] = stack.temporal_address
+        urls["PostgreSQL"] = stack.psql_url
         urls |= {f"{name} simulator": url for name, url in stack.simulators.items()}
         return urls
 
