@@ -283,7 +283,7 @@ class Stack:
             "--speed",
             repr(stack.speed),
         ]
-        arguments += ["--data-dir", str(self.data_dir / "simulators")]
+        arguments += ["--data-dir", str(simulators_dir(self.data_dir))]
         arguments += ["--webhook-url", f"{stack.api_url}/v1/webhooks/{name}"]
         if name == "payment":
             arguments.append("--notify")  # as real providers do: each movement once more, by webhook
@@ -408,6 +408,11 @@ class Stack:
         if self.published is None:
             raise Refused("the stack is not running")
         return self.published
+
+
+def simulators_dir(data_dir: Path) -> Path:
+    """Where the simulators of the stack on ``data_dir`` keep their state."""
+    return data_dir / "simulators"
 
 
 async def _together(*steps: Awaitable[None]) -> None:

@@ -10,6 +10,8 @@ import pytest
 from apps.api import examples
 from apps.cli import demo
 from tests.apps.cli.conftest import Answers, Run
+from tests.apps.simulators.requests import a_message
+from tests.apps.simulators.running import inside
 from workers.embedded.published import PublishedStack
 from workers.embedded.speed import keep_speed
 
@@ -327,3 +329,21 @@ def test_the_user_of_the_operating_system_acts_by_default(
     assert outcome.code == 0
     assert "cancelling: Nothing has left a warehouse" in outcome.out
     assert json.loads(answers.asked[0][2])["actor"] == "robin"
+
+
+async def test_the_statement_of_the_simulators_is_read_from_the_data_of_the_stack(
+    run: Run, tmp_path: Path
+) -> None:
+    async with inside("messages", tmp_path / "no-stack-here" / "simulators") as messages:
+        await messages.post("/messages", json=a_message(), headers={"Idempotency-Key": "m1"})
+    assert "key=m1" in run("simulators", "statement").out
+    found = {one["simulator"]: one for one in json.loads(run("simulators", "statement", "--json").out)}
+    assert found["messages"]["totals"]["messages"]["count"] == 1
+    assert found["payment"]["effects"] == []
+
+
+def test_data_on_which_no_simulator_ran_have_no_statement(run: Run, tmp_path: Path) -> None:
+    outcome = run("simulators", "statement")
+    assert outcome.code == 1
+    assert "no simulator ever ran on these data" in outcome.err
+    assert not (tmp_path / "no-stack-here").exists()
