@@ -1,5 +1,7 @@
 """Queue ``oms-notify``: tell customers and reviewers. Addresses are looked up here and travel no further."""
 
+from dataclasses import dataclass
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.failures import speaks_temporal
@@ -9,24 +11,30 @@ from activities.store.intake import stored_draft
 from activities.store.notifications import intend_message, message_sent, nobody_to_tell
 from activities.store.record import record
 from activities.store.store import Store
-from models.effects import Audience, Notified, Notify
+from models.effects import Audience, Notified, Notify, Template
 from models.errors import NotFound
 from workflows import steps
 
 
+@dataclass(frozen=True)
+class ReviewDesk:
+    """Where people are told of reviews: ``reviewers`` decide them, ``escalation`` hears of one left unanswered."""
+
+    reviewers: str
+    escalation: str
+
+    def address(self, template: Template) -> str:
+        """Whom a message is for."""
+        return self.escalation if template is Template.REVIEW_ESCALATED else self.reviewers
+
+
 class NotifyActivities:
-    """Hand messages to the gateway.
+    """Hand messages to the gateway. ``store`` knows the customers' addresses and what was sent already."""
 
-    Args:
-        store: where addresses and sent messages are.
-        messages: the gateway.
-        reviewers: the one address of the people who decide reviews.
-    """
-
-    def __init__(self, store: Store, messages: MessageGateway, reviewers: str = "reviewers") -> None:
+    def __init__(self, store: Store, messages: MessageGateway, desk: ReviewDesk) -> None:
         self._store = store
         self._messages = messages
-        self._reviewers = reviewers
+        self._desk = desk
 
     @implements(steps.NOTIFY)
     @speaks_temporal
@@ -55,7 +63,7 @@ class NotifyActivities:
 
     async def _address(self, session: AsyncSession, effect: Notify) -> str | None:
         if effect.audience is Audience.REVIEWERS:
-            return self._reviewers
+            return self._desk.address(effect.template)
         try:
             return (await stored_draft(session, effect.order_id)).draft.customer.email
         except NotFound:

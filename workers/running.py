@@ -71,6 +71,7 @@ async def _open_activities(queues: Sequence[str], settings: Settings) -> AsyncIt
         return
     # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
     from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
+    from activities.notify import ReviewDesk  # noqa: PLC0415
     from activities.store.store import Store  # noqa: PLC0415
     from policies.risk import RiskPolicy  # noqa: PLC0415
     from policies.routing.router import CheapestNodeRouter  # noqa: PLC0415
@@ -87,7 +88,11 @@ async def _open_activities(queues: Sequence[str], settings: Settings) -> AsyncIt
                 steps.ROUTING: (store, CheapestNodeRouter()),
                 steps.CLASSIFY: (store, RiskPolicy()),
                 steps.SHIPPING: (store, near.warehouse, near.carrier),
-                steps.NOTIFY_QUEUE: (store, near.messages),
+                steps.NOTIFY_QUEUE: (
+                    store,
+                    near.messages,
+                    ReviewDesk(settings.reviewers, settings.escalation),
+                ),
             }
             yield {queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted}
     finally:

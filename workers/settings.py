@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     carrier_url: str = "http://127.0.0.1:8093"
     message_url: str = "http://127.0.0.1:8094"
 
+    # Addresses as the message gateway understands them: who decides reviews, and who hears of one left unanswered.
+    reviewers: str = Field(default="reviewers@localhost", min_length=1)
+    escalation: str = Field(default="review-lead@localhost", min_length=1)
+
     deployment_build_id: str = ""
     log_level: str = "INFO"
     log_json: bool = False

@@ -1,9 +1,12 @@
 """Routing, picks, labels, messages: each once, and called off for good."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 
-from activities.notify import NotifyActivities
+from activities.notify import NotifyActivities, ReviewDesk
+from activities.ports import MessageGateway, SentMessage
 from activities.routing import RoutingActivities
 from activities.shipping import ShippingActivities
 from activities.store.network import StockLevel, seed_stock
@@ -215,6 +218,9 @@ async def test_a_shipment_that_the_plan_does_not_have_is_not_found(
 
 
 # --- messages ---
+DESK = ReviewDesk(reviewers="reviewers@shop.test", escalation="lead@shop.test")
+
+
 def telling(order_id: str, audience: Audience = Audience.CUSTOMER) -> Notify:
     return Notify(
         order_id=order_id,
@@ -227,7 +233,7 @@ def telling(order_id: str, audience: Audience = Audience.CUSTOMER) -> Notify:
 
 async def test_a_customer_is_told_once_also_when_the_answer_is_lost(store: Store, street: Street) -> None:
     order_id = await accepted(store, a_draft())
-    notify = NotifyActivities(store, losing(street.near.messages, "send"))
+    notify = NotifyActivities(store, losing(street.near.messages, "send"), DESK)
     failure = await failure_of(notify.notify, telling(order_id))
     assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
     first = await run(notify.notify, telling(order_id))
@@ -237,12 +243,32 @@ async def test_a_customer_is_told_once_also_when_the_answer_is_lost(store: Store
 
 async def test_a_guest_without_an_address_is_not_told_and_nothing_fails(store: Store, street: Street) -> None:
     order_id = await accepted(store, a_draft(customer={"name": "A Guest"}))
-    notify = NotifyActivities(store, street.near.messages)
+    notify = NotifyActivities(store, street.near.messages, DESK)
     for _ in range(2):
         assert not (await run(notify.notify, telling(order_id))).sent
 
 
-async def test_reviewers_are_told_at_their_own_address(store: Store, street: Street) -> None:
+class Postbag:
+    """The gateway, and to whom messages were handed over."""
+
+    def __init__(self, gateway: MessageGateway) -> None:
+        self._gateway = gateway
+        self.addressees: list[str] = []
+
+    async def send(self, *, to: str, **message: Any) -> SentMessage:
+        self.addressees.append(to)
+        return await self._gateway.send(to=to, **message)
+
+
+async def test_reviewers_are_reminded_and_somebody_else_hears_of_what_they_left(
+    store: Store, street: Street
+) -> None:
     order_id = await accepted(store, a_draft(customer={"name": "A Guest"}))
-    notify = NotifyActivities(store, street.near.messages)
-    assert (await run(notify.notify, telling(order_id, Audience.REVIEWERS))).sent
+    postbag = Postbag(street.near.messages)
+    notify = NotifyActivities(store, postbag, DESK)
+    for template in (Template.REVIEW_REMINDER, Template.REVIEW_ESCALATED):
+        message = telling(order_id, Audience.REVIEWERS).model_copy(
+            update={"template": template, "key": f"order:{order_id}:notify-{template}:1"}
+        )
+        assert (await run(notify.notify, message)).sent
+    assert postbag.addressees == ["reviewers@shop.test", "lead@shop.test"]
