@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 import httpx
 from pydantic import AwareDatetime, Field, model_validator
 
-from activities.adapters.http import HttpNeighbour, Wire
+from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
 from models.effects import Label, Undone
 from models.money import Currency, Money
 from models.order import Address
@@ -64,9 +64,9 @@ class HttpCarrier:
     async def void_label(self, *, key: str, label_key: str) -> Undone:
         """Give a label back, also one never bought; ``POST /labels/void``. Not undone: the parcel was collected."""
         answer = await self._carrier.act(
-            "/labels/void", key=key, body={"label_key": label_key}, gives=_Undone
+            "/labels/void", key=key, body={"label_key": label_key}, gives=UndoneAnswer
         )
-        return Undone(undone=answer.undone, reason=answer.reason)
+        return answer.meant()
 
 
 class _Label(Wire):
@@ -98,8 +98,3 @@ class _Label(Wire):
 
 class _Refused(_Label):
     accepted: Literal[False]
-
-
-class _Undone(Wire):
-    undone: bool
-    reason: str

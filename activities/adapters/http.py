@@ -37,6 +37,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.effects import Undone
 from models.errors import NeighbourRefused, NeighbourUnavailable, OrderwrightError, OutcomeUnknown
 
 # One exchange. All exchanges of an attempt together end before the step's start_to_close: see activities.failures.
@@ -54,6 +55,17 @@ class Wire(BaseModel):
     """Base of what a neighbour answers: nothing is converted or guessed; fields we do not know are its own business."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class UndoneAnswer(Wire):
+    """What a warehouse or a carrier answers when something is called off."""
+
+    undone: bool
+    reason: str
+
+    def meant(self) -> Undone:
+        """The same in our words."""
+        return Undone(undone=self.undone, reason=self.reason)
 
 
 class Meaning(Enum):

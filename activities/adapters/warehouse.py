@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 import httpx
 from pydantic import AwareDatetime, Field, model_validator
 
-from activities.adapters.http import HttpNeighbour, Wire
+from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
 from models.effects import PickRequested, Undone
 from models.plan import PlannedLine
 
@@ -50,9 +50,9 @@ class HttpWarehouse:
     async def cancel_pick(self, *, key: str, pick_key: str) -> Undone:
         """Call a pick off, also one that never arrived; ``POST /picks/cancel``."""
         answer = await self._warehouse.act(
-            "/picks/cancel", key=key, body={"pick_key": pick_key}, gives=_Undone
+            "/picks/cancel", key=key, body={"pick_key": pick_key}, gives=UndoneAnswer
         )
-        return Undone(undone=answer.undone, reason=answer.reason)
+        return answer.meant()
 
 
 class _Pick(Wire):
@@ -72,8 +72,3 @@ class _Pick(Wire):
 
 class _Refused(_Pick):
     accepted: Literal[False]
-
-
-class _Undone(Wire):
-    undone: bool
-    reason: str
