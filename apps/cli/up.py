@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from models.errors import OrderwrightError
 from workers.embedded.signals import run_until_interrupted
@@ -79,12 +79,11 @@ def print_addresses(stack: Stack, console: Console) -> None:
     """Show a person where everything is, and the token that the API asks for."""
     if stack.published is None:
         raise OrderwrightError("the stack is not running")
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, url in stack.urls.items():
-        table.add_row(name, f"[bold]{url}[/bold]")
-    table.add_row("API token", stack.published.api_token)
-    table.add_row("Data and logs", str(stack.data_dir))
-    console.print(table, soft_wrap=True, highlight=False)
+    shown = stack.urls | {"API token": stack.published.api_token, "Data and logs": str(stack.data_dir)}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        # No table: it would cut a long address short, and a copied one has to be whole.
+        console.print(Text.assemble(f"{name:<{width}}  ", (value, "bold")), soft_wrap=True, highlight=False)
     console.print("[dim]Ctrl-C stops everything; open orders go on at the next start.[/dim]")
 
 

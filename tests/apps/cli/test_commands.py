@@ -2,18 +2,22 @@
 
 import json
 import os
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from apps.api import examples
 from apps.cli import demo
+from apps.cli.up import print_addresses
 from tests.apps.cli.conftest import Answers, Run
 from tests.apps.simulators.requests import a_message
 from tests.apps.simulators.running import inside
 from workers.embedded.published import PublishedStack
 from workers.embedded.speed import keep_speed
+from workers.embedded.stack import Stack, StackOptions
 
 SIMPLE = "examples/orders/simple.json"
 PROBLEM = {
@@ -274,6 +278,17 @@ def a_stack(data_dir: Path, *, speed: float) -> PublishedStack:
         temporal_ui_url=None,
         build_id="b1",
     )
+
+
+def test_an_address_is_printed_whole_however_narrow_the_terminal_is(tmp_path: Path) -> None:
+    stack = Stack(StackOptions(data_dir=tmp_path))
+    database_url = f"postgresql+psycopg://postgres@/orderwright?host={tmp_path / ('d' * 100)}&port=5432"
+    stack.published = a_stack(tmp_path, speed=1.0).model_copy(update={"database_url": database_url})
+    printed = StringIO()
+    print_addresses(stack, Console(file=printed, width=40))
+    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    for name, url in stack.urls.items():
+        assert any(line.startswith(name) and line.endswith(f" {url}") for line in lines), (name, lines)
 
 
 @pytest.mark.parametrize(("kept", "asked"), [(None, None), (1.0, demo.FAST), (3600.0, None)])
