@@ -195,7 +195,7 @@ def _migrations(url: str) -> tuple[bool, str]:
     return (
         False,
         f"the database is at {', '.join(sorted(at)) or 'nothing'}, this code needs {', '.join(sorted(heads))}: "
-        "run python -m activities.store.migrate",
+        "run python -m workers.prepare",
     )
 
 

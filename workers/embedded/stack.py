@@ -260,8 +260,7 @@ class Stack:
         keep_speed(self.data_dir, stack.speed)
 
     async def _prepare_database(self, environment: dict[str, str]) -> None:
-        await self._run_once("migrate", ["-m", "activities.store.migrate"], environment)
-        await self._run_once("seed", ["-m", "activities.store.seed"], environment)
+        await self._run_once("prepare", ["-m", "workers.prepare"], environment)
 
     async def _prepare_namespace(self, stack: PublishedStack) -> None:
         await namespace.prepare(await self._connect(stack), stack.build_id, ours=_embeds_temporal())
