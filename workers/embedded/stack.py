@@ -35,14 +35,15 @@ from workers.embedded.supervisor import Supervisor
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY, get_settings
 from workers.versioning import current_build_id
+from workflows import steps
 
 Progress = Callable[[str], None]
 
 # A worker process per group: what is slow or heavy for one group does not hold up the others.
 WORKER_GROUPS: dict[str, tuple[str, ...]] = {
-    "workflows": ("oms-workflows",),
-    "effects": ("oms-orders", "oms-inventory", "oms-payments", "oms-shipping", "oms-notify"),
-    "decisions": ("oms-routing", "oms-classify"),
+    "workflows": (steps.WORKFLOWS,),
+    "effects": (steps.ORDERS, steps.INVENTORY, steps.PAYMENTS, steps.SHIPPING, steps.NOTIFY_QUEUE),
+    "decisions": (steps.ROUTING, steps.CLASSIFY),
 }
 # Simulator -> the setting by which the others find it.
 SIMULATORS: dict[str, str] = {
