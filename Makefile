@@ -51,10 +51,24 @@ define install
 	  "$(UV)" pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r $(1); \
 	  "$(UV)" pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .; \
 	else \
-	  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r $(1); \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .; \
+	  $(find_pip); \
+	  pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r $(1); \
+	  pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .; \
 	fi
+endef
+
+# Makes `pip` install into .venv. The pip of the interpreter behind .venv does so from outside (22.3 and newer): a pip
+# of its own would take twenty seconds to make, which is the way only where there is no other.
+define find_pip
+base=$$($(BIN)/python -c 'import sys; print(sys._base_executable)'); \
+	  if "$$base" -m pip --python $(BIN)/python --version >/dev/null 2>&1; then \
+	    pip() { "$$base" -m pip --python $(BIN)/python "$$@"; }; \
+	  elif $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null 2>&1; then \
+	    pip() { $(BIN)/python -m pip "$$@"; }; \
+	  else \
+	    echo "$$base has no pip, and cannot make one (on Debian and Ubuntu: apt-get install python3-venv)." >&2; \
+	    exit 1; \
+	  fi
 endef
 
 $(RUNTIME): requirements.lock pyproject.toml | $(CREATED)
@@ -76,8 +90,7 @@ $(CREATED):
 	  exit 1; \
 	fi; \
 	rm -rf $(VENV); \
-	without_pip=; if [ -n "$(UV)" ]; then without_pip=--without-pip; fi; \
-	if ! "$$python" -m venv $$without_pip $(VENV); then \
+	if ! "$$python" -m venv --without-pip $(VENV); then \
 	  rm -rf $(VENV); \
 	  echo "Could not create a virtual environment with $$python (on Debian and Ubuntu: apt-get install python3-venv)." >&2; \
 	  exit 1; \
