@@ -301,7 +301,7 @@ def test_a_demo_goes_on_at_the_speed_of_the_data_but_never_in_real_time(
     assert (options.speed, options.usual_speed) == (asked, demo.FAST)
 
 
-@pytest.mark.parametrize("speed", ["0", "1e8", "fast"])
+@pytest.mark.parametrize("speed", ["0", "1e8", "fast", "nan"])
 @pytest.mark.parametrize("command", ["up", "demo"])
 def test_a_speed_that_no_clock_has_is_bad_input(run: Run, tmp_path: Path, command: str, speed: str) -> None:
     outcome = run(command, "--speed", speed)
