@@ -162,14 +162,19 @@ class Case(Generic[Memory]):
         actor: str = SYSTEM,
         policy: str | None = None,
         model: str | None = None,
+        flush: bool = True,
         **details: str | int | float | bool | None,
     ) -> None:
-        """Add a timeline entry; the next activity carries it to the store."""
+        """Add a timeline entry; the next activity carries it to the store.
+
+        ``flush`` False: no activity is worth running for it alone, it may wait for the next one whenever that is.
+        """
         self.memory.pending.append(
             self._entry(kind, what, why=why, actor=actor, policy=policy, model=model, details=details)
         )
         self.memory.entry_count += 1
-        self._flush_soon()
+        if flush:
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if self._flush_due is None:

@@ -653,7 +653,10 @@ class OrderWorkflow(Case[OrderMemory]):
             return
         if self._first_time(event.event_id):
             self.note(
-                f"payment.notice.{event.kind}", f"the provider reports {event.amount}", ref=event.provider_ref
+                f"payment.notice.{event.kind}",
+                f"the provider reports {event.amount}",
+                ref=event.provider_ref,
+                flush=False,
             )
 
     @workflow.query

@@ -1,7 +1,5 @@
-"""Bring the database up to date: ``python -m activities.store.migrate``. Safe when two run at once."""
+"""Bring the database up to date; ``python -m workers.prepare`` does it. Safe when two run at once."""
 
-import os
-import sys
 import time
 from pathlib import Path
 
@@ -14,25 +12,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from models.errors import NotReachable, OrderwrightError
+from models.errors import NotReachable
 from models.tables import migrations
 
 # Any number of our own; whoever holds it migrates, everybody else waits.
 _LOCK = 0x0DE12317
-
-
-def main() -> int:
-    """Migrate the database that ``DATABASE_URL`` names. Exit code 0, or 3 when it cannot be reached."""
-    url = os.environ.get("DATABASE_URL", "")
-    if not url:
-        print("DATABASE_URL is not set: name the database to migrate", file=sys.stderr)  # noqa: T201
-        return 2
-    try:
-        migrate(url)
-    except OrderwrightError as error:
-        print(error.message, file=sys.stderr)  # noqa: T201
-        return 3 if isinstance(error, NotReachable) else 1
-    return 0
 
 
 def migrate(url: str, *, wait: float = 30.0) -> None:
@@ -101,7 +85,3 @@ def _query(url: URL, statement: str) -> None:
             connection.exec_driver_sql(statement)
     finally:
         engine.dispose()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,15 +1,10 @@
-"""Load the fulfilment network and the first stock: ``python -m activities.store.seed [--network FILE] [--stock FILE]``.
+"""Load the fulfilment network and the first stock; ``python -m workers.prepare`` does it from the settings.
 
 Run it as often as you like: nodes and services become what the file says, stock that is already there keeps its counts.
-Exit code 2: no such file, or one that cannot be used.
 """
 
-import argparse
-import asyncio
-import os
-import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
@@ -18,28 +13,12 @@ from pydantic import ValidationError
 
 from activities.store.network import StockLevel, load_network, seed_stock
 from activities.store.store import Store
-from models.errors import InvalidDocument, NotReachable, OrderwrightError, Problem
+from models.errors import InvalidDocument, Problem
 from models.network import Network
 
 _EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 DEFAULT_NETWORK = _EXAMPLES / "network.toml"
 DEFAULT_STOCK = _EXAMPLES / "online_retail" / "stock.parquet"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Seed the database that ``DATABASE_URL`` names; answers the exit code."""
-    asked = _parser().parse_args(arguments)
-    url = os.environ.get("DATABASE_URL", "")
-    if not url:
-        print("DATABASE_URL is not set: name the database to seed", file=sys.stderr)  # noqa: T201
-        return 2
-    try:
-        inserted = asyncio.run(seed(url, asked.network, asked.stock))
-    except OrderwrightError as error:
-        print(error.message, file=sys.stderr)  # noqa: T201
-        return 3 if isinstance(error, NotReachable) else 2
-    print(f"network loaded from {asked.network.name}, {inserted:,} stock rows added")  # noqa: T201
-    return 0
 
 
 async def seed(url: str, network_file: Path, stock_file: Path | None) -> int:
@@ -101,17 +80,3 @@ def _check_nodes(network: Network, levels: list[StockLevel], file: Path | None) 
 
 def _unusable(file: Path, why: str) -> InvalidDocument:
     return InvalidDocument((Problem(path=str(file), code="unusable_file", message=why),))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m activities.store.seed", description=__doc__)
-    network = Path(os.environ.get("ORDERWRIGHT_NETWORK_FILE", DEFAULT_NETWORK))
-    # The example's stock lies at the example's nodes: another network brings its own.
-    stock = DEFAULT_STOCK if network == DEFAULT_NETWORK and DEFAULT_STOCK.exists() else None
-    parser.add_argument("--network", type=Path, default=network, help="TOML file of nodes and services")
-    parser.add_argument("--stock", type=Path, default=stock, help="parquet file: node, sku, on_hand")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from activities.store.views import ReviewPage
 from apps.api.contracts import DecisionRequest, DecisionTaken, Queued
 from apps.cli.output import console, day, facts, listing, plain, print_json, state, when
 from apps.cli.remote import (
@@ -43,26 +44,38 @@ class WhichReviews(StrEnum):
     ALL = "all"
 
 
-MAX_LIST = 200  # as many as the API gives
-
-
 @app.command(name="list")
 def list_reviews(
     *,
     in_state: Annotated[WhichReviews, typer.Option("--state", help="Which tasks.")] = WhichReviews.OPEN,
     kind: Annotated[ReviewKind | None, typer.Option(help="Only of this kind.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, oldest first.")] = 200,
     api_url: ApiUrl = None,
     token: Token = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """What waits for a person, oldest first."""
+    found: list[ReviewTask] = []
+    cursor: str | None = None
     with open_api(api_url, token, data_dir) as api:
-        found = api.get("/v1/reviews", list[ReviewTask], state=in_state, kind=kind, limit=MAX_LIST)
+        while len(found) < limit:
+            page = api.get(
+                "/v1/reviews",
+                ReviewPage,
+                state=in_state,
+                kind=kind,
+                cursor=cursor,
+                limit=min(limit - len(found), 100),
+            )
+            found += page.reviews
+            cursor = page.next_cursor
+            if cursor is None:
+                break
     if as_json:
         print_json(found)
         return
-    _print_list(console(), found)
+    _print_list(console(), found, more=cursor is not None)
 
 
 @app.command()
@@ -152,7 +165,7 @@ def _decide(
         console().print(Text(plain(f"{answer.task_id}: {answer.verdict}: {answer.message}")), soft_wrap=True)
 
 
-def _print_list(target: Console, tasks: list[ReviewTask]) -> None:
+def _print_list(target: Console, tasks: list[ReviewTask], *, more: bool) -> None:
     if not tasks:
         target.print("nothing waits for a person")
         return
@@ -167,8 +180,8 @@ def _print_list(target: Console, tasks: list[ReviewTask]) -> None:
             plain("; ".join(flag.reason for flag in task.why_flagged) or task.what_happened),
         )
     target.print(table)
-    if len(tasks) == MAX_LIST:
-        target.print(f"the oldest {MAX_LIST} are shown, there may be more")
+    if more:
+        target.print("there are more: --limit N shows them")
     target.print(f'{len(tasks):,} tasks. Answer one: orderwright review approve ID --reason "..."')
 
 

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow
@@ -78,13 +76,3 @@ def test_a_network_file_that_cannot_be_used_is_a_clear_error(
         file.write_text(content)
     with pytest.raises(InvalidDocument, match=complaint):
         read_network(file)
-
-
-def test_the_command_ends_with_2_when_there_is_no_network(database_url: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "activities.store.seed", "--network", str(tmp_path / "none.toml")]
-    result = subprocess.run(
-        command, env={"DATABASE_URL": database_url}, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2
-    assert "none.toml" in result.stderr
-    assert "Traceback" not in result.stderr

@@ -15,13 +15,13 @@ from activities.store.migrate import migrate
 from activities.store.store import Store
 from apps.api import runs
 from apps.api.application import create_app
-from apps.api.runs import WORKFLOW_QUEUE
 from tests.apps.api.rehearsal import RehearsedOrder, RehearsedShipment
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import Settings
+from workflows.steps import WORKFLOWS
 
 TOKEN = "a-token-of-the-tests"
 WEBHOOK_SECRET = "a-secret-of-the-tests"
@@ -102,7 +102,7 @@ async def rehearsing(client: Client) -> AsyncIterator[Worker]:
     """A worker that runs the stand-ins."""
     worker = Worker(
         client,
-        task_queue=WORKFLOW_QUEUE,
+        task_queue=WORKFLOWS,
         workflows=[RehearsedOrder, RehearsedShipment],
         workflow_runner=UnsandboxedWorkflowRunner(),
     )

@@ -245,12 +245,12 @@ def test_control_characters_of_a_stranger_do_not_reach_the_terminal(run: Run, an
 
 
 def test_the_list_of_reviews_tells_why_and_what_to_do(run: Run, answers: Answers) -> None:
-    answers.given["GET /v1/reviews"] = (200, json.dumps([examples.REVIEW]))
+    answers.given["GET /v1/reviews"] = (200, json.dumps({"reviews": [examples.REVIEW], "next_cursor": None}))
     outcome = run("review", "list", *at(answers))
     assert "web:1001:r1" in outcome.out
     assert "above the limit" in " ".join(outcome.out.split())
     assert "orderwright review approve" in outcome.out
-    answers.given["GET /v1/reviews"] = (200, "[]")
+    answers.given["GET /v1/reviews"] = (200, '{"reviews": []}')
     assert run("review", "list", *at(answers)).out.strip() == "nothing waits for a person"
 
 
