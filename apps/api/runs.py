@@ -36,8 +36,9 @@ from models.runs import OrderRun
 from models.states import OrderState
 from workers.client import connect
 from workers.logging import get_logger
-from workflows.steps import WORKFLOWS
 
+# By name: the API knows no workflow code, so that it can be deployed apart from the workers.
+WORKFLOW_QUEUE = "oms-workflows"
 ANSWER_WITHIN = timedelta(seconds=5)
 CALL_WITHIN = timedelta(seconds=5)
 
@@ -101,7 +102,7 @@ class Runs:
                 "OrderWorkflow",
                 _run_of(order),
                 id=order_workflow_id(order.order_id),
-                task_queue=WORKFLOWS,
+                task_queue=WORKFLOW_QUEUE,
                 id_reuse_policy=reuse,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=_search_attributes(order),
