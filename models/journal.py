@@ -5,7 +5,7 @@ So a happy order needs no extra engine steps for its projection and timeline, an
 
 from pydantic import AwareDatetime, Field
 
-from models.base import Contract
+from models.base import Contract, Text
 from models.money import Money
 from models.order import CustomerType
 from models.review import ReviewTask
@@ -25,13 +25,13 @@ class TimelineEntry(Contract):
     shipment_id: str | None = None
     at: AwareDatetime
     business_at: AwareDatetime
-    actor: str = SYSTEM
+    actor: Text = SYSTEM
     kind: str = Field(description="stable code, e.g. order.released")
-    what: str
-    why: str | None = None
+    what: Text
+    why: Text | None = None
     policy_version: str | None = None
     model_version: str | None = None
-    details: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    details: dict[str, Text | int | float | bool | None] = Field(default_factory=dict)
 
 
 class OrderProjection(Contract):
@@ -44,7 +44,7 @@ class OrderProjection(Contract):
     customer_type: CustomerType | None = None
     plan_id: str | None = None
     closed_at: AwareDatetime | None = None
-    exit_reason: str | None = None
+    exit_reason: Text | None = None
 
 
 class ShipmentProjection(Contract):
@@ -61,7 +61,7 @@ class ShipmentProjection(Contract):
     units: int
     amount: Money
     promised_at: AwareDatetime
-    tracking: str | None = None
+    tracking: Text | None = None
     handed_over_at: AwareDatetime | None = None
     delivered_at: AwareDatetime | None = None
     late: bool = False

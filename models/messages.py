@@ -3,16 +3,20 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import AwareDatetime, BeforeValidator, StringConstraints
 
-from models.base import Contract
+from models.base import Contract, Text, storable
 from models.money import Money
 from models.review import Verdict
 from models.states import ShipmentState
 
-Actor = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Actor = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
+Reason = Annotated[Text, StringConstraints(min_length=1, max_length=1000)]
 RequestId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+# A machine's words: an event must never be refused because it says too much, so they are cut.
+Detail = Annotated[
+    str, BeforeValidator(lambda value: storable(value)[:500] if isinstance(value, str) else value)
+]
 
 
 class DecideReview(Contract):
@@ -103,8 +107,8 @@ class CarrierEvent(Contract):
     event_id: RequestId
     kind: CarrierEventKind
     occurred_at: AwareDatetime
-    tracking: str
-    detail: str = ""
+    tracking: Detail
+    detail: Detail = ""
 
 
 class WmsEventKind(StrEnum):
@@ -123,7 +127,7 @@ class WmsEvent(Contract):
     kind: WmsEventKind
     occurred_at: AwareDatetime
     pick_id: str
-    detail: str = ""
+    detail: Detail = ""
 
 
 class PaymentEventKind(StrEnum):
@@ -155,7 +159,7 @@ class ShipmentProgress(Contract):
     state: ShipmentState
     version: int
     needs_review: bool = False
-    tracking: str | None = None
+    tracking: Detail | None = None
     captured: Money | None = None
     refunded: Money | None = None
     late: bool = False

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
-from models.base import Contract
+from models.base import Contract, Text
 from models.states import ReviewState
 
 
@@ -32,7 +32,7 @@ class Flag(Contract):
     """One reason for a review: a stable code and a sentence with the figures."""
 
     code: str
-    reason: str
+    reason: Text
 
 
 class ReviewTask(Contract):
@@ -43,7 +43,7 @@ class ReviewTask(Contract):
     workflow_id: str
     kind: ReviewKind
     state: ReviewState = ReviewState.OPEN
-    what_happened: str
+    what_happened: Text
     why_flagged: tuple[Flag, ...]
     recommended: Verdict
     recommendation: str
@@ -59,6 +59,6 @@ class ReviewTask(Contract):
     escalated: bool = False
     policy_version: str
     decided_at: AwareDatetime | None = None
-    decided_by: str | None = None
+    decided_by: Text | None = None
     verdict: Verdict | None = None
-    reason: str | None = None
+    reason: Text | None = None

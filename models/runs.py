@@ -45,8 +45,10 @@ class OrderRun(Contract):
 
     @classmethod
     def understood(cls, payload: Any = None) -> Self:
-        """Whatever JSON a client started the run with. Never raises: what cannot be used is named in ``problems``.
+        """Whatever JSON a client started the run with. What cannot be used is named in ``problems``.
 
+        Raises ``ValidationError`` for a memory that cannot be read, and for nothing else: it is our own, handed on by
+        other code of ours, and a run that forgot it would leave money and stock held. It waits for code that can.
         A run that could not read its input would be tried again for ever, seen by nobody; this one can be rejected.
         """
         if payload is None:
@@ -57,6 +59,8 @@ class OrderRun(Contract):
         try:
             run = cls.model_validate(payload)
         except ValidationError as invalid:
+            if payload.get("memory") is not None:
+                raise
             return cls(draft=payload.get("draft"), problems=_unusable(invalid))
         problems = tuple(_impossible(run.clock))
         return run.model_copy(update={"clock": ClockStart(), "problems": problems}) if problems else run

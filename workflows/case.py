@@ -81,6 +81,8 @@ class Case(Generic[Memory]):
         self._step: workflow.ActivityHandle[Any] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._renew = False
+        self._stopping = False
+        self._flush_version = 0
         self._flush_due: datetime | None = None
         if self._unwritten():
             self._flush_soon()
@@ -128,15 +130,13 @@ class Case(Generic[Memory]):
         True when it ended, False when the run should continue as new. Activities therefore are never torn down in the
         middle of a step: calling off always takes the same, compensated way.
         """
+        self._show()
         self._send_in_background()
-        forward = asyncio.ensure_future(go())
-        while True:
+        whole = asyncio.ensure_future(self._to_the_end(go))
+        while not whole.done():
             try:
-                await asyncio.shield(forward)
-                ended = True
+                await asyncio.shield(whole)
             except asyncio.CancelledError:
-                if forward.done():
-                    raise
                 self._call_off(
                     CancelOrder(
                         request_id="temporal-cancel",
@@ -144,11 +144,15 @@ class Case(Generic[Memory]):
                         reason="the run was cancelled in Temporal",
                     )
                 )
-                continue
-            except Renew:
-                ended = False
-                await self._stop_sending()
-            break
+        return whole.result()
+
+    async def _to_the_end(self, go: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await go()
+            ended = True
+        except Renew:
+            ended = False
+            await self._stop_sending()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return ended
 
@@ -177,6 +181,7 @@ class Case(Generic[Memory]):
             self._flush_soon()
 
     def _flush_soon(self) -> None:
+        self._flush_version = self.memory.version
         if self._flush_due is None:
             self._flush_due = workflow.now() + _FLUSH_AFTER
 
@@ -229,7 +234,8 @@ class Case(Generic[Memory]):
         memory.pending_reviews = [task for task in memory.pending_reviews if task not in carried.reviews]
         if memory.version == version:
             memory.projection_pending = False
-        self._flush_due = workflow.now() + _FLUSH_AFTER if memory.pending else None
+        due = memory.pending or self._flush_version > version
+        self._flush_due = workflow.now() + _FLUSH_AFTER if due else None
 
     def _unwritten(self) -> bool:
         memory = self.memory
@@ -251,16 +257,18 @@ class Case(Generic[Memory]):
         return workflow.now() + self.clock.wall_delay(business - self.business_now())
 
     # --- steps ---
-    async def do(self, step: Step[In, Out], request: In) -> Out:
+    async def do(self, step: Step[In, Out], request: In | Callable[[], In]) -> Out:
         """Run a step on the way forward. Without an answer a person is asked whether to try again or to give up.
 
+        A ``request`` that depends on where the case stands is a function, asked anew for every try.
         Raises ``CalledOff``. Calling off interrupts the retries of a step, never an attempt that is under way.
         """
         while True:
             if self.memory.cancel is not None and not self._committed():
                 raise CalledOff
             try:
-                return await self._perform(step, request, interruptible=not self._committed())
+                asked = request() if callable(request) else request
+                return await self._perform(step, asked, interruptible=not self._committed())
             except asyncio.CancelledError:
                 raise CalledOff from None
             except ActivityError as error:
@@ -336,7 +344,7 @@ class Case(Generic[Memory]):
 
     async def _send(self) -> None:
         unsent = self.memory.unsent
-        while unsent and not self._renew:
+        while unsent and not self._stopping:
             message = unsent[0]
             try:
                 await self._perform(steps.NOTIFY, message, interruptible=False)
@@ -354,7 +362,7 @@ class Case(Generic[Memory]):
 
     async def _stop_sending(self) -> None:
         """Leave what is unsent to the next run; its keys make sure that nothing is sent twice."""
-        self._renew = True
+        self._stopping = True
         if self._sender is not None and not self._sender.done():
             self._sender.cancel()
             await workflow.wait([self._sender])
@@ -379,12 +387,18 @@ class Case(Generic[Memory]):
             return False
         return True
 
+    async def written(self) -> None:
+        """Leave nothing unwritten."""
+        while not await self.record():
+            if workflow.info().is_continue_as_new_suggested():
+                raise Renew
+            await workflow.sleep(_FLUSH_AGAIN_AFTER)
+
     async def wind_up(self) -> None:
         """Leave nothing unsaid and nothing unwritten."""
         while self.memory.unsent or self._unwritten():
             await workflow.wait_condition(lambda: not self.memory.unsent)
-            if not await self.record():
-                await workflow.sleep(_FLUSH_AGAIN_AFTER)
+            await self.written()
 
     async def _perform(self, step: Step[In, Out], request: In, *, interruptible: bool) -> Out:
         carried, version = self._carry(), self.memory.version
@@ -631,17 +645,17 @@ class Case(Generic[Memory]):
             _refuse(f"{task.task_id} is not about a failure ({task.kind}): use decide_review")
 
     @workflow.signal
-    async def approve(self, payload: Any = None) -> None:
+    async def approve(self, payload: Any = None, *_surplus: Any) -> None:
         """Approve the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
         self._signalled(Verdict.APPROVE, payload)
 
     @workflow.signal
-    async def reject(self, payload: Any = None) -> None:
+    async def reject(self, payload: Any = None, *_surplus: Any) -> None:
         """Reject the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
         self._signalled(Verdict.REJECT, payload)
 
     @workflow.signal
-    async def renew(self, _payload: Any = None) -> None:
+    async def renew(self, *_surplus: Any) -> None:
         """Continue as new at the next wait, e.g. to bring a long-running case onto newly deployed code."""
         self._renew = True
 
@@ -682,7 +696,11 @@ class Case(Generic[Memory]):
 
     def _refuse_stale(self, decision: DecideReview) -> None:
         memory, task = self.memory, self.memory.open_review
-        if decision.request_id in memory.answers:
+        if (known := memory.answers.get(decision.request_id)) is not None:
+            if (known.task_id, known.verdict) != (decision.task_id, decision.verdict):
+                _refuse(
+                    f"the request {decision.request_id!r} was another decision: send this one under its own id"
+                )
             return
         if task is None:
             _refuse("no review is open here: it was decided, expired or withdrawn")
@@ -697,10 +715,10 @@ class Case(Generic[Memory]):
 
     def _decide(self, decision: DecideReview) -> DecisionAnswer:
         memory = self.memory
-        if decision.request_id in memory.answers:
-            return memory.answers[decision.request_id]
         # Two updates may pass the validator before either handler runs.
         self._refuse_stale(decision)
+        if decision.request_id in memory.answers:
+            return memory.answers[decision.request_id]
         answer = DecisionAnswer(
             task_id=decision.task_id,
             verdict=decision.verdict,

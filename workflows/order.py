@@ -77,6 +77,7 @@ class OrderWorkflow(Case[OrderMemory]):
     def __init__(self, start: RawValue = _NO_INPUT) -> None:
         order = workflow.info().workflow_id.removeprefix("order:")
         self._run_input = run = _understood(start)
+        self._closing_version = 0
         memory = run.memory or OrderMemory(order_id=order)
         self._open_case(memory, order, order)
         if memory.clock is None:
@@ -104,7 +105,7 @@ class OrderWorkflow(Case[OrderMemory]):
     async def _live(self) -> None:
         try:
             await self.finish_open_review()
-            if self.memory.leaving_to is None:
+            if self.memory.leaving_to is None and self.memory.state not in ORDER_TERMINAL:
                 await self._go_forward()
         except CalledOff:
             cancel = self.memory.cancel
@@ -535,8 +536,12 @@ class OrderWorkflow(Case[OrderMemory]):
             )
 
     async def _perform_settlement(self, final: OrderState) -> e.Settlement:
+        # Each look at the books is a new attempt: what the last one gave back is not given back by this one.
+        key = self._key("settle", self._attempt("settle", count=True))
+        return await self.do(steps.SETTLE_ORDER, lambda: self._settlement(final, key))
+
+    def _settlement(self, final: OrderState, key: str) -> e.SettleOrder:
         memory = self.memory
-        now = workflow.now()
         because = memory.leaving_because or None
         closing = Carried(
             entries=(self._entry(f"order.{final}", f"order {final}", why=because),),
@@ -545,28 +550,28 @@ class OrderWorkflow(Case[OrderMemory]):
                     "version": memory.version + 1,
                     "state": final,
                     "needs_review": False,
-                    "closed_at": now,
+                    "closed_at": workflow.now(),
                     "exit_reason": because,
                 }
             ),
         )
         # The closing entry has its number now, so that a note that comes in meanwhile takes another one.
         memory.entry_count += 1
-        return await self.do(
-            steps.SETTLE_ORDER,
-            e.SettleOrder(
-                order_id=self.order_id,
-                total=self._facts().total,
-                authorisation_key=memory.authorisation_key,
-                # Each look at the books is a new attempt: what the last one gave back is not given back by this one.
-                key=self._key("settle", self._attempt("settle", count=True)),
-                closing=closing,
-            ),
+        self._closing_version = memory.version + 1
+        return e.SettleOrder(
+            order_id=self.order_id,
+            total=self._facts().total,
+            authorisation_key=memory.authorisation_key,
+            key=key,
+            closing=closing,
         )
 
     def _close(self, final: OrderState) -> None:
-        self.memory.state = final
-        self.memory.version += 1
+        memory = self.memory
+        memory.state = final
+        memory.version += 1
+        # Something moved while the books were being closed: the closing row was not the newest, so write this one.
+        memory.projection_pending = memory.version != self._closing_version
         workflow.upsert_search_attributes(
             [search.STATE.value_set(final), search.NEEDS_REVIEW.value_set(False)]
         )
@@ -589,7 +594,8 @@ class OrderWorkflow(Case[OrderMemory]):
                 self._enter(on_the_way, why=memory.leaving_because)
             await self.undo_everything()
             await self._settle(final)
-        if memory.facts is not None:
+        if memory.facts is not None and "left" not in memory.told:
+            memory.told.append("left")
             template = {
                 OrderState.REJECTED: e.Template.ORDER_REJECTED,
                 OrderState.COMPENSATED: e.Template.REFUNDED,
@@ -609,7 +615,7 @@ class OrderWorkflow(Case[OrderMemory]):
             raise ApplicationError(refusal, type="refused", non_retryable=True)
 
     @workflow.signal
-    async def cancel_order(self, payload: Any = None) -> None:
+    async def cancel_order(self, payload: Any = None, *_surplus: Any) -> None:
         """The durable twin of the update ``cancel``, from any Temporal client; see ``CancelOrder`` for the JSON."""
         try:
             request = CancelOrder.model_validate(payload)
@@ -623,9 +629,16 @@ class OrderWorkflow(Case[OrderMemory]):
             self.note("cancel.refused", "the order was not called off", why=refusal, actor=request.actor)
 
     @workflow.signal
-    async def shipment_progress(self, progress: ShipmentProgress) -> None:
-        """A shipment of ours tells where it stands."""
+    async def shipment_progress(self, payload: Any = None, *_surplus: Any) -> None:
+        """A shipment of ours tells where it stands; see ``ShipmentProgress``."""
         memory = self.memory
+        try:
+            progress = ShipmentProgress.model_validate(payload)
+        except ValidationError as error:
+            self.note(
+                "signal.refused", "the signal 'shipment_progress' was not understood", why=sentence(error)
+            )
+            return
         known = memory.shipments.get(progress.number)
         if not self._first_time(progress.event_id) or (
             known is not None and known.version >= progress.version
@@ -644,7 +657,7 @@ class OrderWorkflow(Case[OrderMemory]):
         self._show()
 
     @workflow.signal
-    async def payment_event(self, payload: Any = None) -> None:
+    async def payment_event(self, payload: Any = None, *_surplus: Any) -> None:
         """The payment provider's own notice. Facts are noted; money is only ever moved by our own steps."""
         try:
             event = PaymentEvent.model_validate(payload)
@@ -716,7 +729,7 @@ class OrderWorkflow(Case[OrderMemory]):
 
     def _carried_projection(self) -> dict[str, Any]:
         run = self._run_input
-        if self.memory.facts is None and (run.draft is not None or run.problems):
+        if self.memory.facts is None and run.order_id is None:
             # A stranger's start speaks for nobody yet: the same id may be another, accepted order.
             return {}
         return {"order": self._projection()}

@@ -79,7 +79,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 except TooLate:
                     continue
         # Written before it is reported: the order closes its books on these rows as soon as it hears of the end.
-        await self.wind_up()
+        await self.written()
         await self._report()
         await self.wind_up()
 
@@ -284,19 +284,17 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory, run = self.memory, self._run_input
         if memory.capture is not None:
             return
-        if run.amount.minor > 0:
-            memory.capture = await self.do(
-                steps.CAPTURE_PAYMENT,
-                e.CapturePayment(
-                    order_id=run.order_id,
-                    shipment_id=run.shipment_id,
-                    authorisation_id=run.authorisation_id,
-                    amount=run.amount,
-                    key=self._key("capture"),
-                ),
-            )
-        else:
-            memory.capture = e.Captured(capture_id="", amount=run.amount)
+        # Also for a parcel of free goods: the capture is what takes its units out of the stock.
+        memory.capture = await self.do(
+            steps.CAPTURE_PAYMENT,
+            e.CapturePayment(
+                order_id=run.order_id,
+                shipment_id=run.shipment_id,
+                authorisation_id=run.authorisation_id,
+                amount=run.amount,
+                key=self._key("capture"),
+            ),
+        )
         self.note("payment.captured", f"{run.amount} taken for what was handed over")
         await self._report()
 
@@ -459,7 +457,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     # --- messages ---
     @workflow.signal
-    async def wms_event(self, payload: Any = None) -> None:
+    async def wms_event(self, payload: Any = None, *_surplus: Any) -> None:
         """The warehouse reports on its pick; see ``WmsEvent`` for the JSON."""
         memory = self.memory
         event = self._understood(WmsEvent, payload, "wms_event")
@@ -479,7 +477,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.note(f"wms.{event.kind}", f"the warehouse reports {event.kind}", why=event.detail or None)
 
     @workflow.signal
-    async def carrier_event(self, payload: Any = None) -> None:
+    async def carrier_event(self, payload: Any = None, *_surplus: Any) -> None:
         """The carrier scanned the parcel; see ``CarrierEvent`` for the JSON. An odd scan is noted, it never crashes."""
         memory = self.memory
         event = self._understood(CarrierEvent, payload, "carrier_event")
@@ -499,25 +497,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             return
         if memory.state is ShipmentState.CANCELLING:
             self.note("carrier.unexpected", f"{event.kind} came while the shipment was being called off")
-        if event.kind is CarrierEventKind.DELIVERED and memory.delivered is None:
-            memory.delivered = event
-        if memory.collected is None:
-            # Any scan proves the hand-over, even if the collection scan itself never comes.
-            memory.collected = event
-        elif state is ShipmentState.DELIVERED:
-            return
-        elif memory.state is ShipmentState.LABELLED:
-            # The run has not caught up with the hand-over yet.
-            memory.furthest = state
-        elif memory.state in _MOVING and shipment_may(memory.state, state):
-            self._enter(state, show=False)
-        else:
-            self.note(
-                "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
-            )
+        self._take_scan(event, state)
 
     @workflow.signal
-    async def cancel_shipment(self, payload: Any = None) -> None:
+    async def cancel_shipment(self, payload: Any = None, *_surplus: Any) -> None:
         """The order asks to stop; see ``CancelShipment`` for the JSON."""
         request = self._understood(CancelShipment, payload, "cancel_shipment")
         if request is None:
@@ -535,6 +518,27 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     def snapshot(self) -> ShipmentMemory:
         """Everything the run remembers."""
         return self.memory
+
+    def _take_scan(self, event: CarrierEvent, state: ShipmentState) -> None:
+        memory = self.memory
+        if event.kind is CarrierEventKind.DELIVERED and memory.delivered is None:
+            memory.delivered = event
+        if memory.collected is None:
+            # Any scan proves the hand-over, even if the collection scan itself never comes.
+            memory.collected = event
+        elif state is ShipmentState.DELIVERED:
+            return
+        elif memory.state is ShipmentState.LABELLED:
+            # The run has not caught up with the hand-over yet.
+            memory.furthest = state
+        elif memory.state in _MOVING and shipment_may(memory.state, state):
+            self._enter(state, show=False)
+        elif memory.paused_in in _MOVING and shipment_may(memory.paused_in, state):
+            memory.paused_in = state
+        else:
+            self.note(
+                "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
+            )
 
     def _understood(self, contract: type[_Message], payload: Any, signal: str) -> _Message | None:
         try:

@@ -86,7 +86,8 @@ async def _keep_review(session: AsyncSession, task: ReviewTask) -> None:
             where=(col(ReviewTaskRow.state) == ReviewState.OPEN)
             & or_(
                 statement.excluded.state != ReviewState.OPEN,
-                statement.excluded.reminders >= col(ReviewTaskRow.reminders),
+                (statement.excluded.reminders >= col(ReviewTaskRow.reminders))
+                & (statement.excluded.escalated >= col(ReviewTaskRow.escalated)),
             ),
         )
     )

@@ -139,7 +139,11 @@ class Runs:
         try:
             async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
                 answer: Answer = await handle.execute_update(
-                    update, question, id=request_id, result_type=gives, rpc_timeout=ANSWER_WITHIN
+                    update,
+                    question,
+                    id=request_id and f"{update}:{request_id}",
+                    result_type=gives,
+                    rpc_timeout=ANSWER_WITHIN,
                 )
                 return answer
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):

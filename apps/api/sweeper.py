@@ -46,13 +46,14 @@ class Sweeper:
         self._grace = grace
         self._pause = pause
         self._look_after = look_after
+        self._full = False
 
     async def run(self) -> None:
         """Sweep and look for ever, until cancelled."""
         look_at = time.monotonic()
         while True:
-            more = await self._guarded(self.sweep) == _BATCH
-            if time.monotonic() >= look_at and await self._guarded(self.look) < _BATCH:
+            more = await self._guarded(self.sweep)
+            if time.monotonic() >= look_at and not await self._guarded(self.look):
                 look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
             if not more:
                 await asyncio.sleep(self._pause.total_seconds())
@@ -76,18 +77,22 @@ class Sweeper:
             taken = await take_started(session, self._look_after, _BATCH)
         return await self._each(taken, self._look)
 
-    async def _guarded(self, work: Callable[[], Awaitable[int]]) -> int:
+    async def _guarded(self, work: Callable[[], Awaitable[int]]) -> bool:
+        """Do one batch of ``work``; whether it was a full one, so that there may be more to do at once."""
+        self._full = False
         try:
-            return await work()
+            await work()
         except NotReachable as unreachable:
             _log.warning("sweep_put_off", reason=unreachable.message)
         except Exception as fault:
             # A sweeper that died quietly would be missed only when an order is.
             _log.error("sweep_failed", error=type(fault).__name__)
-        return 0
+        else:
+            return self._full
+        return False
 
     async def _each(self, taken: Sequence[Taken], work: Callable[[Taken], Awaitable[bool]]) -> int:
-        done = 0
+        done, self._full = 0, len(taken) == _BATCH
         for index, order in enumerate(taken):
             try:
                 done += await work(order)

@@ -148,10 +148,15 @@ class Script:
         for entry in carried.entries:
             known = self.entries.setdefault(entry.entry_id, entry)
             assert known == entry, "one entry id must always name the same fact"
-        if carried.order:
+        # As the store does: a late writer with an older version changes nothing.
+        stands = self.orders.get(order_id)
+        if carried.order and (stands is None or stands.version < carried.order.version):
             self.orders[order_id] = carried.order
-        if carried.shipment:
-            self.shipments[carried.shipment.shipment_id] = carried.shipment
+        shipment = carried.shipment
+        if shipment:
+            row = self.shipments.get(shipment.shipment_id)
+            if row is None or row.version < shipment.version:
+                self.shipments[shipment.shipment_id] = shipment
         for review in carried.reviews:
             self.reviews[review.task_id] = review
 

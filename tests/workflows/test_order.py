@@ -14,7 +14,7 @@ from models.messages import (
     ResolveFailure,
     SignalledDecision,
 )
-from models.review import Flag, Verdict
+from models.review import Flag, ReviewKind, Verdict
 from models.states import OrderState
 from tests.workflows.engine import Case, eventually
 from tests.workflows.scripted import pounds, some_facts, some_plan
@@ -482,3 +482,49 @@ async def test_the_customer_is_not_told_our_rules(case: Case) -> None:
     (message,) = case.script.requests("notify", case.order_id)
     assert message.facts == {"reason": "the order could not be accepted"}
     assert "not approved at gate A" in (case.script.orders[case.order_id].exit_reason or "")
+
+
+async def test_books_that_are_closed_at_the_second_try_are_closed_in_the_store_too(case: Case) -> None:
+    case.script.fail("settle_order")
+    order = await case.start()
+    await case.delivered()
+    task = await case.review()
+    assert task.kind is ReviewKind.STEP_FAILED
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    assert (await order.result()).state is OrderState.CLOSED
+    row = case.script.orders[case.order_id]
+    assert (row.state, row.needs_review) == (OrderState.CLOSED, False)
+
+
+async def test_a_signal_without_a_payload_or_with_too_many_harms_nothing(case: Case) -> None:
+    flagged(case)
+    order = await case.start()
+    task = await case.review()
+    for name in ("approve", "reject", "cancel_order", "payment_event", "shipment_progress"):
+        await order.signal(name)
+        await order.signal(name, args=[{"nonsense": 1}, "and more"])
+    await order.signal("renew", args=[1, 2])
+    again = await case.review()
+    assert again.task_id == task.task_id
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.kinds().count("signal.refused") == 10
+
+
+async def test_a_request_id_that_was_another_decision_is_refused(case: Case) -> None:
+    flagged(case)
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(cost=4_900))
+    order = await case.start()
+    first = await case.review()
+    await order.execute_update(OrderWorkflow.decide_review, decision(first.task_id), id="u1")
+
+    async def asked_again() -> bool:
+        return (await case.review()).task_id != first.task_id
+
+    await eventually(asked_again, "gate B")
+    second = await case.review()
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await order.execute_update(OrderWorkflow.decide_review, decision(second.task_id), id="u2")
+    assert "another decision" in str(refused.value.cause)
+    assert (await case.review()).task_id == second.task_id

@@ -207,3 +207,16 @@ async def test_a_message_that_was_on_its_way_is_sent_under_the_same_key_whicheve
         request.key: str(request.template) for request in case.script.requests("notify", case.order_id)
     }
     assert sorted(messages.values()) == ["order_confirmed", "shipped"]
+
+
+async def test_a_renewal_while_an_order_is_being_rejected_lets_it_end_and_say_so(case: Case) -> None:
+    case.script.answers["authorise_payment"] = lambda r: e.Authorisation(
+        approved=False, decline_code="card_declined", amount=r.amount
+    )
+    held = case.script.hold("authorise_payment")
+    order = await case.start()
+    await case.script.reached["authorise_payment"].wait()
+    await order.signal("renew")
+    held.set()
+    assert (await order.result()).state is OrderState.REJECTED
+    assert case.told() == ["order_rejected"]

@@ -1,6 +1,9 @@
 from datetime import UTC, datetime, timedelta
 
+from temporalio.exceptions import ApplicationError
+
 from models import effects as e
+from models.base import Contract
 from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
 from models.review import ReviewKind, Verdict
 from models.states import OrderState, ShipmentState
@@ -275,3 +278,31 @@ async def test_a_lost_parcel_that_nobody_looks_at_is_paid_back_at_the_deadline(c
     assert (await order.result()).state is OrderState.COMPENSATED
     assert case.script.reviews[task.task_id].state == "expired"
     assert case.told().count("review_escalated") == 1
+
+
+async def test_a_gateway_that_is_away_holds_up_no_report_of_a_late_parcel(case: Case) -> None:
+    send = case.script.answers["notify"]
+
+    def away_for_the_late(request: e.Notify) -> Contract:
+        if request.template is e.Template.LATE:
+            raise ApplicationError("away", type="neighbour_unavailable")
+        return send(request)
+
+    case.script.answers["notify"] = away_for_the_late
+    order = await case.start()
+    await case.handed_over()
+    await case.skip(timedelta(days=3, minutes=1), number=1)
+    await case.scanned(CarrierEventKind.DELIVERED, at=datetime.now(UTC) + timedelta(days=4))
+    assert (await order.result()).state is OrderState.CLOSED
+    unsent = (await case.shipment().query(ShipmentWorkflow.snapshot)).unsent
+    assert [message.template for message in unsent] == [e.Template.LATE]
+    await case.shipment().terminate()
+
+
+async def test_a_parcel_of_free_goods_leaves_the_stock_too(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(total=0))
+    order = await case.start()
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    (request,) = case.script.requests("capture_payment", case.order_id)
+    assert request.amount.minor == 0
