@@ -22,6 +22,7 @@ import pyarrow.parquet
 from pydantic import AwareDatetime, ValidationError
 
 from models.base import Contract
+from models.clock import EARLIEST, LATEST
 from models.errors import InvalidDocument, Problem
 from models.order import (
     MAX_LINES,
@@ -456,9 +457,12 @@ def _shop_time(cell: Any) -> datetime:
     at = cell if isinstance(cell, datetime) else _parse_time(_text(cell))
     aware = at if at.tzinfo is not None else at.replace(tzinfo=SHOP_TIME)
     try:
-        return aware.astimezone(UTC)
+        at = aware.astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"InvoiceDate {cell!s} is out of range") from error
+    if not EARLIEST <= at <= LATEST:
+        raise ValueError(f"InvoiceDate {cell!s} is not between the years {EARLIEST.year} and {LATEST.year}")
+    return at
 
 
 def _parse_time(text: str) -> datetime:
