@@ -75,8 +75,11 @@ class Courier:
             wait = self._send_what_is_due(client)
             await asyncio.sleep(SHORTEST_WAIT)
             if wait > SHORTEST_WAIT:
+                # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with the event, and the
+                # process would not end.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._look_again.wait(), wait - SHORTEST_WAIT)
+                    async with asyncio.timeout(wait - SHORTEST_WAIT):
+                        await self._look_again.wait()
 
     def _send_what_is_due(self, client: httpx.AsyncClient) -> float:
         """Start what is due, as far as there is room; answers the seconds until the next look."""
