@@ -51,5 +51,5 @@ async def test_another_speed_is_refused_while_orders_are_open_and_taken_when_non
 
         await order.terminate()
         await refuse_another_speed_for_open_orders(client, kept=86_400.0, asked=1.0)
-    assert "--speed 86400 " in refused.value.message
+    assert "'orderwright up --speed 86400'" in refused.value.message
     assert "--data-dir" in refused.value.message

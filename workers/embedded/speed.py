@@ -52,5 +52,5 @@ async def refuse_another_speed_for_open_orders(client: Client, *, kept: float, a
         raise OrdersRunAtAnotherSpeed(
             f"orders are open on these data ({found.count}) and their clocks run at speed {kept:.12g}: at speed"
             f" {asked:.12g} the simulated warehouse and carriers would be out of step with all their deadlines."
-            f" Go on with: orderwright up --speed {kept:.12g}. Or name other data with --data-dir"
+            f" Go on with 'orderwright up --speed {kept:.12g}', or name other data with --data-dir"
         )
