@@ -55,12 +55,16 @@ class Case:
         await eventually(there, f"shipment {number} to start")
 
     async def picked(
-        self, number: int = 1, kind: WmsEventKind = WmsEventKind.PICKED, event: str = ""
+        self,
+        number: int = 1,
+        kind: WmsEventKind = WmsEventKind.PICKED,
+        event: str = "",
+        pick: str = "pick-1",
     ) -> None:
         await self.shipment_exists(number)
         await self.shipment(number).signal(
             "wms_event",
-            WmsEvent(event_id=event or f"w-{number}-{kind}", kind=kind, occurred_at=_now(), pick_id="pick-1"),
+            WmsEvent(event_id=event or f"w-{number}-{kind}", kind=kind, occurred_at=_now(), pick_id=pick),
         )
 
     async def scanned(

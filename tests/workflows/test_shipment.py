@@ -67,14 +67,34 @@ async def test_a_delivery_as_the_first_scan_still_captures(case: Case) -> None:
 
 
 async def test_a_short_pick_is_put_before_a_person_and_picked_again(case: Case) -> None:
+    picks = iter(["pick-1", "pick-2"])
+    case.script.answers["request_pick"] = lambda r: e.PickRequested(accepted=True, pick_id=next(picks))
     order = await case.start()
     await case.picked(kind=WmsEventKind.SHORT)
     task = await case.review(1)
     assert task.kind is ReviewKind.SHIPMENT_EXCEPTION and task.why_flagged[0].code == "short_pick"
     await decide(case, Verdict.APPROVE)
-    await case.delivered()
+
+    async def asked_again() -> bool:
+        return len(case.script.requests("request_pick", case.order_id)) == 2
+
+    await eventually(asked_again, "the second pick")
+    await case.picked(event="second", pick="pick-2")
+    await case.until_shipment("labelled")
+    await case.scanned(CarrierEventKind.COLLECTED)
+    await case.scanned(CarrierEventKind.DELIVERED)
     assert (await order.result()).state is OrderState.CLOSED
     assert len({request.key for request in case.script.requests("request_pick", case.order_id)}) == 2
+
+
+async def test_goods_found_before_a_short_pick_was_called_off_are_not_picked_again(case: Case) -> None:
+    order = await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    task = await case.review(1)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.script.reviews[task.task_id].state == "withdrawn"
+    assert len(case.script.requests("request_pick", case.order_id)) == 1
 
 
 async def test_a_refused_label_can_end_in_a_cancelled_shipment_that_frees_everything(case: Case) -> None:
@@ -178,7 +198,6 @@ async def test_a_review_of_a_shipment_shows_on_its_order(case: Case) -> None:
     attributes: dict[str, object] = {}
     while not attributes.get("OwNeedsReview"):
         attributes = {p.key.name: p.value for p in (await order.describe()).typed_search_attributes}
-    await decide(case, Verdict.APPROVE)
     await case.delivered()
     assert (await order.result()).state is OrderState.CLOSED
     assert case.script.orders[case.order_id].needs_review is False
