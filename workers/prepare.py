@@ -1,7 +1,7 @@
 """Make the database of the settings ready: ``python -m workers.prepare``. Safe to repeat, and when two run at once.
 
 It applies every missing migration and loads the network and the first stock; stock that is there keeps its counts.
-Exit code 0, 1 for a network that cannot be used, 3 when the database does not answer.
+Exit code 0, 2 for a network file that cannot be used, 3 when the database does not answer.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import sys
 
 from activities.store.migrate import migrate
 from activities.store.seed import DEFAULT_NETWORK, DEFAULT_STOCK, seed
-from models.errors import NotReachable, OrderwrightError
+from models.errors import InvalidDocument, NotReachable, OrderwrightError
 from workers.logging import configure_logging, get_logger
 from workers.settings import Settings, get_settings
 
@@ -24,7 +24,9 @@ def main() -> int:
         prepare(settings)
     except OrderwrightError as error:
         print(error.message, file=sys.stderr)  # noqa: T201
-        return 3 if isinstance(error, NotReachable) else 1
+        if isinstance(error, NotReachable):
+            return 3
+        return 2 if isinstance(error, InvalidDocument) else 1
     return 0
 
 

@@ -243,22 +243,16 @@ class OrderWorkflow(Case[OrderMemory]):
         if memory.state is OrderState.BACKORDERED:
             await self._wait_for_stock()
         while not memory.reserved:
-            if memory.plan is None:
-                reasons = await self._make_plan()
-            elif await self._reserve(memory.plan):
-                memory.reserved = True
-                continue
-            else:
+            if memory.plan is None and (unfillable := await self._make_plan()) is not None:
+                await self._backorder(unfillable)
+            elif memory.plan is not None and not await self._reserve(memory.plan):
                 memory.plan = None
                 memory.shortages += 1
-                reasons = ("the stock was taken by other orders meanwhile",)
-                if memory.shortages < _SHORTAGE_TRIES:
-                    continue
-            if reasons:
-                await self._backorder(reasons)
+                if memory.shortages >= _SHORTAGE_TRIES:
+                    await self._backorder(("the stock was taken by other orders meanwhile",))
 
-    async def _make_plan(self) -> tuple[str, ...]:
-        """Ask for a plan; why there is none, if there is none."""
+    async def _make_plan(self) -> tuple[str, ...] | None:
+        """Ask for a plan. None when there is one, else why there is none."""
         memory = self.memory
         self._enter(OrderState.ROUTING)
         memory.planned_at = planned_at = self.business_now()
@@ -277,7 +271,7 @@ class OrderWorkflow(Case[OrderMemory]):
             policy=plan.router,
             plan_id=plan.plan_id,
         )
-        return ()
+        return None
 
     async def _reserve(self, plan: PlanSummary) -> bool:
         memory, attempt = self.memory, self._attempt("route")
@@ -299,7 +293,8 @@ class OrderWorkflow(Case[OrderMemory]):
                 expires_at=workflow.now() + _RESERVATION_LASTS,
             ),
         )
-        if answer.reserved:
+        memory.reserved = answer.reserved
+        if memory.reserved:
             self.note("stock.reserved", "every unit is reserved", plan_id=plan.plan_id)
             return True
         memory.undo.pop()

@@ -40,6 +40,6 @@ async def test_a_database_that_is_missing_is_made_with_the_network_of_the_settin
 
 def test_a_network_that_cannot_be_used_is_one_clear_message(fresh_database: str, tmp_path: Path) -> None:
     done = prepare(fresh_database, tmp_path / "none.toml")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "none.toml: there is no such file" in done.stderr
     assert "Traceback" not in done.stderr

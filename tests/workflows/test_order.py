@@ -528,3 +528,12 @@ async def test_a_request_id_that_was_another_decision_is_refused(case: Case) -> 
         await order.execute_update(OrderWorkflow.decide_review, decision(second.task_id), id="u2")
     assert "another decision" in str(refused.value.cause)
     assert (await case.review()).task_id == second.task_id
+
+
+async def test_an_order_without_a_plan_and_without_a_reason_is_back_ordered_too(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer()
+    order = await case.start()
+    await case.until(OrderState.BACKORDERED)
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert len(case.script.requests("route_order", case.order_id)) == 1

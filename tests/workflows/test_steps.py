@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -6,7 +7,7 @@ from workflows import steps
 from workflows.steps import ALL_STEPS, Step
 
 
-def patience(step: Step) -> timedelta:  # type: ignore[type-arg]
+def patience(step: Step[Any, Any]) -> timedelta:
     """How long a step is tried before a person is asked, if every attempt fails at once."""
     retry, waited = step.retry, timedelta(0)
     interval = retry.initial_interval
@@ -17,7 +18,7 @@ def patience(step: Step) -> timedelta:  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: step.name)
-def test_patience_is_counted_in_attempts_and_lasts_half_an_hour_at_least(step: Step) -> None:  # type: ignore[type-arg]
+def test_patience_is_counted_in_attempts_and_lasts_half_an_hour_at_least(step: Step[Any, Any]) -> None:
     if step is steps.RECORD_PROGRESS:
         assert step.retry.maximum_attempts == 0, "what happened must be written, however long it takes"
     else:
