@@ -16,7 +16,7 @@ def storable(value: Any) -> Any:
 
 
 # Text that may quote a stranger: it is cleaned, never refused, for a fact that happened must be kept.
-Text = Annotated[str, BeforeValidator(storable)]
+StorableText = Annotated[str, BeforeValidator(storable)]
 
 
 class Contract(BaseModel):

@@ -11,6 +11,8 @@ SCALED_DEADLINE_FLOOR = timedelta(seconds=60)
 # Outside of these a time is a typing error; near the ends of the calendar nothing more can be reckoned with it.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+# Business seconds per wall second: below, a day lasts years; above, a day is shorter than any answer takes.
+SLOWEST, FASTEST = 0.001, 1e7
 
 
 class BusinessClock(Contract):
@@ -19,7 +21,7 @@ class BusinessClock(Contract):
     Part of the workflow's input, never read from the environment: a replay computes the same times.
     """
 
-    speed: float = Field(default=1.0, gt=0, le=1e7)
+    speed: float = Field(default=1.0, gt=0, le=FASTEST)
     wall_start: AwareDatetime
     business_start: AwareDatetime
     paused: timedelta = timedelta(0)
@@ -49,5 +51,5 @@ class BusinessClock(Contract):
 class ClockStart(Contract):
     """How a run's business clock starts. ``None`` starts it at the wall clock's own time."""
 
-    speed: float = Field(default=1.0, gt=0, le=1e7)
+    speed: float = Field(default=1.0, gt=0, le=FASTEST)
     business_start: AwareDatetime | None = None

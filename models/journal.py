@@ -5,7 +5,7 @@ So a happy order needs no extra engine steps for its projection and timeline, an
 
 from pydantic import AwareDatetime, Field
 
-from models.base import Contract, Text
+from models.base import Contract, StorableText
 from models.money import Money
 from models.order import CustomerType
 from models.review import ReviewTask
@@ -25,13 +25,13 @@ class TimelineEntry(Contract):
     shipment_id: str | None = None
     at: AwareDatetime
     business_at: AwareDatetime
-    actor: Text = SYSTEM
+    actor: StorableText = SYSTEM
     kind: str = Field(description="stable code, e.g. order.released")
-    what: Text
-    why: Text | None = None
+    what: StorableText
+    why: StorableText | None = None
     policy_version: str | None = None
     model_version: str | None = None
-    details: dict[str, Text | int | float | bool | None] = Field(default_factory=dict)
+    details: dict[str, StorableText | int | float | bool | None] = Field(default_factory=dict)
 
 
 class OrderProjection(Contract):
@@ -44,7 +44,7 @@ class OrderProjection(Contract):
     customer_type: CustomerType | None = None
     plan_id: str | None = None
     closed_at: AwareDatetime | None = None
-    exit_reason: Text | None = None
+    exit_reason: StorableText | None = None
 
 
 class ShipmentProjection(Contract):
@@ -61,7 +61,7 @@ class ShipmentProjection(Contract):
     units: int
     amount: Money
     promised_at: AwareDatetime
-    tracking: Text | None = None
+    tracking: StorableText | None = None
     handed_over_at: AwareDatetime | None = None
     delivered_at: AwareDatetime | None = None
     late: bool = False

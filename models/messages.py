@@ -5,13 +5,13 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, StringConstraints
 
-from models.base import Contract, Text, storable
+from models.base import Contract, StorableText, storable
 from models.money import Money
 from models.review import Verdict
 from models.states import ShipmentState
 
-Actor = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
-Reason = Annotated[Text, StringConstraints(min_length=1, max_length=1000)]
+Actor = Annotated[StorableText, StringConstraints(min_length=1, max_length=100)]
+Reason = Annotated[StorableText, StringConstraints(min_length=1, max_length=1000)]
 RequestId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 # A machine's words: an event must never be refused because it says too much, so they are cut.
 Detail = Annotated[

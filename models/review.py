@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
-from models.base import Contract, Text
+from models.base import Contract, StorableText
 from models.states import ReviewState
 
 
@@ -32,7 +32,7 @@ class Flag(Contract):
     """One reason for a review: a stable code and a sentence with the figures."""
 
     code: str
-    reason: Text
+    reason: StorableText
 
 
 class ReviewTask(Contract):
@@ -43,7 +43,7 @@ class ReviewTask(Contract):
     workflow_id: str
     kind: ReviewKind
     state: ReviewState = ReviewState.OPEN
-    what_happened: Text
+    what_happened: StorableText
     why_flagged: tuple[Flag, ...]
     recommended: Verdict
     recommendation: str
@@ -59,6 +59,6 @@ class ReviewTask(Contract):
     escalated: bool = False
     policy_version: str
     decided_at: AwareDatetime | None = None
-    decided_by: Text | None = None
+    decided_by: StorableText | None = None
     verdict: Verdict | None = None
-    reason: Text | None = None
+    reason: StorableText | None = None

@@ -7,14 +7,11 @@ from pydantic import AwareDatetime, Field, ValidationError, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from models.base import Contract
-from models.clock import EARLIEST, LATEST, BusinessClock, ClockStart
+from models.clock import EARLIEST, LATEST, SLOWEST, BusinessClock, ClockStart
 from models.errors import Problem
 from models.memory import OrderMemory, ShipmentMemory
 from models.money import Money
 from models.states import OrderState, ShipmentState
-
-# Business seconds per wall second. Slower than this a day would outlast us.
-SLOWEST = 0.001
 
 # Whatever was sent is taken: validation says what is wrong with it. The schema says what to send.
 AnyDraft = Annotated[

@@ -11,12 +11,10 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.clock import FASTEST, SLOWEST
 from models.errors import InvalidDocument, Problem
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-# Business seconds per wall second: below, a day lasts years; above, a day is shorter than any answer takes.
-SLOWEST, FASTEST = 0.001, 1e7
 
 
 def default_data_dir() -> Path:

@@ -1,6 +1,7 @@
 """``orderwright orders``: submit, show, list and cancel orders."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ from apps.cli.remote import (
     message,
     needs_reason,
     open_api,
+    paged,
     path_part,
 )
 from models.errors import InvalidDocument, NotReachable, OrderwrightError
@@ -139,11 +141,10 @@ def list_orders(
     as_json: AsJson = False,
 ) -> None:
     """Orders, newest first."""
-    found: list[OrderSummary] = []
-    cursor: str | None = None
     with open_api(api_url, token, data_dir) as api:
-        while len(found) < limit:
-            page = api.get(
+
+        def page(cursor: str | None, size: int) -> tuple[Sequence[OrderSummary], str | None]:
+            gives = api.get(
                 "/v1/orders",
                 Page,
                 state=in_state,
@@ -151,16 +152,15 @@ def list_orders(
                 customer_type=customer_type,
                 needs_review=None if needs_review is None else str(needs_review).lower(),
                 cursor=cursor,
-                limit=min(limit - len(found), 100),
+                limit=size,
             )
-            found += page.orders
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+            return gives.orders, gives.next_cursor
+
+        found, more = paged(limit, page)
     if as_json:
         print_json(found)
         return
-    _print_list(console(), found, more=cursor is not None)
+    _print_list(console(), found, more=more)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
@@ -47,6 +47,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 
 Answer = TypeVar("Answer")
 Message = TypeVar("Message", bound=BaseModel)
+Row = TypeVar("Row")
 
 
 class Api:
@@ -131,6 +132,20 @@ def open_api(url: str | None, token: str | None, data_dir: Path | None) -> Api:
     if not token:
         raise bad_input("--token", f"is missing: the API at {url} asks for it; or set ORDERWRIGHT_API_TOKEN")
     return Api(url, token)
+
+
+def paged(
+    limit: int, page: Callable[[str | None, int], tuple[Sequence[Row], str | None]]
+) -> tuple[list[Row], bool]:
+    """Up to ``limit`` rows, and whether there are more; ``page(cursor, size)`` gives rows and the next cursor."""
+    found: list[Row] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        rows, cursor = page(cursor, min(limit - len(found), 100))
+        found += rows
+        if cursor is None:
+            break
+    return found, cursor is not None
 
 
 def error_of(response: httpx.Response) -> OrderwrightError:

@@ -1,6 +1,7 @@
 """``orderwright review``: what waits for a person, and the person's answer."""
 
 import uuid
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from apps.cli.remote import (
     message,
     needs_reason,
     open_api,
+    paged,
     path_part,
 )
 from models.review import ReviewKind, ReviewTask, Verdict
@@ -56,26 +58,17 @@ def list_reviews(
     as_json: AsJson = False,
 ) -> None:
     """What waits for a person, oldest first."""
-    found: list[ReviewTask] = []
-    cursor: str | None = None
     with open_api(api_url, token, data_dir) as api:
-        while len(found) < limit:
-            page = api.get(
-                "/v1/reviews",
-                ReviewPage,
-                state=in_state,
-                kind=kind,
-                cursor=cursor,
-                limit=min(limit - len(found), 100),
-            )
-            found += page.reviews
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+
+        def page(cursor: str | None, size: int) -> tuple[Sequence[ReviewTask], str | None]:
+            gives = api.get("/v1/reviews", ReviewPage, state=in_state, kind=kind, cursor=cursor, limit=size)
+            return gives.reviews, gives.next_cursor
+
+        found, more = paged(limit, page)
     if as_json:
         print_json(found)
         return
-    _print_list(console(), found, more=cursor is not None)
+    _print_list(console(), found, more=more)
 
 
 @app.command()

@@ -8,11 +8,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from models.clock import FASTEST, SLOWEST
 from models.errors import OrderwrightError
 from workers.embedded.signals import run_until_interrupted
 from workers.embedded.stack import Stack, StackOptions
 from workers.logging import configure_logging
-from workers.settings import FASTEST, SLOWEST, Settings, get_settings
+from workers.settings import Settings, get_settings
 
 Speed = Annotated[
     float | None,

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -57,6 +58,40 @@ def test_a_pid_file_that_names_a_strangers_process_does_not_stop_it_from_startin
 
     with postgres:
         assert postgres.answers()
+
+
+def test_a_postmaster_that_was_killed_and_not_reaped_does_not_stop_the_next(
+    data_dir_with_cluster: Path,
+) -> None:
+    first = EmbeddedPostgres(data_dir_with_cluster)
+    first.start()
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    while psutil.Process(first.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.05)
+    try:
+        with EmbeddedPostgres(data_dir_with_cluster) as again:
+            assert again.answers()
+    finally:
+        first.stop()
+
+
+def test_a_session_that_outlived_its_postmaster_is_ended_before_the_next_starts(
+    data_dir_with_cluster: Path,
+) -> None:
+    first = EmbeddedPostgres(data_dir_with_cluster)
+    first.start()
+    assert first.pid is not None
+    with connect(first) as connection:
+        session = psutil.Process(connection.info.backend_pid)
+        session.suspend()  # busy with something long, so that it does not notice
+        os.kill(first.pid, signal.SIGKILL)
+        first.stop()
+        assert session.is_running()
+
+        with EmbeddedPostgres(data_dir_with_cluster) as again:
+            assert not session.is_running() or session.status() == psutil.STATUS_ZOMBIE
+            assert again.answers()
 
 
 def test_half_a_cluster_of_an_interrupted_start_is_made_anew(data_dir: Path) -> None:

