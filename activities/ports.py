@@ -21,6 +21,7 @@ from models.effects import (
     Undone,
     Voided,
 )
+from models.messages import CarrierEvent, WmsEvent
 from models.money import Money
 from models.order import Address
 from models.plan import PlannedLine
@@ -80,6 +81,10 @@ class Warehouse(Protocol):
         """The pick requested under ``key``."""
         ...
 
+    async def progress_of_pick(self, *, key: str) -> tuple[WmsEvent, ...]:
+        """What has happened to the pick requested under ``key``, oldest first; empty when nothing is known."""
+        ...
+
     async def cancel_pick(self, *, key: str, pick_key: str) -> Undone:
         """Call off the pick under ``pick_key``, even one that never arrived: a later request is then refused."""
         ...
@@ -108,6 +113,10 @@ class Carrier(Protocol):
 
     async def find_label(self, *, key: str) -> Label | None:
         """The label bought under ``key``."""
+        ...
+
+    async def scans(self, *, key: str) -> tuple[CarrierEvent, ...]:
+        """What was seen of the parcel with the label bought under ``key``, oldest first; empty when nothing was."""
         ...
 
     async def void_label(self, *, key: str, label_key: str) -> Undone:

@@ -10,8 +10,21 @@ from activities.store import operations
 from activities.store.intake import stored_draft
 from activities.store.operations import ShippingOperation
 from activities.store.plans import planned_shipment
+from activities.store.record import record
 from activities.store.store import Store
-from models.effects import BuyLabel, CancelPick, Label, PickRequested, RequestPick, Undone, VoidLabel
+from models.effects import (
+    BuyLabel,
+    CancelPick,
+    CheckPick,
+    Label,
+    ParcelProgress,
+    PickProgress,
+    PickRequested,
+    RequestPick,
+    TrackParcel,
+    Undone,
+    VoidLabel,
+)
 from models.operations import OperationState, ShippingKind
 from models.plan import PlannedShipment
 from workflows import steps
@@ -95,6 +108,20 @@ class ShippingActivities:
             ),
         )
 
+    @implements(steps.CHECK_PICK)
+    @speaks_temporal
+    async def check_pick(self, look: CheckPick) -> PickProgress:
+        """What became of a pick."""
+        await self._write(look)
+        return PickProgress(events=await self._warehouse.progress_of_pick(key=look.pick_key))
+
+    @implements(steps.TRACK_PARCEL)
+    @speaks_temporal
+    async def track_parcel(self, look: TrackParcel) -> ParcelProgress:
+        """What the carrier has seen of a parcel."""
+        await self._write(look)
+        return ParcelProgress(events=await self._carrier.scans(key=look.label_key))
+
     @implements(steps.CANCEL_PICK)
     @speaks_temporal
     async def cancel_pick(self, effect: CancelPick) -> Undone:
@@ -140,6 +167,10 @@ class ShippingActivities:
             async with self._store.transaction() as session:
                 await operations.call_off(session, undoes)
         return undone
+
+    async def _write(self, look: CheckPick | TrackParcel) -> None:
+        async with self._store.transaction() as session:
+            await record(session, look.order_id, look.carried)
 
     async def _planned(self, effect: RequestPick | BuyLabel) -> PlannedShipment:
         async with self._store.transaction() as session:

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field
 from models.base import Contract
 from models.errors import Problem
 from models.journal import Carried
+from models.messages import CarrierEvent, WmsEvent
 from models.money import Money
 from models.order import CustomerType
 from models.plan import PlanSummary
@@ -267,6 +268,21 @@ class PickRequested(Contract):
     reason: str = ""
 
 
+class CheckPick(Contract):
+    """Ask the warehouse what became of a pick, in case that its own message was lost."""
+
+    order_id: str
+    shipment_id: str
+    pick_key: str
+    carried: Carried = Carried()
+
+
+class PickProgress(Contract):
+    """Everything that has happened to a pick so far, oldest first."""
+
+    events: tuple[WmsEvent, ...] = ()
+
+
 class CancelPick(Contract):
     """Call a pick off, whether or not the warehouse ever got it."""
 
@@ -297,6 +313,21 @@ class Label(Contract):
     tracking: str | None = None
     cost: Money | None = None
     reason: str = ""
+
+
+class TrackParcel(Contract):
+    """Ask the carrier what it has seen of a parcel, in case that its own messages were lost."""
+
+    order_id: str
+    shipment_id: str
+    label_key: str
+    carried: Carried = Carried()
+
+
+class ParcelProgress(Contract):
+    """Everything that the carrier has seen of a parcel so far, oldest first."""
+
+    events: tuple[CarrierEvent, ...] = ()
 
 
 class VoidLabel(Contract):

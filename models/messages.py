@@ -98,6 +98,7 @@ class CarrierEventKind(StrEnum):
     OUT_FOR_DELIVERY = "out_for_delivery"
     DELIVERED = "delivered"
     EXCEPTION = "exception"
+    DAMAGED = "damaged"
     LOST = "lost"
 
 

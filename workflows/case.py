@@ -290,6 +290,14 @@ class Case(Generic[Memory]):
                 ),
             )
 
+    async def look(self, step: Step[In, Out], request: In) -> Out | None:
+        """Ask a neighbour where something stands. None, and a note, when it gives no answer: nothing depends on it."""
+        try:
+            return await self._perform(step, request, interruptible=False)
+        except ActivityError as error:
+            self.note("look.failed", f"{step.name} ended without an answer", why=_reason_of(error))
+            return None
+
     async def undo_everything(self) -> None:
         """Run the compensations, last in first out. One that fails for good is put before a person, never dropped."""
         while self.memory.undo:

@@ -110,6 +110,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 break
             if self._wants_off():
                 raise CalledOff
+            if overdue:
+                await self._look_at_pick()
+                if self._is_picked():
+                    break
             problem, memory.pick_problem = memory.pick_problem, None
             if problem is not None:
                 said = problem.detail or f"the warehouse reports {problem.kind}"
@@ -163,6 +167,30 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             memory.pick_key = None
             memory.undo.pop()
             await self._ask_about_pick("pick_refused", answer.reason or "the warehouse refused the pick")
+
+    async def _look_at_pick(self) -> None:
+        """Before a silent warehouse is called overdue it is asked: its message may have been lost."""
+        memory, run = self.memory, self._run_input
+        if memory.pick_key is None:
+            return
+        found = await self.look(
+            steps.CHECK_PICK,
+            e.CheckPick(order_id=run.order_id, shipment_id=run.shipment_id, pick_key=memory.pick_key),
+        )
+        for event in found.events if found else ():
+            self._hear_warehouse(event)
+
+    async def _look_at_parcel(self) -> None:
+        """Before a silent carrier is called overdue it is asked: its message may have been lost."""
+        memory, run = self.memory, self._run_input
+        if memory.label_key is None:
+            return
+        found = await self.look(
+            steps.TRACK_PARCEL,
+            e.TrackParcel(order_id=run.order_id, shipment_id=run.shipment_id, label_key=memory.label_key),
+        )
+        for event in found.events if found else ():
+            self._hear_carrier(event)
 
     async def _ask_about_pick(self, code: str, why: str, *, wait: bool = False) -> None:
         """A pick went wrong: a person says whether to ask again (or to wait on), or to call the shipment off."""
@@ -253,6 +281,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 break
             if self._wants_off():
                 raise CalledOff
+            await self._look_at_parcel()
+            if self._is_collected():
+                break
             memory.deadlines.pop("collect")
             await self.ask(
                 "collect",
@@ -315,6 +346,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 deadline=lost if memory.late else min(memory.deadlines["late"], lost),
                 summary="until it counts as lost" if memory.late else "until it is late",
             )
+            if not heard:
+                await self._look_at_parcel()
             if self._is_delivered():
                 break
             if not heard and not memory.late:
@@ -343,6 +376,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         """Ask a person about a parcel in trouble: give it up and pay its money back, or wait on."""
         memory, run = self.memory, self._run_input
         lost = trouble is None or trouble.kind is CarrierEventKind.LOST
+        gone = lost or (trouble is not None and trouble.kind is CarrierEventKind.DAMAGED)
         why = (
             f"{run.carrier} reports {trouble.kind}: {trouble.detail}"
             if trouble
@@ -355,9 +389,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 what_happened=f"{run.units} units worth {run.amount} were handed to {run.carrier} "
                 f"({memory.label.tracking if memory.label else 'no tracking'}) and have not arrived.",
                 why_flagged=(Flag(code="lost" if lost else "carrier_exception", reason=why),),
-                recommended=Verdict.APPROVE if lost else Verdict.REJECT,
+                recommended=Verdict.APPROVE if gone else Verdict.REJECT,
                 recommendation="Pay the customer back and claim from the carrier."
-                if lost
+                if gone
                 else "Wait: the carrier still has the parcel.",
                 options={
                     Verdict.APPROVE: "give the parcel up and pay its amount back",
@@ -459,9 +493,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     @workflow.signal
     async def wms_event(self, payload: Any = None, *_surplus: Any) -> None:
         """The warehouse reports on its pick; see ``WmsEvent`` for the JSON."""
-        memory = self.memory
         event = self._understood(WmsEvent, payload, "wms_event")
-        if event is None or not self._first_time(event.event_id):
+        if event is not None:
+            self._hear_warehouse(event)
+
+    def _hear_warehouse(self, event: WmsEvent) -> None:
+        memory = self.memory
+        if not self._first_time(event.event_id):
             return
         another = memory.pick is not None and event.pick_id != memory.pick.pick_id
         if another or event.pick_id in memory.old_picks:
@@ -479,9 +517,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     @workflow.signal
     async def carrier_event(self, payload: Any = None, *_surplus: Any) -> None:
         """The carrier scanned the parcel; see ``CarrierEvent`` for the JSON. An odd scan is noted, it never crashes."""
-        memory = self.memory
         event = self._understood(CarrierEvent, payload, "carrier_event")
-        if event is None or not self._first_time(event.event_id):
+        if event is not None:
+            self._hear_carrier(event)
+
+    def _hear_carrier(self, event: CarrierEvent) -> None:
+        memory = self.memory
+        if not self._first_time(event.event_id):
             return
         state = _SCANNED.get(event.kind)
         if memory.label is not None and event.tracking != memory.label.tracking:

@@ -47,6 +47,7 @@ def _patient(patience: timedelta | None, at_least_every: timedelta = timedelta(s
     )
 
 
+_A_MINUTE = _patient(timedelta(minutes=1))
 _HALF_AN_HOUR = _patient(timedelta(minutes=30))
 _SIX_HOURS = _patient(timedelta(hours=6), at_least_every=timedelta(minutes=5))
 _A_DAY = _patient(timedelta(hours=24), at_least_every=timedelta(minutes=5))
@@ -116,6 +117,10 @@ RELEASE_RESERVATION = Step(
 )
 
 REQUEST_PICK = Step("request_pick", SHIPPING, e.RequestPick, e.PickRequested, "ask the warehouse to pick")
+# A look at a neighbour replaces nothing: without an answer the question goes to a person as it would have anyway.
+CHECK_PICK = Step(
+    "check_pick", SHIPPING, e.CheckPick, e.PickProgress, "ask what became of the pick", retry=_A_MINUTE
+)
 CANCEL_PICK = Step(
     "cancel_pick",
     SHIPPING,
@@ -126,6 +131,9 @@ CANCEL_PICK = Step(
     priority=_UNDO_FIRST,
 )
 BUY_LABEL = Step("buy_label", SHIPPING, e.BuyLabel, e.Label, "buy the carrier's label")
+TRACK_PARCEL = Step(
+    "track_parcel", SHIPPING, e.TrackParcel, e.ParcelProgress, "ask where the parcel is", retry=_A_MINUTE
+)
 VOID_LABEL = Step(
     "void_label",
     SHIPPING,

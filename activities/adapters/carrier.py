@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
 from models.effects import Label, Undone
+from models.messages import CarrierEvent
 from models.money import Currency, Money
 from models.order import Address
 
@@ -61,6 +62,11 @@ class HttpCarrier:
         answer = await self._carrier.look_up("/labels", key=key, gives=_Label)
         return None if answer is None else answer.meant()
 
+    async def scans(self, *, key: str) -> tuple[CarrierEvent, ...]:
+        """The ``events`` of ``GET /labels``."""
+        answer = await self._carrier.look_up("/labels", key=key, gives=_Scans)
+        return () if answer is None else answer.events
+
     async def void_label(self, *, key: str, label_key: str) -> Undone:
         """Give a label back, also one never bought; ``POST /labels/void``. Not undone: the parcel was collected."""
         answer = await self._carrier.act(
@@ -94,6 +100,10 @@ class _Label(Wire):
             cost=cost,
             reason=self.reason,
         )
+
+
+class _Scans(Wire):
+    events: tuple[CarrierEvent, ...]
 
 
 class _Refused(_Label):

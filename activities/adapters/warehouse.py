@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
 from models.effects import PickRequested, Undone
+from models.messages import WmsEvent
 from models.plan import PlannedLine
 
 Id = Annotated[str, Field(min_length=1)]
@@ -47,6 +48,11 @@ class HttpWarehouse:
         answer = await self._warehouse.look_up("/picks", key=key, gives=_Pick)
         return None if answer is None else answer.meant()
 
+    async def progress_of_pick(self, *, key: str) -> tuple[WmsEvent, ...]:
+        """The ``events`` of ``GET /picks``."""
+        answer = await self._warehouse.look_up("/picks", key=key, gives=_Progress)
+        return () if answer is None else answer.events
+
     async def cancel_pick(self, *, key: str, pick_key: str) -> Undone:
         """Call a pick off, also one that never arrived; ``POST /picks/cancel``."""
         answer = await self._warehouse.act(
@@ -68,6 +74,10 @@ class _Pick(Wire):
 
     def meant(self) -> PickRequested:
         return PickRequested(accepted=self.accepted, pick_id=self.pick_id, reason=self.reason)
+
+
+class _Progress(Wire):
+    events: tuple[WmsEvent, ...]
 
 
 class _Refused(_Pick):

@@ -27,13 +27,14 @@ from apps.cli.output import console, facts, listing, plain, state
 from apps.cli.remote import bad_input
 from apps.cli.replay import Replay, Tally
 from apps.cli.up import Speed, print_addresses
+from apps.simulators.faults import PRESETS, FaultScript, put_in_force, read_script
 from models.errors import Refused
 from models.states import OrderState
 from workers.client import connect
 from workers.embedded.published import PublishedStack, read_stack
 from workers.embedded.signals import run_until_interrupted
 from workers.embedded.speed import kept_speed
-from workers.embedded.stack import Stack, StackOptions
+from workers.embedded.stack import Stack, StackOptions, simulators_dir
 from workers.logging import configure_logging
 from workers.settings import REPOSITORY, get_settings
 
@@ -56,6 +57,7 @@ class _Options:
     temporary: bool
     in_flight: int
     patience: float
+    faults: FaultScript | None
 
 
 def demo(
@@ -86,6 +88,12 @@ def demo(
     patience: Annotated[
         float, typer.Option(min=1, help="Give up when no order has moved for so many seconds, and say so.")
     ] = 180.0,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Let the simulators misbehave: {', '.join(PRESETS)}, or a file (see simulators faults)."
+        ),
+    ] = None,
 ) -> None:
     """Replay two real months of a gift wholesaler: real invoices, real engine, simulated neighbours.
 
@@ -108,6 +116,7 @@ def demo(
         temporary=temporary,
         in_flight=in_flight,
         patience=patience,
+        faults=_fault_script(faults),
     )
     # With --json - standard output belongs to the figures.
     told = console(to_stderr=str(json_file) == "-")
@@ -128,6 +137,8 @@ async def _demo(options: _Options, told: Console) -> int:
             await stack.start(lambda step: told.print(f"{step} ..."))
             live = stack.published
             print_addresses(stack, Console(stderr=told.stderr))
+        if options.faults is not None:
+            put_in_force(options.faults, simulators_dir(options.data_dir))
         if live is None:
             raise AssertionError("a stack that started has published where it is")
         if stack is None:
@@ -153,6 +164,13 @@ async def _demo(options: _Options, told: Console) -> int:
         if options.temporary:
             _clean_up(options, told, keep=not ended_well)
     return 0 if ended_well else 1
+
+
+def _fault_script(asked: str | None) -> FaultScript | None:
+    """By name or by file; None leaves in force what is."""
+    if asked is None:
+        return None
+    return PRESETS[asked] if asked in PRESETS else read_script(Path(asked))
 
 
 def _stack_options(data_dir: Path, speed: float | None) -> StackOptions:

@@ -13,6 +13,7 @@ Some towns have a fate of their own, for trying things out:
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 from starlette.routing import Route
 
 from apps.simulators.chance import between, fraction
+from apps.simulators.faults import LABELS, FaultKind
 from apps.simulators.ledger import Effect, wall_time
 from apps.simulators.serving import Answer, Asked, Body, Desk, effect_route, look_up_route, new_id
 from models.base import Document
@@ -31,6 +33,15 @@ from models.order import Address
 from models.webhooks import ShipmentId, WebhookEnvelope, WebhookKind
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+SILENCE = "silence"
+_FATE_OF_TOWN: Mapping[str, FaultKind | str] = {
+    "LATEVILLE": FaultKind.LATE_PARCEL,
+    "LOSTVILLE": FaultKind.LOST_PARCEL,
+    "SILENTVILLE": SILENCE,
+    "TROUBLEVILLE": FaultKind.FAILED_DELIVERY,
+    "REFUSEVILLE": FaultKind.REFUSE_LABEL,
+}
 
 FASTEST_COLLECTION = timedelta(hours=2)
 SLOWEST_COLLECTION = timedelta(hours=8)
@@ -75,7 +86,7 @@ def routes(desk: Desk) -> list[Route]:
     """The carriers' HTTP surface."""
     return [
         effect_route(desk, "/labels", LabelRequest, buy_label),
-        look_up_route(desk, "/labels", "label", _label_body),
+        look_up_route(desk, "/labels", "label", lambda label: _label_body(label) | _scans_body(desk, label)),
         effect_route(desk, "/labels/void", VoidRequest, void_label),
     ]
 
@@ -83,10 +94,12 @@ def routes(desk: Desk) -> list[Route]:
 def buy_label(desk: Desk, asked: Asked[LabelRequest]) -> Answer:
     """Sell a label and plan the parcel's way, or refuse."""
     body = asked.body
+    fault = desk.faults.strikes(LABELS, "POST /labels", asked.key)
+    fate = fault.do if fault else fate_of_town(body)
     reason = ""
     if desk.ledger.is_called_off("label", asked.key):
         reason = "called_off: this label was called off before it came"
-    elif body.ship_to.city.upper() == "REFUSEVILLE":
+    elif fate is FaultKind.REFUSE_LABEL:
         reason = f"no_service: {body.carrier} does not deliver there"
     label_id = new_id("lab")
     label = desk.ledger.record(
@@ -109,7 +122,7 @@ def buy_label(desk: Desk, asked: Asked[LabelRequest]) -> Answer:
     )
     if reason:
         return Answer(HTTPStatus.CONFLICT, _label_body(label))
-    for scan in way_of(body, seed=desk.settings.seed, key=asked.key):
+    for scan in way_of(body, fate, seed=desk.settings.seed, key=asked.key):
         event_id = f"{label.effect_id}:{scan.kind}"
         desk.courier.plan(
             WebhookEnvelope(
@@ -145,18 +158,22 @@ def void_label(desk: Desk, asked: Asked[VoidRequest]) -> Answer:
             HTTPStatus.OK, {"undone": False, "reason": "handed_over: the parcel is with the carrier"}
         )
     desk.ledger.set_state(label.effect_id, "voided")
-    desk.ledger.forget_webhooks(label.effect_id)
+    desk.courier.forget(label.effect_id)
     return Answer(HTTPStatus.OK, {"undone": True, "reason": "the label was taken back"})
 
 
-def way_of(label: LabelRequest, *, seed: int, key: str) -> list[Scan]:
+def fate_of_town(label: LabelRequest) -> FaultKind | str | None:
+    """What happens to every parcel to some towns."""
+    return _FATE_OF_TOWN.get(label.ship_to.city.upper())
+
+
+def way_of(label: LabelRequest, fate: FaultKind | str | None = None, *, seed: int, key: str) -> list[Scan]:
     """The scans of a parcel in order; the same label under the same key and seed always goes the same way."""
     transit = timedelta(days=label.transit_days)
     collected = between(FASTEST_COLLECTION, SLOWEST_COLLECTION, fraction(seed, key, "collected"))
     on_time = between(transit * 0.6, transit * 0.95, fraction(seed, key, "transit"))
     delivered = max(on_time, collected + SHORTEST_TRIP)
-    city = label.ship_to.city.upper()
-    if city == "LATEVILLE":
+    if fate is FaultKind.LATE_PARCEL:
         delivered = transit + FORCED_DELAY
     elif fraction(seed, key, "late") < SHARE_LATE:
         delay = between(timedelta(days=1), timedelta(days=2), fraction(seed, key, "delay"))
@@ -164,17 +181,23 @@ def way_of(label: LabelRequest, *, seed: int, key: str) -> list[Scan]:
     in_transit = collected + (delivered - collected) * 0.3
     out_for_delivery = collected + (delivered - collected) * 0.8
     start = [Scan(CarrierEventKind.COLLECTED, collected)]
-    if city == "SILENTVILLE":
+    if fate == SILENCE:
         return start
     start.append(Scan(CarrierEventKind.IN_TRANSIT, in_transit))
-    if city == "LOSTVILLE":
+    if fate is FaultKind.LOST_PARCEL:
         given_up = max(transit, in_transit) + FORCED_DELAY
         return [*start, Scan(CarrierEventKind.LOST, given_up, "not found after a search")]
+    if fate is FaultKind.DAMAGED_PARCEL:
+        return [*start, Scan(CarrierEventKind.DAMAGED, out_for_delivery, "crushed in the depot")]
     start.append(Scan(CarrierEventKind.OUT_FOR_DELIVERY, out_for_delivery))
-    if city == "TROUBLEVILLE":
+    if fate is FaultKind.FAILED_DELIVERY:
         start.append(Scan(CarrierEventKind.EXCEPTION, delivered, "nobody was there"))
         delivered += timedelta(days=1)
     return [*start, Scan(CarrierEventKind.DELIVERED, delivered)]
+
+
+def _scans_body(desk: Desk, label: Effect) -> Body:
+    return {"events": [told.event.model_dump(mode="json") for told in desk.courier.happened(label.effect_id)]}
 
 
 def _tracking(label: Effect) -> str:

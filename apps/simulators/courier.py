@@ -12,7 +12,8 @@ from functools import partial
 
 import httpx
 
-from apps.simulators.ledger import Ledger, OwedWebhook
+from apps.simulators.faults import WEBHOOKS, FaultKind, Faults
+from apps.simulators.ledger import DELIVERED, LOST, REFUSED, WAITING, Ledger, OwedWebhook
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEnvelope, sign
 
 AT_ONCE = 8
@@ -29,8 +30,9 @@ TRY_AGAIN_STATUS = frozenset({408, 425, 429})
 class Courier:
     """Plans webhooks and delivers them to one URL. ``speed`` is how many business seconds pass per wall second."""
 
-    def __init__(self, ledger: Ledger, *, url: str, secret: str, speed: float) -> None:
+    def __init__(self, ledger: Ledger, faults: Faults, *, url: str, secret: str, speed: float) -> None:
         self._ledger = ledger
+        self._faults = faults
         self._url = url
         self._secret = secret
         self._speed = speed
@@ -39,15 +41,35 @@ class Courier:
 
     def plan(self, envelope: WebhookEnvelope, *, subject: str, after: timedelta) -> None:
         """Send ``envelope`` when the business time ``after`` has passed. Part of the caller's transaction."""
-        self._ledger.owe(
-            OwedWebhook(
-                event_id=envelope.event_id,
-                subject=subject,
-                number=self._ledger.next_number(subject),
-                due_at=time.time() + after.total_seconds() / self._speed,
-                body=envelope.model_dump_json(exclude_none=True),
-            )
+        about = f"shipment:{envelope.shipment_id}" if envelope.shipment_id else f"order:{envelope.order_id}"
+        fault = self._faults.strikes(
+            WEBHOOKS, f"{envelope.kind} {envelope.event.kind}", f"{about}:{envelope.event_id}"
         )
+        struck = fault.do if fault else None
+        # One that comes late must not hold up those after it, so it is the only one of its kind.
+        subject = f"{subject}#late" if struck is FaultKind.WEBHOOK_LATE else subject
+        due_at = time.time() + after.total_seconds() / self._speed
+        for copy in range(2 if struck is FaultKind.WEBHOOK_TWICE else 1):
+            self._ledger.owe(
+                OwedWebhook(
+                    event_id=envelope.event_id + (f"#{copy + 1}" if copy else ""),
+                    subject=subject,
+                    number=self._ledger.next_number(subject),
+                    due_at=due_at,
+                    next_try_at=due_at + (fault.wait if fault else 0.0),
+                    state=LOST if struck is FaultKind.WEBHOOK_LOST else WAITING,
+                    body=envelope.model_dump_json(exclude_none=True),
+                )
+            )
+
+    def happened(self, subject: str) -> list[WebhookEnvelope]:
+        """What has happened to ``subject`` by now, in its order, whether or not anybody could be told."""
+        bodies = self._ledger.happened(subject, time.time())
+        return [WebhookEnvelope.model_validate_json(body) for body in bodies]
+
+    def forget(self, subject: str) -> None:
+        """What is planned about ``subject`` will not happen."""
+        self._ledger.forget_webhooks(subject, time.time())
 
     def look_again(self) -> None:
         """Something was planned: the next webhook may be due sooner than thought."""
@@ -118,13 +140,13 @@ class Courier:
             return
         status = response.status_code
         if response.is_success:
-            self._ledger.settle_webhook(webhook.event_id, state="delivered", error=None)
+            self._ledger.settle_webhook(webhook.event_id, state=DELIVERED, error=None)
         elif (
             status >= 500 or status in TRY_AGAIN_STATUS or (status == 404 and self._may_still_appear(webhook))
         ):
             self._postpone(webhook, f"HTTP {status}")
         else:
-            self._ledger.settle_webhook(webhook.event_id, state="refused", error=f"HTTP {status}")
+            self._ledger.settle_webhook(webhook.event_id, state=REFUSED, error=f"HTTP {status}")
             print(
                 f"{self._url} refused webhook {webhook.event_id} with {status}: not sent again",
                 file=sys.stderr,

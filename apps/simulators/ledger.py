@@ -15,6 +15,8 @@ from pathlib import Path
 
 Details = dict[str, object]
 
+WAITING, DELIVERED, REFUSED, LOST = "waiting", "delivered", "refused", "lost"
+
 _SCHEMA = """
 create table if not exists effects (
     effect_id text primary key,
@@ -49,6 +51,10 @@ create table if not exists webhooks (
     last_error text,
     unique (subject, number)
 );
+create table if not exists faults_struck (
+    script text not null, fault integer not null, key text not null, times integer not null,
+    primary key (script, fault, key)
+);
 create index if not exists webhooks_by_time on webhooks (state, next_try_at);
 """
 
@@ -80,7 +86,10 @@ class KeptAnswer:
 
 @dataclass(frozen=True)
 class OwedWebhook:
-    """A webhook to send at ``due_at`` (Unix seconds). Those of one ``subject`` go out in the order of ``number``."""
+    """A webhook about what happens at ``due_at`` (Unix seconds), sent then or, if that is later, at ``next_try_at``.
+
+    Those of one ``subject`` go out in the order of ``number``.
+    """
 
     event_id: str
     subject: str
@@ -90,6 +99,7 @@ class OwedWebhook:
     next_try_at: float = 0.0
     first_tried_at: float | None = None
     attempts: int = 0
+    state: str = WAITING
 
 
 class AlreadyRunning(Exception):
@@ -211,15 +221,16 @@ class Ledger:
     def owe(self, webhook: OwedWebhook) -> None:
         """Plan a webhook."""
         self._db.execute(
-            "insert into webhooks (event_id, subject, number, due_at, next_try_at, body)"
-            " values (?, ?, ?, ?, ?, ?)",
+            "insert into webhooks (event_id, subject, number, due_at, next_try_at, body, state)"
+            " values (?, ?, ?, ?, ?, ?, ?)",
             (
                 webhook.event_id,
                 webhook.subject,
                 webhook.number,
                 webhook.due_at,
-                webhook.due_at,
+                max(webhook.due_at, webhook.next_try_at),
                 webhook.body,
+                webhook.state,
             ),
         )
 
@@ -235,9 +246,21 @@ class Ledger:
         row = self._db.execute("select due_at from webhooks where event_id = ?", (event_id,)).fetchone()
         return None if row is None else float(row[0])
 
-    def forget_webhooks(self, subject: str) -> None:
-        """Drop what is planned and not yet delivered about ``subject``."""
-        self._db.execute("delete from webhooks where subject = ? and state = 'waiting'", (subject,))
+    def happened(self, subject: str, now: float) -> list[str]:
+        """The bodies of the webhooks about ``subject`` that are due by ``now``, whether or not they were delivered."""
+        rows = self._db.execute(
+            "select body from webhooks where (subject = ? or subject like ?) and due_at <= ?"
+            " group by body order by min(due_at), min(number)",
+            (subject, f"{subject}#%", now),
+        )
+        return [row["body"] for row in rows]
+
+    def forget_webhooks(self, subject: str, now: float) -> None:
+        """Drop what is planned about ``subject`` and has not happened by ``now``."""
+        self._db.execute(
+            "delete from webhooks where (subject = ? or subject like ?) and due_at > ?",
+            (subject, f"{subject}#%", now),
+        )
 
     def next_webhooks(self, limit: int) -> list[OwedWebhook]:
         """The ones to try next, soonest first; a webhook waits for the earlier ones of its subject."""
@@ -270,9 +293,19 @@ class Ledger:
 
     def webhook_counts(self) -> dict[str, int]:
         """How many webhooks are waiting, delivered and refused."""
-        counts = {"waiting": 0, "delivered": 0, "refused": 0}
+        counts = {WAITING: 0, DELIVERED: 0, REFUSED: 0, LOST: 0}
         counts.update(self._db.execute("select state, count(*) from webhooks group by state").fetchall())
         return counts
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+    def count_fault(self, script: str, fault: int, key: str) -> int:
+        """Count that a fault struck under ``key``; how often it has by now."""
+        row = self._db.execute(
+            "insert into faults_struck values (?, ?, ?, 1)"
+            " on conflict do update set times = times + 1 returning times",
+            (script, fault, key),
+        ).fetchone()
+        return int(row[0])
 
     def _one(self, query: str, *values: str) -> Effect | None:
         row = self._db.execute(query, values).fetchone()

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 from starlette.routing import Route
 
+from apps.simulators.faults import DECLINES, FaultKind
 from apps.simulators.ledger import Effect, wall_time
 from apps.simulators.serving import (
     Answer,
@@ -31,6 +32,9 @@ from models.webhooks import WebhookEnvelope, WebhookKind
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Amount = Annotated[int, Field(strict=True, gt=0)]
+
+_HARD_DECLINE: Body = {"decline_code": "do_not_honour", "final": True}
+_SOFT_DECLINE: Body = {"decline_code": "insufficient_funds", "final": False}
 
 DISPUTED_AFTER = timedelta(days=10)
 
@@ -90,9 +94,11 @@ def authorise(desk: Desk, asked: Asked[AuthoriseRequest]) -> Answer:
     body = asked.body
     decline: Body | None = None
     if body.token.startswith("tok_declined_"):
-        decline = {"decline_code": "do_not_honour", "final": True}
+        decline = _HARD_DECLINE
     elif body.token.startswith("tok_insufficient_"):
-        decline = {"decline_code": "insufficient_funds", "final": False}
+        decline = _SOFT_DECLINE
+    elif fault := desk.faults.strikes(DECLINES, "POST /authorisations", asked.key):
+        decline = _HARD_DECLINE if fault.do is FaultKind.DECLINE_HARD else _SOFT_DECLINE
     expires_at = datetime.now(UTC) + timedelta(days=desk.settings.hold_days)
     authorisation = desk.ledger.record(
         Effect(

@@ -14,9 +14,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from apps.simulators.courier import Courier
+from apps.simulators.faults import Faults
 from apps.simulators.ledger import Effect, KeptAnswer, Ledger
+from apps.simulators.misbehaving import Misbehaving
 from apps.simulators.statement import statement_of
 from models.base import Document
 
@@ -44,6 +47,7 @@ class Desk:
     ledger: Ledger
     courier: Courier
     settings: Settings
+    faults: Faults
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def look_up_route(desk: Desk, path: str, kind: str, show: Show) -> Route:
     return Route(path, endpoint, methods=["GET"])
 
 
-def application(name: str, desk: Desk, routes: Sequence[Route]) -> Starlette:
+def application(name: str, desk: Desk, routes: Sequence[Route]) -> Misbehaving:
     """The simulator ``name`` as an ASGI application that also delivers its webhooks."""
 
     async def healthz(_: Request) -> Response:
@@ -138,13 +142,14 @@ def application(name: str, desk: Desk, routes: Sequence[Route]) -> Starlette:
     async def statement(_: Request) -> Response:
         return JSONResponse(statement_of(name, desk.ledger.effects()))
 
-    return Starlette(
+    app = Starlette(
         routes=[Route("/healthz", healthz), Route("/statement", statement), *routes],
         lifespan=lambda _: desk.courier.delivering(),
     )
+    return Misbehaving(app, desk.faults)
 
 
-def serve(app: Starlette, *, host: str, port: int) -> None:
+def serve(app: ASGIApp, *, host: str, port: int) -> None:
     """Serve until a signal ends it."""
     config = uvicorn.Config(
         app,

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 from starlette.routing import Route
 
 from apps.simulators.chance import between, fraction
+from apps.simulators.faults import PICKS, FaultKind
 from apps.simulators.ledger import Effect, wall_time
 from apps.simulators.serving import Answer, Asked, Body, Desk, effect_route, look_up_route, new_id
 from models.base import Document
@@ -51,7 +52,7 @@ def routes(desk: Desk) -> list[Route]:
     """The warehouse's HTTP surface."""
     return [
         effect_route(desk, "/picks", PickRequest, request_pick),
-        look_up_route(desk, "/picks", "pick", _pick_body),
+        look_up_route(desk, "/picks", "pick", lambda pick: _pick_body(pick) | _progress_body(desk, pick)),
         effect_route(desk, "/picks/cancel", CancelRequest, cancel_pick),
     ]
 
@@ -59,7 +60,11 @@ def routes(desk: Desk) -> list[Route]:
 def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
     """Take the pick on and plan its end, or refuse it."""
     body = asked.body
+    fault = desk.faults.strikes(PICKS, "POST /picks", asked.key)
+    struck = fault.do if fault else None
     reason = _reason_to_refuse(desk, asked)
+    if not reason and struck is FaultKind.REFUSE_PICK:
+        reason = f"not_on_hand: {body.lines[0].sku} is not there, whatever the books say"
     pick = desk.ledger.record(
         Effect(
             effect_id=new_id("pick"),
@@ -75,6 +80,8 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
         return Answer(HTTPStatus.CONFLICT, _pick_body(pick))
     after = between(FASTEST_PICK, SLOWEST_PICK, fraction(desk.settings.seed, asked.key, "pick"))
     short = [line.sku for line in body.lines if line.sku.startswith("SHORT-")]
+    if not short and struck is FaultKind.SHORT_PICK:
+        short = [body.lines[0].sku]
     event_id = f"{pick.effect_id}:end"
     desk.courier.plan(
         WebhookEnvelope(
@@ -103,7 +110,7 @@ def cancel_pick(desk: Desk, asked: Asked[CancelRequest]) -> Answer:
         reason = "the pick had not arrived and will be refused"
     elif pick.state == "accepted":
         desk.ledger.set_state(pick.effect_id, "cancelled")
-        desk.ledger.forget_webhooks(pick.effect_id)
+        desk.courier.forget(pick.effect_id)
         reason = "stopped, and anything picked goes back to its place"
     else:
         reason = f"the pick was {pick.state} already"
@@ -121,6 +128,10 @@ def _reason_to_refuse(desk: Desk, asked: Asked[PickRequest]) -> str:
         if line.sku.startswith("REFUSE-"):
             return f"not_stocked: {line.sku} is not kept at {body.node}"
     return ""
+
+
+def _progress_body(desk: Desk, pick: Effect) -> Body:
+    return {"events": [told.event.model_dump(mode="json") for told in desk.courier.happened(pick.effect_id)]}
 
 
 def _pick_body(pick: Effect) -> Body:

@@ -93,6 +93,8 @@ class Script:
             "reserve_stock": lambda r: e.Reservation(reserved=True),
             "release_reservation": lambda r: e.Nothing(),
             "request_pick": lambda r: e.PickRequested(accepted=True, pick_id="pick-1"),
+            "check_pick": lambda r: e.PickProgress(),
+            "track_parcel": lambda r: e.ParcelProgress(),
             "cancel_pick": lambda r: e.Undone(undone=True),
             "buy_label": lambda r: e.Label(
                 accepted=True, label_id="label-1", tracking=f"TRK-{r.number}", cost=pounds(400)

@@ -4,7 +4,7 @@ from temporalio.exceptions import ApplicationError
 
 from models import effects as e
 from models.base import Contract
-from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
+from models.messages import CancelOrder, CarrierEvent, CarrierEventKind, DecideReview, WmsEvent, WmsEventKind
 from models.review import ReviewKind, Verdict
 from models.states import OrderState, ShipmentState
 from tests.workflows.engine import Case, eventually
@@ -180,6 +180,66 @@ async def test_a_warehouse_that_stays_silent_is_noticed(case: Case) -> None:
     assert (await order.result()).state is OrderState.CLOSED
 
 
+async def test_a_pick_whose_webhook_was_lost_is_found_by_asking(case: Case) -> None:
+    case.script.answers["check_pick"] = lambda r: e.PickProgress(events=(picked_event(),))
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.skip(timedelta(days=2, hours=1), number=1)
+    await case.until_shipment("labelled")
+    await case.picked(event="the-same")  # the lost one, late: it is the same event and changes nothing
+    await case.scanned(CarrierEventKind.COLLECTED)
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert not case.script.reviews
+    assert "wms.unexpected" not in case.kinds()
+
+
+async def test_a_collection_and_a_delivery_without_webhooks_are_found_by_asking(case: Case) -> None:
+    now = datetime.now(UTC)
+    seen = [scan_event(CarrierEventKind.COLLECTED, now + timedelta(hours=5))]
+    case.script.answers["track_parcel"] = lambda r: e.ParcelProgress(events=tuple(seen))
+    order = await case.start()
+    await case.labelled()
+    await case.skip(timedelta(days=2, hours=1), number=1)
+    await case.until_shipment("handed_over")
+    seen += [
+        scan_event(CarrierEventKind.IN_TRANSIT, now + timedelta(days=1)),
+        scan_event(CarrierEventKind.DELIVERED, now + timedelta(days=2)),
+    ]
+    await case.skip(timedelta(days=4), number=1)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert not case.script.reviews
+    assert "late" not in case.told(), "it was delivered in time, only nobody had said so"
+    assert not case.script.shipments[f"{case.order_id}:1"].late
+
+
+async def test_a_lost_parcel_whose_webhook_was_lost_too_is_found_by_asking(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    case.script.answers["track_parcel"] = lambda r: e.ParcelProgress(
+        events=(scan_event(CarrierEventKind.DAMAGED, datetime.now(UTC), "crushed"),)
+    )
+    await case.skip(timedelta(days=4), number=1)
+    task = await case.review(1)
+    assert task.kind is ReviewKind.SHIPMENT_EXCEPTION and task.recommended is Verdict.APPROVE
+    assert "crushed" in task.why_flagged[0].reason
+    await decide(case, Verdict.APPROVE)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_a_warehouse_that_cannot_be_asked_either_is_put_before_a_person(case: Case) -> None:
+    case.script.fail("check_pick", times=10)
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.skip(timedelta(days=2, hours=1), number=1)
+    task = await case.review(1)
+    assert task.why_flagged[0].code == "pick_overdue"
+    assert (await case.shipment().query("snapshot"))["state"] == "in_review", "a look is no failed step"
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "look.failed" in case.kinds()
+
+
 async def test_an_overdue_pick_that_comes_after_all_needs_nobody_any_more(case: Case) -> None:
     order = await case.start()
     await case.until_shipment("pick_requested")
@@ -325,3 +385,13 @@ async def test_a_parcel_of_free_goods_leaves_the_stock_too(case: Case) -> None:
     assert (await order.result()).state is OrderState.CLOSED
     (request,) = case.script.requests("capture_payment", case.order_id)
     assert request.amount.minor == 0
+
+
+def picked_event() -> WmsEvent:
+    return WmsEvent(
+        event_id="the-same", kind=WmsEventKind.PICKED, occurred_at=datetime.now(UTC), pick_id="pick-1"
+    )
+
+
+def scan_event(kind: CarrierEventKind, at: datetime, detail: str = "") -> CarrierEvent:
+    return CarrierEvent(event_id=f"scan-{kind}", kind=kind, occurred_at=at, tracking="TRK-1", detail=detail)

@@ -10,10 +10,12 @@ import pytest
 
 from activities.adapters.carrier import HttpCarrier
 from activities.adapters.neighbours import Neighbours, open_neighbours
+from activities.adapters.warehouse import HttpWarehouse
 from activities.ports import Carrier
 from apps.simulators.serving import Settings
 from models.effects import Audience, Label, Template
 from models.errors import NeighbourRefused
+from models.messages import CarrierEvent, WmsEvent, WmsEventKind
 from models.money import Money
 from models.order import Address
 from models.plan import PlannedLine
@@ -217,6 +219,21 @@ async def test_a_refused_pick_is_an_answer(town: Town, key: str, node: str, sku:
     assert await warehouse.find_pick(key=key) == answer
 
 
+async def test_what_became_of_a_pick_can_be_asked_without_its_webhook(tmp_path: Path) -> None:
+    # A day in a second: picked within the second, and nobody takes its webhooks.
+    async with inside("warehouse", tmp_path) as client:
+        asked = HttpWarehouse("http://simulator", client)
+        assert await asked.progress_of_pick(key="never") == ()
+        pick = await asked.request_pick(
+            key="p9", node="gb-midlands", shipment_id="web:1:1", lines=line("22423"), business_now=NOON
+        )
+        events: tuple[WmsEvent, ...] = ()
+        while not events:
+            events = await asked.progress_of_pick(key="p9")
+    assert [(event.kind, event.pick_id) for event in events] == [(WmsEventKind.PICKED, pick.pick_id)]
+    assert NOON < events[0].occurred_at <= NOON + timedelta(hours=6)
+
+
 async def test_a_pick_can_be_called_off_more_than_once(town: Town) -> None:
     warehouse = town.neighbours.warehouse
     await warehouse.request_pick(
@@ -258,6 +275,18 @@ async def test_a_label_is_bought_once_per_key_and_found_by_it(town: Town) -> Non
     )
     assert await town.neighbours.carrier.find_label(key="never") is None
     assert totals(town.carrier)["labels"] == before + 1
+
+
+async def test_where_a_parcel_is_can_be_asked_without_its_webhooks(tmp_path: Path) -> None:
+    async with inside("carrier", tmp_path) as client:
+        asked = HttpCarrier("http://simulator", client)
+        assert await asked.scans(key="never") == ()
+        label = await a_label(asked, "l9")
+        seen: tuple[CarrierEvent, ...] = ()
+        while len(seen) < 4:
+            seen = await asked.scans(key="l9")
+    assert [event.kind for event in seen] == ["collected", "in_transit", "out_for_delivery", "delivered"]
+    assert {event.tracking for event in seen} == {label.tracking}
 
 
 async def test_a_refused_label_is_an_answer(town: Town) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from apps.simulators.assembly import open_simulator
+from apps.simulators.faults import Simulator as SimulatorName
 from apps.simulators.serving import Settings
 from models.webhooks import WebhookEnvelope, verify
 
@@ -142,12 +143,16 @@ def running(*simulators: Simulator) -> Iterator[None]:
 
 @asynccontextmanager
 async def inside(
-    name: str, data_dir: Path, settings: Settings | None = None, *, webhook_url: str = "http://127.0.0.1:9/"
+    name: SimulatorName,
+    data_dir: Path,
+    settings: Settings | None = None,
+    *,
+    webhook_url: str = "http://127.0.0.1:9/",
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The same simulator inside the test's own process, and a client to it: no process to wait for."""
     settings = settings or Settings(seed=0, speed=86400.0)
     with open_simulator(name, data_dir, settings, webhook_url=webhook_url, secret=SECRET) as app:
-        async with app.router.lifespan_context(app):
+        async with app.app.router.lifespan_context(app.app):
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://simulator") as client:
                 yield client

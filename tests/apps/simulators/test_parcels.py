@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.simulators.carrier import LabelRequest, Scan, way_of
+from apps.simulators.carrier import LabelRequest, Scan, fate_of_town, way_of
 from models.messages import CarrierEventKind as Kind
 from models.order import Address
 
@@ -27,7 +27,8 @@ def a_label(transit_days: int = 2, city: str = "Leeds") -> LabelRequest:
 
 
 def way(key: str, *, transit_days: int = 2, city: str = "Leeds", seed: int = 0) -> list[Scan]:
-    return way_of(a_label(transit_days, city), seed=seed, key=key)
+    label = a_label(transit_days, city)
+    return way_of(label, fate_of_town(label), seed=seed, key=key)
 
 
 CITIES = st.sampled_from(["Leeds", "LATEVILLE", "LOSTVILLE", "SILENTVILLE", "TROUBLEVILLE"])

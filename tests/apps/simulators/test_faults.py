@@ -1,0 +1,273 @@
+"""Fault scripts: the simulators misbehave as told, no more and no longer, and keep their books right meanwhile."""
+
+import http.client
+import json
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from apps.simulators.faults import (
+    HARSH,
+    OFF,
+    PRESETS,
+    Fault,
+    FaultKind,
+    FaultScript,
+    in_force,
+    put_in_force,
+    read_script,
+)
+from models.errors import InvalidDocument
+from models.messages import CarrierEventKind
+from tests.apps.simulators.requests import a_label, a_pick, an_amount, an_authorisation
+from tests.apps.simulators.running import Simulator, ask, eventually, inside, listening, running
+
+
+def script(*faults: Fault, seed: int = 0) -> FaultScript:
+    return FaultScript(seed=seed, fault=faults)
+
+
+def authorise(one: Simulator, key: str, *, patience: float = 30.0) -> int:
+    """The status of the answer; 0 for a connection that was cut, -1 for no answer within ``patience``."""
+    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=patience)
+    try:
+        connection.request(
+            "POST", "/authorisations", body=json.dumps(an_authorisation()), headers={"Idempotency-Key": key}
+        )
+        return connection.getresponse().status
+    except TimeoutError:
+        return -1
+    except (ConnectionError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def held(one: Simulator) -> int:
+    return int(ask(one, "GET", "/statement").body["totals"]["authorisations_open"]["count"])
+
+
+def test_every_way_an_exchange_can_break(tmp_path: Path) -> None:
+    payment = Simulator("payment", tmp_path)
+    with running(payment):
+        # (fault, what the caller sees, whether the money is held all the same)
+        for number, (fault, seen, done) in enumerate(
+            [
+                (Fault(do=FaultKind.STATUS, status=503), 503, False),
+                (Fault(do=FaultKind.STATUS, status=429), 429, False),
+                (Fault(do=FaultKind.STATUS, status=500), 500, False),
+                (Fault(do=FaultKind.RESET_BEFORE), 0, False),
+                (Fault(do=FaultKind.RESET_AFTER), 0, True),
+                (Fault(do=FaultKind.TIME_OUT_BEFORE), -1, False),
+                (Fault(do=FaultKind.TIME_OUT_AFTER), -1, True),
+                (Fault(do=FaultKind.TIME_OUT_BEFORE, seconds=0.2), 0, False),
+            ]
+        ):
+            before = held(payment)
+            put_in_force(script(fault), tmp_path)
+            assert authorise(payment, f"k{number}", patience=1.0 if seen < 0 else 30.0) == seen, fault.do
+            assert held(payment) - before == int(done), fault.do
+            # Once is what the script says: the same request is well treated now, and there is one hold.
+            assert authorise(payment, f"k{number}") == 201
+            assert held(payment) - before == 1, fault.do
+
+
+def test_a_status_says_when_to_come_back(tmp_path: Path) -> None:
+    payment = Simulator("payment", tmp_path)
+    with running(payment):
+        put_in_force(script(Fault(do=FaultKind.STATUS, status=429, seconds=7)), tmp_path)
+        answer = httpx.post(
+            f"{payment.url}/authorisations", json=an_authorisation(), headers={"Idempotency-Key": "k"}
+        )
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+
+
+async def test_latency_holds_an_answer_back_and_changes_nothing(tmp_path: Path) -> None:
+    put_in_force(script(Fault(do=FaultKind.LATENCY, seconds=0.3)), tmp_path)
+    async with inside("payment", tmp_path) as payment:
+        began = time.monotonic()
+        answer = await payment.post(
+            "/authorisations", json=an_authorisation(), headers={"Idempotency-Key": "k"}
+        )
+        assert time.monotonic() - began >= 0.3
+        assert answer.status_code == 201
+
+
+def test_how_often_a_fault_struck_survives_a_kill_and_a_new_script_begins_anew(tmp_path: Path) -> None:
+    twice = script(Fault(do=FaultKind.STATUS, times=2))
+    put_in_force(twice, tmp_path)
+    payment = Simulator("payment", tmp_path)
+    with running(payment):
+        assert authorise(payment, "k") == 503
+        payment.end(signal.SIGKILL)
+        payment.start()
+        assert [authorise(payment, "k"), authorise(payment, "k")] == [503, 201]
+        put_in_force(OFF, tmp_path)
+        assert authorise(payment, "other") == 201
+        put_in_force(script(Fault(do=FaultKind.STATUS, times=1, status=500)), tmp_path)
+        assert authorise(payment, "k") == 500
+        # People and supervisors are answered whatever happens.
+        put_in_force(script(Fault(do=FaultKind.STATUS, times=0)), tmp_path)
+        assert [authorise(payment, "k") for _ in range(5)] == [503] * 5
+        assert ask(payment, "GET", "/healthz").status == 200
+
+
+async def test_a_fault_strikes_only_where_and_whom_the_script_names(tmp_path: Path) -> None:
+    put_in_force(
+        script(
+            Fault(do=FaultKind.STATUS, at="payment", endpoint="POST /authorisations/*/captures", times=0),
+            Fault(do=FaultKind.STATUS, order="web:7*", status=500, times=0),
+            Fault(do=FaultKind.STATUS, at="carrier", status=502, times=0),
+        ),
+        tmp_path,
+    )
+    async with inside("payment", tmp_path) as payment:
+
+        async def post(path: str, key: str, body: dict[str, object]) -> httpx.Response:
+            return await payment.post(path, json=body, headers={"Idempotency-Key": key})
+
+        made = await post("/authorisations", "order:web:1:authorise:1", an_authorisation())
+        assert made.status_code == 201
+        captures = f"/authorisations/{made.json()['authorisation_id']}/captures"
+        assert (await post(captures, "shipment:web:1:1:capture:1", an_amount(10))).status_code == 503
+        assert (
+            await post("/authorisations", "order:web:77:authorise:1", an_authorisation())
+        ).status_code == 500
+        looked_up = await payment.get("/authorisations", params={"key": "order:web:77:authorise:1"})
+        assert looked_up.status_code == 500
+
+
+async def test_a_share_falls_on_the_same_keys_every_time(tmp_path: Path) -> None:
+    async def struck(folder: str, seed: int) -> set[int]:
+        put_in_force(script(Fault(do=FaultKind.DECLINE_HARD, share=0.3), seed=seed), tmp_path / folder)
+        async with inside("payment", tmp_path / folder) as payment:
+            answers = [
+                await payment.post(
+                    "/authorisations", json=an_authorisation(), headers={"Idempotency-Key": f"k{n}"}
+                )
+                for n in range(100)
+            ]
+        return {n for n, answer in enumerate(answers) if answer.status_code == 402}
+
+    first = await struck("a", 1)
+    assert 15 <= len(first) <= 45
+    assert await struck("b", 1) == first
+    assert await struck("c", 2) != first
+
+
+async def test_every_business_answer_can_go_wrong(tmp_path: Path) -> None:
+    async def answer(name: str, path: str, body: dict[str, object], kind: FaultKind) -> httpx.Response:
+        put_in_force(script(Fault(do=kind)), tmp_path)
+        async with inside(name, tmp_path) as simulator:  # type: ignore[arg-type]
+            return await simulator.post(path, json=body, headers={"Idempotency-Key": f"key {kind}"})
+
+    soft = await answer("payment", "/authorisations", an_authorisation(), FaultKind.DECLINE_SOFT)
+    hard = await answer("payment", "/authorisations", an_authorisation(), FaultKind.DECLINE_HARD)
+    assert (soft.status_code, soft.json()["final"], hard.json()["final"]) == (402, False, True)
+    refused = await answer("warehouse", "/picks", a_pick(), FaultKind.REFUSE_PICK)
+    assert refused.status_code == 409
+    assert "not_on_hand" in refused.json()["reason"]
+    label = await answer("carrier", "/labels", a_label(), FaultKind.REFUSE_LABEL)
+    assert label.status_code == 409
+
+
+async def test_a_parcel_meets_the_fate_that_the_script_has_for_it(tmp_path: Path) -> None:
+    last = {
+        FaultKind.LATE_PARCEL: CarrierEventKind.DELIVERED,
+        FaultKind.LOST_PARCEL: CarrierEventKind.LOST,
+        FaultKind.DAMAGED_PARCEL: CarrierEventKind.DAMAGED,
+        FaultKind.FAILED_DELIVERY: CarrierEventKind.DELIVERED,
+    }
+    async with inside("carrier", tmp_path) as carrier:
+        for kind, ends in last.items():
+            put_in_force(script(Fault(do=kind)), tmp_path)
+            await carrier.post("/labels", json=a_label(), headers={"Idempotency-Key": kind})
+            # A day lasts a second here, the longest way a week and a day more.
+            seen: list[str] = []
+            deadline = time.monotonic() + 60
+            while str(ends) not in seen:
+                assert time.monotonic() < deadline, (kind, seen)
+                found = await carrier.get("/labels", params={"key": kind})
+                seen = [event["kind"] for event in found.json()["events"]]
+            assert ("exception" in seen) is (kind is FaultKind.FAILED_DELIVERY)
+
+
+async def test_webhooks_come_twice_late_or_never_and_the_look_up_knows_them_all(tmp_path: Path) -> None:
+    put_in_force(
+        script(
+            Fault(do=FaultKind.WEBHOOK_TWICE, endpoint="carrier_event collected"),
+            Fault(do=FaultKind.WEBHOOK_LATE, endpoint="carrier_event in_transit", seconds=3),
+            Fault(do=FaultKind.WEBHOOK_LOST, endpoint="carrier_event out_for_delivery"),
+        ),
+        tmp_path,
+    )
+    async with listening() as post, inside("carrier", tmp_path, webhook_url=post.url) as carrier:
+        await carrier.post("/labels", json=a_label(), headers={"Idempotency-Key": "l"})
+        await eventually(lambda: len(post.received) == 4, "four webhooks")
+        found = await carrier.get("/labels", params={"key": "l"})
+        counts = {"waiting": 1}
+        while counts["waiting"]:  # the receiver has the last one a moment before that is written down
+            counts = (await carrier.get("/healthz")).json()["webhooks"]
+    kinds = [str(webhook.event.kind) for webhook in post.webhooks()]
+    assert kinds == ["collected", "collected", "delivered", "in_transit"]
+    assert [event["kind"] for event in found.json()["events"]] == [
+        "collected",
+        "in_transit",
+        "out_for_delivery",
+        "delivered",
+    ]
+    assert counts == {"waiting": 0, "delivered": 4, "refused": 0, "lost": 1}
+
+
+def test_a_script_is_read_from_toml(tmp_path: Path) -> None:
+    file = tmp_path / "faults.toml"
+    file.write_text(
+        'seed = 7\n[[fault]]\nat = "payment"\nendpoint = "POST /authorisations"\norder = "web:10*"\n'
+        'do = "time_out_after"\nshare = 0.1\ntimes = 2\n'
+    )
+    read = read_script(file)
+    assert read == FaultScript(
+        seed=7,
+        fault=(
+            Fault(
+                do=FaultKind.TIME_OUT_AFTER,
+                at="payment",
+                endpoint="POST /authorisations",
+                order="web:10*",
+                share=0.1,
+                times=2,
+            ),
+        ),
+    )
+    put_in_force(read, tmp_path)
+    assert in_force(tmp_path) == read
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ("fault = 3", "fault"),
+        ('[[fault]]\ndo = "explode"', "fault.0.do"),
+        ('[[fault]]\ndo = "status"\nshare = 2.0', "fault.0.share"),
+        ('[[fault]]\ndo = "status"\nstatus = 200', "fault.0.status"),
+        ('[[fault]]\ndo = "short_pick"\nat = "payment"', "fault.0"),
+        ('[[fault]]\ndo = "webhook_lost"\nat = "messages"', "fault.0"),
+        ('[[fault]]\ndo = "reset_after"\nseconds = 3', "fault.0"),
+        ('[[fault]]\ndo = "status"\nendpiont = "x"', "fault.0.endpiont"),
+        ("not toml", "faults.toml"),
+    ],
+)
+def test_a_script_that_cannot_be_used_says_where(tmp_path: Path, content: str, where: str) -> None:
+    file = tmp_path / "faults.toml"
+    file.write_text(content)
+    with pytest.raises(InvalidDocument) as refused:
+        read_script(file)
+    assert any(problem.path.endswith(where) for problem in refused.value.problems)
+
+
+def test_the_harsh_preset_knows_every_kind_of_fault() -> None:
+    assert {fault.do for fault in HARSH.fault} == set(FaultKind)
+    assert PRESETS["off"] == OFF == FaultScript()
