@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,7 +17,7 @@ from activities.store.operations import Operation, Standing
 from activities.store.record import record
 from activities.store.store import Store
 from models.base import Contract
-from models.errors import NeighbourRefused, OutcomeUnknown, Refused
+from models.errors import NeighbourRefused, NeighbourUnavailable, OutcomeUnknown, Refused
 from models.journal import Carried
 from models.operations import OperationState
 
@@ -92,6 +93,10 @@ async def _ask(store: Store, effect: Effect[Out]) -> Out:
             raise
         return found
     except NeighbourRefused:
+        # It may be refused because an earlier try, whose answer was lost, was taken.
+        with suppress(NeighbourRefused, NeighbourUnavailable):
+            if (found := await _look_up(effect)) is not None:
+                return found
         async with store.transaction() as session:
             await operations.answer(session, effect.operation, state=OperationState.REFUSED, content=None)
         raise

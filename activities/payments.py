@@ -173,8 +173,8 @@ class PaymentActivities:
             await record(session, order_id, carried)
             currency = await reads.currency(session, order_id)
             held = await operations.payment(session, authorisation_key)
-            if currency is not None and (held is None or held.state is OperationState.REFUSED):
-                # Nothing happened under the key, and from now on nothing will.
+            if currency is not None and held is None:
+                # Nothing was asked under the key, and from now on nothing will be.
                 await operations.call_off(
                     session, _authorisation(authorisation_key, order_id, Money.zero(currency))
                 )
@@ -238,10 +238,13 @@ def _wait_for_last_words(effect: SettleOrder, shipments: Sequence[ShipmentView])
 
 
 def _may_hold(authorisation: Standing) -> bool:
-    """Whether the provider may hold something for it, or may come to: all but a "no" and what never was one."""
+    """Whether the provider may hold something for it, or may come to.
+
+    Also after a refusal: an earlier try, whose answer was lost, may have been the one that was taken.
+    """
     if authorisation.state is OperationState.CALLED_OFF:
         return authorisation.provider_ref is not None
-    return authorisation.state in (OperationState.INTENDED, OperationState.CONFIRMED)
+    return authorisation.state is not OperationState.DECLINED
 
 
 def _authorisation(key: str, order_id: str, amount: Money) -> PaymentOperation:

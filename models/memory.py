@@ -83,6 +83,7 @@ class OrderMemory(CaseMemory):
     cancel_answer: CancelAnswer | None = None
     cancel_sent: bool = False
     shipments: dict[int, ShipmentProgress] = Field(default_factory=dict)
+    silent: list[int] = Field(default_factory=list)
     leaving_to: OrderState | None = None
     leaving_because: str = ""
     leaving_told: str = ""
@@ -109,7 +110,9 @@ class ShipmentMemory(CaseMemory):
     trouble: CarrierEvent | None = None
     too_late_to_cancel: bool = False
     capture: Captured | None = None
+    refund_asked: bool = False
     refunded: Money | None = None
     late: bool = False
     given_up: bool = False
     reported: int = -1
+    roll_calls: int = 0

@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
 
     from models.base import Contract
     from models.clock import BusinessClock
-    from models.effects import Audience, Notify, RecordProgress, Template
+    from models.effects import Audience, Notify, RecordProgress, Template, Undone
     from models.identifiers import idempotency_key, review_task_id
     from models.journal import SYSTEM, Carried, TimelineEntry
     from models.memory import CaseMemory, Undo
@@ -119,6 +119,10 @@ class Case(Generic[Memory]):
         if purpose == "undo" and verdict is Verdict.REJECT:
             self.memory.undo.pop()
 
+    def _why_not_cancel(self, request: CancelOrder) -> str | None:
+        """Why the case cannot be called off (any more), as a sentence; None when it can."""
+        raise NotImplementedError
+
     def _shipment(self) -> str | None:
         """The shipment this case is about, if any."""
         return None
@@ -137,14 +141,18 @@ class Case(Generic[Memory]):
             try:
                 await asyncio.shield(whole)
             except asyncio.CancelledError:
-                self._call_off(
-                    CancelOrder(
-                        request_id="temporal-cancel",
-                        actor="temporal",
-                        reason="the run was cancelled in Temporal",
-                    )
-                )
+                self._cancelled_in_temporal()
         return whole.result()
+
+    def _cancelled_in_temporal(self) -> None:
+        request = CancelOrder(
+            request_id="temporal-cancel", actor="temporal", reason="the run was cancelled in Temporal"
+        )
+        refusal = self._why_not_cancel(request)
+        if refusal is None:
+            self._call_off(request)
+        else:
+            self.note("cancel.refused", "the case was not called off", why=refusal, actor=request.actor)
 
     async def _to_the_end(self, go: Callable[[], Awaitable[None]]) -> bool:
         try:
@@ -303,10 +311,16 @@ class Case(Generic[Memory]):
         while self.memory.undo:
             request = self.memory.undo[-1]
             step = _UNDO_STEP[type(request)]
+            self._before_undoing()
             try:
-                await self._undone(request, await self._perform(step, request, interruptible=False))
+                failure = self._undone(request, await self._perform(step, request, interruptible=False))
+                if failure is not None:
+                    # That answer stands under its key: another try is another request.
+                    again = idempotency_key(request.key, "again", self._attempt("undo-again", count=True))
+                    self.memory.undo[-1] = request.model_copy(update={"key": again})
             except ActivityError as error:
                 failure = _reason_of(error)
+            if failure is not None:
                 self.note("undo.failed", f"{step.name} failed", why=failure, step=step.name)
                 await self.ask(
                     "undo",
@@ -315,7 +329,7 @@ class Case(Generic[Memory]):
                         what_happened=f"Undoing failed at {step.name!r} ({step.summary}).",
                         why_flagged=(Flag(code="compensation_failed", reason=failure),),
                         recommended=Verdict.APPROVE,
-                        recommendation="Mend the cause, then approve: it is tried again under the same key.",
+                        recommendation="Mend the cause, then approve: it is tried again, and still done only once.",
                         options={
                             Verdict.APPROVE: "try again",
                             Verdict.REJECT: "I have undone it by hand: go on without",
@@ -325,8 +339,12 @@ class Case(Generic[Memory]):
             else:
                 self.memory.undo.pop()
 
-    async def _undone(self, request: Undo, answer: Contract) -> None:
-        """A compensation answered; subclasses may refuse to go on."""
+    def _before_undoing(self) -> None:
+        """A compensation is about to run; may raise when there is nothing to be undone any more."""
+
+    def _undone(self, request: Undo, answer: Contract) -> str | None:
+        """A compensation answered: None when it is done, else why not. May raise to leave the way back."""
+        return answer.reason if isinstance(answer, Undone) and not answer.undone else None
 
     def _committed(self) -> bool:
         """Whether calling off can no longer undo everything (goods are with the carrier)."""

@@ -40,12 +40,14 @@ with workflow.unsafe.imports_passed_through():
     from workflows.case import CalledOff, Case, Question, sentence
     from workflows.pages import order_page
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 _RESERVATION_LASTS = timedelta(days=7)
 _BACKORDER_RETRY = timedelta(days=1)
 _BACKORDER_RETRY_FLOOR = timedelta(seconds=5)
 _BACKORDER_TRIES = 3
+_ROLL_CALL_EVERY = timedelta(days=7)
+_ROLL_CALL_FLOOR = timedelta(minutes=10)
 _SHORTAGE_TRIES = 3
 
 
@@ -91,7 +93,13 @@ class OrderWorkflow(Case[OrderMemory]):
         """The whole life of the order. See ``_go_forward`` for its steps."""
         if not await self._run_shielded(self._live):
             workflow.continue_as_new(
-                self._run_input.model_copy(update={"draft": None, "memory": self.memory})
+                self._run_input.model_copy(
+                    update={
+                        # Once it was read the document is in the store.
+                        "draft": self._run_input.draft if self.memory.facts is None else None,
+                        "memory": self.memory,
+                    }
+                )
             )
         memory = self.memory
         return OrderResult(
@@ -133,10 +141,19 @@ class OrderWorkflow(Case[OrderMemory]):
 
     # --- the steps, in order ---
     async def _validate(self) -> None:
-        memory = self.memory
-        if memory.facts is not None:
+        if self.memory.facts is not None:
             return
         self._enter(OrderState.VALIDATING)
+        problems = await self._read_document()
+        if self.memory.facts is None:
+            raise Leaving(
+                OrderState.REJECTED,
+                f"the document is not acceptable: {problems}",
+                told="the order could not be read",
+            )
+
+    async def _read_document(self) -> str:
+        """Learn the facts, or what is wrong with the document."""
         answer = await self.do(
             steps.VALIDATE_ORDER,
             e.ValidateOrder(
@@ -146,14 +163,9 @@ class OrderWorkflow(Case[OrderMemory]):
                 problems=self._run_input.problems,
             ),
         )
-        if answer.facts is None:
-            problems = "; ".join(f"{p.path or 'document'}: {p.message}" for p in answer.problems)[:2000]
-            raise Leaving(
-                OrderState.REJECTED,
-                f"the document is not acceptable: {problems}",
-                told="the order could not be read",
-            )
-        memory.facts = facts = answer.facts
+        self.memory.facts = facts = answer.facts
+        if facts is None:
+            return "; ".join(f"{p.path or 'document'}: {p.message}" for p in answer.problems)[:2000]
         self.note(
             "order.validated",
             f"{facts.line_count} lines, {facts.unit_count} units, {facts.total} ({facts.customer_type})",
@@ -166,6 +178,7 @@ class OrderWorkflow(Case[OrderMemory]):
                 search.TOTAL_MINOR.value_set(facts.total.minor),
             ]
         )
+        return ""
 
     async def _assess(self) -> None:
         memory = self.memory
@@ -361,6 +374,9 @@ class OrderWorkflow(Case[OrderMemory]):
             ),
         )
 
+    def _moot(self, purpose: str) -> bool:
+        return purpose == "silence" and (not self.memory.silent or self._cancel_unsent())
+
     def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
         why = "; ".join(flag.reason for flag in question.why_flagged)
         if purpose in _GATES and verdict is Verdict.APPROVE:
@@ -445,11 +461,15 @@ class OrderWorkflow(Case[OrderMemory]):
             raise RuntimeError("no shipments without a plan")
         numbers = [ref.number for ref in memory.plan.shipments]
         while not self._all_arrived():
-            await self.until(
-                lambda: self._all_arrived() or self._cancel_unsent(), summary="waiting for the shipments"
+            heard = await self.until(
+                lambda: self._all_arrived() or self._cancel_unsent(),
+                deadline=self.deadline("shipments", self._next_roll_call()),
+                summary="waiting for the shipments",
             )
             if self._cancel_unsent() and memory.cancel is not None:
                 await self._call_shipments_off(memory.cancel)
+            elif not heard:
+                await self._call_the_roll()
         states = {self._shipment_state(number) for number in numbers}
         if ShipmentState.DELIVERED in states:
             self._enter(OrderState.DELIVERED)
@@ -462,6 +482,43 @@ class OrderWorkflow(Case[OrderMemory]):
                 memory.cancel.reason if memory.cancel else "every shipment was called off",
                 told="the order was called off" if memory.cancel else _NOT_SUPPLIED,
             )
+
+    def _next_roll_call(self) -> datetime:
+        return workflow.now() + self.clock.wall_delay(_ROLL_CALL_EVERY, floor=_ROLL_CALL_FLOOR)
+
+    async def _call_the_roll(self) -> None:
+        """Ask the shipments to report: one whose run was ended from outside, or hangs, would be waited for for ever."""
+        memory = self.memory
+        missing = [n for n in memory.silent if self._shipment_state(n) not in SHIPMENT_TERMINAL]
+        memory.silent = []
+        for ref in memory.plan.shipments if memory.plan else ():
+            if self._shipment_state(ref.number) in SHIPMENT_TERMINAL:
+                continue
+            memory.silent.append(ref.number)
+            try:
+                await self._shipment_run(ref.number).signal("report")
+            except ApplicationError:
+                missing.append(ref.number)
+        memory.deadlines.pop("shipments")
+        if missing:
+            await self._ask_about_silence(sorted(set(missing)))
+
+    async def _ask_about_silence(self, numbers: list[int]) -> None:
+        runs = ", ".join(shipment_workflow_id(shipment_id(self.order_id, n)) for n in numbers)
+        await self.ask(
+            "silence",
+            Question(
+                kind=ReviewKind.STEP_FAILED,
+                what_happened=f"No word comes from {runs}: the run was ended from outside, or it hangs.",
+                why_flagged=(Flag(code="shipment_silent", reason="the run does not answer"),),
+                recommended=Verdict.APPROVE,
+                recommendation="Look at the run in Temporal Web: reset it, or mend what it hangs on. Then approve.",
+                options={Verdict.APPROVE: "it was looked after: wait on"},
+            ),
+        )
+
+    def _shipment_run(self, number: int) -> workflow.ExternalWorkflowHandle[Any]:
+        return workflow.get_external_workflow_handle(shipment_workflow_id(shipment_id(self.order_id, number)))
 
     def _all_arrived(self) -> bool:
         refs = self.memory.plan.shipments if self.memory.plan else ()
@@ -493,11 +550,8 @@ class OrderWorkflow(Case[OrderMemory]):
         for ref in memory.plan.shipments if memory.plan else ():
             if self._shipment_state(ref.number) in SHIPMENT_TERMINAL:
                 continue
-            handle = workflow.get_external_workflow_handle(
-                shipment_workflow_id(shipment_id(self.order_id, ref.number))
-            )
             try:
-                await handle.signal(
+                await self._shipment_run(ref.number).signal(
                     "cancel_shipment",
                     CancelShipment(request_id=cancel.request_id, actor=cancel.actor, reason=cancel.reason),
                 )
@@ -587,6 +641,9 @@ class OrderWorkflow(Case[OrderMemory]):
                     OrderState.CANCELLING if final is OrderState.CANCELLED else OrderState.COMPENSATING
                 )
                 self._enter(on_the_way, why=memory.leaving_because)
+            if memory.facts is None and final is not OrderState.REJECTED:
+                # Called off before it was read: whoever sent it has to be told, and its row to be closed.
+                await self._read_document()
             await self.undo_everything()
             await self._settle(final)
         if memory.facts is not None and "left" not in memory.told:
@@ -635,6 +692,7 @@ class OrderWorkflow(Case[OrderMemory]):
             )
             return
         known = memory.shipments.get(progress.number)
+        memory.silent = [number for number in memory.silent if number != progress.number]
         if not self._first_time(progress.event_id) or (
             known is not None and known.version >= progress.version
         ):
@@ -692,8 +750,10 @@ class OrderWorkflow(Case[OrderMemory]):
             if memory.cancel_answer is not None:
                 return memory.cancel_answer
         elif memory.leaving_to is not None or memory.cancel is not None:
+            said = f": {memory.cancel_answer.message}" if memory.cancel_answer else ""
             return CancelAnswer(
-                outcome=CancelOutcome.ALREADY, message=f"the order is on its way out: {memory.state}"
+                outcome=CancelOutcome.ALREADY,
+                message=f"the order was called off before, and is {memory.state}{said}",
             )
         self._call_off(request)
         memory.cancel_answer = self._what_cancelling_does()

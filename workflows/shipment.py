@@ -1,7 +1,7 @@
 """A shipment, from the pick request to the customer's door. A child of its order that outlives the order's runs."""
 
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -218,7 +218,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             if answer.undone:
                 memory.undo.pop()
                 memory.old_picks.append(memory.pick.pick_id or "")
-                memory.pick = memory.pick_key = memory.pick_problem = None
+                # Also a "picked" that came meanwhile: what it speaks of goes back to its place.
+                memory.pick = memory.pick_key = memory.pick_problem = memory.picked = None
             else:
                 self.note("pick.goes_on", "the old pick could not be called off", why=answer.reason)
         memory.pick_again = False
@@ -250,7 +251,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             )
             if answer.accepted:
                 memory.label = answer
-                self._enter(ShipmentState.LABELLED, why=f"costs {answer.cost}", tracking=answer.tracking)
+                if shipment_may(memory.state, ShipmentState.LABELLED):
+                    self._enter(ShipmentState.LABELLED, why=f"costs {answer.cost}", tracking=answer.tracking)
+                else:
+                    # Its own answer was lost, and calling it off met a parcel that had left already.
+                    self._changed()
+                    self.note("label.found", f"the label costs {answer.cost}", tracking=answer.tracking)
                 return
             memory.label_key = None
             memory.undo.pop()
@@ -262,10 +268,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     why_flagged=(Flag(code="label_refused", reason=answer.reason or "no reason given"),),
                     recommended=Verdict.APPROVE,
                     recommendation="Clear it with the carrier, then approve; reject if it will not carry this parcel.",
-                    options={
-                        Verdict.APPROVE: "ask the carrier again",
-                        Verdict.REJECT: _CALL_OFF,
-                    },
+                    options={Verdict.APPROVE: "ask the carrier again"}
+                    | ({} if self._committed() else {Verdict.REJECT: _CALL_OFF}),
                 ),
             )
 
@@ -335,7 +339,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         now = workflow.now()
         self.deadline("late", now + self.clock.wall_delay(to_promise))
         self.deadline("lost", now + self.clock.wall_delay(to_promise + _LOST_AFTER_PROMISE))
-        while not self._is_delivered():
+        # Money that was asked back is on its way, even if the parcel turns up meanwhile.
+        while not self._is_delivered() or memory.refund_asked:
             if memory.given_up:
                 await self._pay_back()
                 self._enter(ShipmentState.LOST)
@@ -404,6 +409,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory, run = self.memory, self._run_input
         if memory.refunded is not None or memory.capture is None or not memory.capture.capture_id:
             return
+        memory.refund_asked = True
         answer = await self.do(
             steps.REFUND_PAYMENT,
             e.RefundPayment(
@@ -450,14 +456,25 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         cancel = memory.cancel
         self._enter(ShipmentState.CANCELLING, why=cancel.reason if cancel else "given up by a person")
         await self.undo_everything()
+        self._before_undoing()
         self._enter(ShipmentState.CANCELLED)
 
-    async def _undone(self, request: Undo, answer: Contract) -> None:
-        if isinstance(request, e.VoidLabel) and isinstance(answer, e.Undone) and not answer.undone:
-            self.memory.too_late_to_cancel = True
-            self.note("cancel.too_late", "the parcel could not be called back", why=answer.reason)
-            self._enter(ShipmentState.HANDED_OVER)
-            raise TooLate
+    def _before_undoing(self) -> None:
+        if self._is_collected():
+            # The label was given back, and the parcel travels all the same: what left is delivered and paid.
+            self._is_too_late("the carrier has the parcel")
+
+    def _undone(self, request: Undo, answer: Contract) -> str | None:
+        why_not = super()._undone(request, answer)
+        if why_not is not None and isinstance(request, e.VoidLabel):
+            self._is_too_late(why_not)
+        return why_not
+
+    def _is_too_late(self, why: str) -> NoReturn:
+        self.memory.too_late_to_cancel = True
+        self.note("cancel.too_late", "the parcel could not be called back", why=why)
+        self._enter(ShipmentState.HANDED_OVER)
+        raise TooLate
 
     def _moot(self, purpose: str) -> bool:
         happened = {
@@ -547,14 +564,18 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         request = self._understood(CancelShipment, payload, "cancel_shipment")
         if request is None:
             return
-        if self._committed():
-            self.note(
-                "cancel.too_late",
-                f"asked to stop when the shipment was {self.memory.state}",
-                actor=request.actor,
-            )
-            return
-        self._call_off(CancelOrder(request_id=request.request_id, actor=request.actor, reason=request.reason))
+        wish = CancelOrder(request_id=request.request_id, actor=request.actor, reason=request.reason)
+        refusal = self._why_not_cancel(wish)
+        if refusal is None:
+            self._call_off(wish)
+        else:
+            self.note("cancel.too_late", "asked to stop", why=refusal, actor=request.actor)
+
+    @workflow.signal
+    async def report(self, *_surplus: Any) -> None:
+        """The order calls the roll."""
+        self.memory.roll_calls += 1
+        await self._report(again=True)
 
     @workflow.query
     def snapshot(self) -> ShipmentMemory:
@@ -582,6 +603,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
             )
 
+    def _why_not_cancel(self, request: CancelOrder) -> str | None:
+        return f"the shipment is {self.memory.state} already" if self._committed() else None
+
     def _understood(self, contract: type[_Message], payload: Any, signal: str) -> _Message | None:
         try:
             return contract.model_validate(payload)
@@ -590,10 +614,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             return None
 
     # --- reports to the order ---
-    async def _report(self) -> None:
-        """Tell the order where this shipment stands."""
+    async def _report(self, *, again: bool = False) -> None:
+        """Tell the order where this shipment stands; ``again`` also if it was told before."""
         memory, run = self.memory, self._run_input
-        if memory.version == memory.reported:
+        if memory.version == memory.reported and not again:
             return
         memory.reported = memory.version
         handle = workflow.get_external_workflow_handle(order_workflow_id(run.order_id))
@@ -601,7 +625,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             await handle.signal(
                 "shipment_progress",
                 ShipmentProgress(
-                    event_id=f"{run.shipment_id}/{memory.version}",
+                    event_id=f"{run.shipment_id}/{memory.version}"
+                    + (f"/{memory.roll_calls}" if again else ""),
                     shipment_id=run.shipment_id,
                     number=run.number,
                     state=memory.paused_in or memory.state,

@@ -67,10 +67,9 @@ async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing,
         row = await _find(session, operation)
         assert row is not None  # noqa: S101 - the insert has just met it
     if row.state == OperationState.REFUSED:
-        # Somebody decided to try again what the neighbour took for a wrong request: nothing has happened yet.
+        # Somebody decided to try again what the neighbour refused. A try before that one may have been taken.
         row.state = OperationState.INTENDED
         await _within_bounds(session)
-        return _standing(row), False
     return _standing(row), True
 
 

@@ -396,11 +396,33 @@ def _totals(moved: Sequence[PaymentOperationRow], currency: str) -> MoneyTotals:
 
     authorised, captured = total(PaymentKind.AUTHORISE), total(PaymentKind.CAPTURE)
     voided = total(PaymentKind.VOID)
+    # A hold that was called off holds nothing any more: the provider has answered a void, however much that gave back
+    # just then (one that had expired gives back nothing). So only what was taken from open holds counts here.
+    open_refs = {payment.provider_ref for payment in moved if _is_open_hold(payment)}
+    taken = [
+        Money(minor=payment.amount_minor, currency=payment.currency)
+        for payment in moved
+        if payment.kind == PaymentKind.CAPTURE
+        and payment.state == OperationState.CONFIRMED
+        and payment.parent in open_refs
+    ]
+    open_holds = [
+        Money(minor=payment.amount_minor, currency=payment.currency)
+        for payment in moved
+        if _is_open_hold(payment)
+    ]
     return MoneyTotals(
         authorised=authorised,
         captured=captured,
         refunded=total(PaymentKind.REFUND),
         voided=voided,
-        held=authorised - captured - voided,
-        unclear=sum(payment.state == OperationState.INTENDED for payment in moved),
+        held=Money.total(open_holds, currency) - Money.total(taken, currency),
+        # A void without an answer leaves its hold open, which is what counts: once that is gone, nobody waits for it.
+        unclear=sum(
+            payment.state == OperationState.INTENDED and payment.kind != PaymentKind.VOID for payment in moved
+        ),
     )
+
+
+def _is_open_hold(payment: PaymentOperationRow) -> bool:
+    return payment.kind == PaymentKind.AUTHORISE and payment.state == OperationState.CONFIRMED

@@ -214,7 +214,9 @@ def refund(desk: Desk, asked: Asked[RefundRequest]) -> Answer:
 
 
 def _void(desk: Desk, key: str, authorisation: Effect) -> Answer:
-    held = _held(desk, authorisation) if authorisation.state == "open" else 0
+    # A hold that has expired went back to the customer by itself: there is nothing left to give back.
+    still_held = authorisation.state == "open" and datetime.now(UTC) < _expiry(authorisation)
+    held = _held(desk, authorisation) if still_held else 0
     voided = desk.ledger.record(
         Effect(
             effect_id=new_id("void"),

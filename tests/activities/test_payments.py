@@ -1,6 +1,8 @@
 """Every movement of money: once, whatever is retried, repeated, lost on the way or called off meanwhile."""
 
+import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -28,7 +30,7 @@ from models.states import OrderState, ShipmentState
 from models.tables.journal import OutcomeRow
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
-from tests.apps.simulators.running import answer, listening, say_nothing
+from tests.apps.simulators.running import Simulator, answer, listening, running, say_nothing
 from tests.builders import (
     NOON,
     a_draft,
@@ -96,6 +98,26 @@ async def state_of(store: Store, order_id: str) -> OrderState:
 def declined_draft(token: str) -> OrderDraft:
     draft = a_draft()
     return OrderDraft.model_validate(draft.model_dump() | paying_with(token, draft))
+
+
+class Without:
+    """A provider that does, and whose named methods then fail."""
+
+    def __init__(self, port: object, **failures: Exception | None) -> None:
+        self._port = port
+        self._failures = failures
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._failures:
+            return getattr(self._port, name)
+
+        async def call(**_: Any) -> Any:
+            failure = self._failures[name]
+            if failure is not None:
+                raise failure
+            return None
+
+        return call
 
 
 # --- authorise ---
@@ -313,7 +335,7 @@ async def test_a_void_that_died_before_its_books_were_written_is_repeated_with_t
     await failure_of(forgetful.authorise_payment, authorise(order_id))
     # The void is done at the provider, and the look-up behind it gets no answer.
     await failure_of(forgetful.void_authorisation, void(order_id))
-    assert (await money_of(store, order_id)).unclear == 2
+    assert (await money_of(store, order_id)).unclear == 1
 
     assert (await run(forgetful.void_authorisation, void(order_id))).amount == TOTAL
     money = await money_of(store, order_id)
@@ -479,3 +501,69 @@ async def test_a_cancelled_order_gives_everything_back_and_closes(
     assert settled.balanced, settled.explanation
     assert (settled.captured, settled.voided) == (gbp(0), TOTAL)
     assert await state_of(store, order_id) is OrderState.CANCELLED
+
+
+# --- holds that end in another way than by our own void ---
+async def test_a_hold_that_expired_gives_back_nothing_and_settles(store: Store, tmp_path: Path) -> None:
+    short_lived = Simulator("payment", tmp_path, "--hold-days", "0.00001")
+    with running(short_lived):
+        async with open_neighbours(short_lived.url, "http://x", "http://x", "http://x") as near:
+            payments = PaymentActivities(store, near.payments)
+            order_id = await accepted(store, a_draft())
+            await run(payments.authorise_payment, authorise(order_id))
+            assert (await money_of(store, order_id)).held == TOTAL
+            await asyncio.sleep(1)
+            answer = await run(payments.void_authorisation, void(order_id))
+            assert answer.amount == gbp(0)
+            settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert settled.balanced, settled.explanation
+    assert (await money_of(store, order_id)).held == gbp(0)
+    assert await state_of(store, order_id) is OrderState.CANCELLED
+
+
+async def test_a_void_that_a_person_finished_by_hand_does_not_keep_the_books_open(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    broken = PaymentActivities(
+        store, cast(PaymentProvider, Without(street.near.payments, void_by_key=OutcomeUnknown("no answer")))
+    )
+    await failure_of(broken.void_authorisation, void(order_id))
+    by_hand = await street.near.payments.void_by_key(key="by hand", authorisation_key=authorise(order_id).key)
+    assert by_hand.amount == held.amount
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert settled.balanced, settled.explanation
+
+
+async def test_a_refusal_after_an_answer_was_lost_does_not_hide_what_is_held(
+    street: Street, store: Store, payments: PaymentActivities
+) -> None:
+    order_id = await accepted(store, a_draft())
+    # The first try is taken, its answer and the look-up are lost; a gateway then refuses the second.
+    lost = losing(street.near.payments, "authorise", "find_authorisation", times=2)
+    await failure_of(PaymentActivities(store, lost).authorise_payment, authorise(order_id))
+    refusing = Without(
+        street.near.payments, authorise=NeighbourRefused("409 in progress"), find_authorisation=None
+    )
+    failure = await failure_of(
+        PaymentActivities(store, cast(PaymentProvider, refusing)).authorise_payment, authorise(order_id)
+    )
+    assert failure.non_retryable
+    await run(payments.void_authorisation, void(order_id))
+    [held] = street.effects("payment", kind="authorisation", reference=order_id)
+    assert held["state"] == "voided"
+
+
+async def test_a_refused_repeat_of_what_was_done_is_looked_up(
+    street: Street, store: Store, payments: PaymentActivities
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await street.near.payments.authorise(
+        key=authorise(order_id).key, reference=order_id, token="tok_visa", amount=TOTAL
+    )
+    refusing = Without(street.near.payments, authorise=NeighbourRefused("409 in progress"))
+    answer = await run(
+        PaymentActivities(store, cast(PaymentProvider, refusing)).authorise_payment, authorise(order_id)
+    )
+    assert answer.approved

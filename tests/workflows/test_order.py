@@ -4,6 +4,7 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from models import effects as e
+from models.clock import ClockStart
 from models.errors import Problem
 from models.messages import (
     CancelOrder,
@@ -15,9 +16,11 @@ from models.messages import (
     SignalledDecision,
 )
 from models.review import Flag, ReviewKind, Verdict
+from models.runs import OrderResult, OrderRun
 from models.states import OrderState
 from tests.workflows.engine import Case, eventually
 from tests.workflows.scripted import pounds, some_facts, some_plan
+from workflows import steps
 from workflows.order import OrderWorkflow
 
 
@@ -326,6 +329,86 @@ async def test_stock_that_went_meanwhile_is_routed_again(case: Case) -> None:
     assert (await order.result()).state is OrderState.CLOSED
     assert [r.attempt for r in case.script.requests("route_order", case.order_id)] == [1, 2]
     assert len({r.key for r in case.script.requests("reserve_stock", case.order_id)}) == 2
+
+
+async def test_stock_that_others_take_three_times_is_waited_for(case: Case) -> None:
+    short = e.Reservation(
+        reserved=False, shortages=(e.Shortage(node="n", sku="s", requested=2, available=1),)
+    )
+    answers = [short, short, short, e.Reservation(reserved=True)]
+    case.script.answers["reserve_stock"] = lambda r: answers.pop(0)
+    order = await case.start(clock=ClockStart(speed=86_400))
+    await case.until(OrderState.BACKORDERED)
+    await case.delivered()  # a day lasts five seconds here, the floor of that wait
+    assert (await order.result()).state is OrderState.CLOSED
+    assert not case.script.reviews
+    assert "order.backordered" in case.kinds()
+
+
+async def test_an_order_called_off_before_it_was_read_is_closed_in_the_store_and_its_sender_told(
+    case: Case,
+) -> None:
+    order = await case.client.start_workflow(
+        "OrderWorkflow",
+        OrderRun(order_id=case.order_id),
+        id=case.workflow_id,
+        task_queue=steps.WORKFLOWS,
+        result_type=OrderResult,
+        start_signal="cancel_order",
+        start_signal_args=[CancelOrder(request_id="c", actor="ana", reason="a mistake")],
+    )
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert case.script.names(case.order_id) == ["validate_order", "settle_order", "notify"]
+    assert case.told() == ["order_cancelled"]
+    assert case.script.orders[case.order_id].state is OrderState.CANCELLED
+
+
+async def test_cancelling_the_run_in_temporal_is_refused_like_any_other_when_it_is_too_late(
+    case: Case,
+) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.until(OrderState.SHIPPED)
+    await order.cancel()
+
+    async def refused() -> bool:
+        return "cancel.refused" in case.kinds()
+
+    await eventually(refused, "the refusal on the timeline")
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_a_shipment_whose_run_was_ended_from_outside_is_noticed(case: Case) -> None:
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.until(OrderState.RELEASED)
+    await case.shipment().terminate("by mistake")
+    await case.skip(timedelta(days=7, hours=1))
+    task = await case.review()
+    assert f"shipment:{case.order_id}:1" in task.what_happened
+    assert (await order.query(OrderWorkflow.snapshot)).state is OrderState.NEEDS_OPERATOR
+    await order.terminate()
+
+
+async def test_a_shipment_that_answers_the_roll_call_bothers_nobody(case: Case) -> None:
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.until(OrderState.RELEASED)
+    # Time cannot be skipped here while a shipment runs: let the next run of the order find that a week has passed.
+    memory = await order.query(OrderWorkflow.snapshot)
+    memory.deadlines["shipments"] = memory.deadlines["shipments"] - timedelta(days=8)
+    await order.terminate()
+    order = await case.start(memory=memory)
+
+    async def answered() -> bool:
+        calls = (await case.shipment().query("snapshot"))["roll_calls"]
+        return calls == 1 and not (await order.query(OrderWorkflow.snapshot)).silent
+
+    await eventually(answered, "the answer to the roll call")
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert not case.script.reviews
 
 
 async def test_an_unfillable_order_is_back_ordered_then_reviewed_then_cancelled(case: Case) -> None:

@@ -154,6 +154,39 @@ async def test_a_parcel_given_up_after_a_renewal_is_paid_back_once(case: Case) -
     assert len(case.script.requests("refund_payment", case.order_id)) == 1
 
 
+async def test_a_refund_under_way_is_finished_though_the_parcel_turns_up(case: Case) -> None:
+    await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.LOST)
+    case.script.fail("refund_payment")
+    lost = await case.review(1)
+    await decide(case.shipment(), lost, Verdict.APPROVE)
+
+    async def failed() -> bool:
+        task = await case.shipment().query(OrderWorkflow.pending_review)
+        return task is not None and task.task_id != lost.task_id
+
+    await eventually(failed, "the refund to fail")
+    handle, task = await renewed_review(case, 1)
+    await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(handle, task, Verdict.APPROVE)
+    assert (await case.order.result()).state is OrderState.COMPENSATED
+    assert len({request.key for request in case.script.requests("refund_payment", case.order_id)}) == 1
+
+
+async def test_the_document_of_a_foreign_start_is_kept_until_it_was_read(case: Case) -> None:
+    case.script.fail("validate_order")
+    await case.start(draft={"anything": "at all"})
+    handle, task = await renewed_review(case)
+    await decide(handle, task, Verdict.APPROVE)
+    await case.delivered()
+    assert (await handle.result()).state is OrderState.CLOSED
+    assert [request.draft for request in case.script.requests("validate_order", case.order_id)] == [
+        {"anything": "at all"},
+        {"anything": "at all"},
+    ]
+
+
 async def test_a_compensation_by_hand_after_a_renewal_is_not_tried_again(case: Case) -> None:
     case.script.fail("void_authorisation", times=1)
     held = case.script.hold("reserve_stock")

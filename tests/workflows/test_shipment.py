@@ -301,8 +301,91 @@ async def test_the_old_pick_is_called_off_before_a_second_and_its_events_count_n
     assert names.index("cancel_pick") < len(names) - 1 - names[::-1].index("request_pick")
     await case.picked(event="late")
     held.set()
-    await case.until_shipment("pick_requested")
+
+    async def taken_on() -> bool:
+        return ((await case.shipment().query(ShipmentWorkflow.snapshot)).pick or _NO_PICK).pick_id == "pick-2"
+
+    await eventually(taken_on, "the second pick's answer")
+    assert (await case.shipment().query(ShipmentWorkflow.snapshot)).picked is None
     assert "buy_label" not in case.script.names(case.order_id)
+    await case.picked(event="second", pick="pick-2")
+    await case.until_shipment("labelled")
+
+
+async def test_an_old_pick_that_is_done_while_it_is_called_off_does_not_stand_for_the_new_one(
+    case: Case,
+) -> None:
+    picks = iter(["pick-1", "pick-2"])
+    case.script.answers["request_pick"] = lambda r: e.PickRequested(accepted=True, pick_id=next(picks))
+    await case.start()
+    await case.picked(kind=WmsEventKind.SHORT)
+    await case.review(1)
+    held = case.script.hold("cancel_pick")
+    await decide(case, Verdict.APPROVE)
+    await case.script.reached["cancel_pick"].wait()
+    await case.picked(event="after all")
+
+    async def heard() -> bool:
+        return (await case.shipment().query(ShipmentWorkflow.snapshot)).picked is not None
+
+    await eventually(heard, "the old pick's end")
+    held.set()
+
+    async def taken_on() -> bool:
+        return ((await case.shipment().query(ShipmentWorkflow.snapshot)).pick or _NO_PICK).pick_id == "pick-2"
+
+    await eventually(taken_on, "the second pick's answer")
+    await case.picked(event="second", pick="pick-2")
+    await case.until_shipment("labelled")
+    picked = (await case.shipment().query(ShipmentWorkflow.snapshot)).picked
+    assert picked is not None and picked.event_id == "second"
+
+
+async def test_a_label_whose_answer_was_lost_and_whose_parcel_left_is_found_again(case: Case) -> None:
+    case.script.fail("buy_label")
+    case.script.answers["void_label"] = lambda r: e.Undone(undone=False, reason="collected an hour ago")
+    order = await case.start()
+    await case.picked()
+    await decide(case, Verdict.REJECT)  # give up: but the carrier has the parcel
+    await case.until_shipment("handed_over")
+    await case.scanned(CarrierEventKind.COLLECTED)
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len({request.key for request in case.script.requests("buy_label", case.order_id)}) == 1
+    assert len(case.script.requests("capture_payment", case.order_id)) == 1
+
+
+async def test_a_parcel_that_leaves_while_it_is_called_off_is_delivered_and_paid(case: Case) -> None:
+    order = await case.start()
+    await case.labelled()
+    await case.until(OrderState.RELEASED)
+    held = case.script.hold("cancel_pick")
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    await case.script.reached["cancel_pick"].wait()
+    await case.scanned(CarrierEventKind.COLLECTED)
+    held.set()
+    await case.until_shipment("handed_over")
+    await case.scanned(CarrierEventKind.DELIVERED)
+    assert (await order.result()).state is OrderState.CLOSED
+    names = case.script.names(case.order_id)
+    assert names.count("capture_payment") == 1
+    assert "release_reservation" not in names, "what left is not free to be sold again"
+
+
+async def test_a_pick_that_cannot_be_called_off_frees_no_stock_before_a_person_has_looked(case: Case) -> None:
+    answers = [e.Undone(undone=False, reason="packed"), e.Undone(undone=True)]
+    case.script.answers["cancel_pick"] = lambda r: answers.pop(0)
+    order = await case.start()
+    await case.until_shipment("pick_requested")
+    await case.until(OrderState.RELEASED)
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    task = await case.review(1)
+    assert task.kind is ReviewKind.COMPENSATION_FAILED and task.why_flagged[0].reason == "packed"
+    assert "release_reservation" not in case.script.names(case.order_id)
+    await decide(case, Verdict.APPROVE)
+    assert (await order.result()).state is OrderState.CANCELLED
+    keys = [request.key for request in case.script.requests("cancel_pick", case.order_id)]
+    assert len(set(keys)) == 2, "the first answer stands under its key for ever"
 
 
 async def test_an_old_pick_that_cannot_be_called_off_is_waited_for(case: Case) -> None:
@@ -385,6 +468,9 @@ async def test_a_parcel_of_free_goods_leaves_the_stock_too(case: Case) -> None:
     assert (await order.result()).state is OrderState.CLOSED
     (request,) = case.script.requests("capture_payment", case.order_id)
     assert request.amount.minor == 0
+
+
+_NO_PICK = e.PickRequested(accepted=False)
 
 
 def picked_event() -> WmsEvent:
