@@ -2,6 +2,7 @@
 #   make run     real orders on the real engine; Ctrl-C stops the stack
 #   make test    the whole test suite
 #   make check   formatting, lint and types
+#   make record  record the histories that changed workflow code is tried on
 #   make setup   only prepare .venv
 #   make lock    recompile the two lock files (needs uv)
 
@@ -22,7 +23,7 @@ CREATED := $(VENV)/created
 RUNTIME := $(VENV)/installed-runtime
 DEV     := $(VENV)/installed-dev
 
-.PHONY: run test check format setup lock clean
+.PHONY: run test record check format setup lock clean
 .DELETE_ON_ERROR:
 
 run: $(RUNTIME)
@@ -30,6 +31,11 @@ run: $(RUNTIME)
 
 test: $(DEV)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Every history that the workflow tests make, for tests/replay; see docs/change-a-workflow.md.
+record: $(DEV)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --record-histories tests/workflows
+	@$(BIN)/python -m pytest -n $(JOBS) tests/replay
 
 check: $(DEV)
 	@$(BIN)/ruff format --check .

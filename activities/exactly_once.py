@@ -8,7 +8,7 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -50,6 +50,7 @@ class Effect(Generic[Out]):
         look_up: finds the answer under the key; None where asking again under the same key is the look-up.
         follows: what else the answer changes in our tables, in the same transaction; run once.
         undo: takes the effect back; needed where it can be called off while it is under way.
+        by_hand: what a person did instead; the neighbour is then not asked, and this stands as its answer.
     """
 
     operation: Operation
@@ -60,6 +61,7 @@ class Effect(Generic[Out]):
     look_up: Callable[[], Awaitable[Out | None]] | None = None
     follows: Callable[[AsyncSession], Awaitable[None]] = _nothing_follows
     undo: Callable[[Out], Awaitable[None]] | None = None
+    by_hand: dict[str, Any] | None = None
 
 
 async def carry_out(store: Store, effect: Effect[Out]) -> Out:
@@ -74,6 +76,8 @@ async def carry_out(store: Store, effect: Effect[Out]) -> Out:
     _refuse_if_called_off(standing)
     if standing.state in operations.ANSWERED:
         return effect.gives.model_validate(standing.answer)
+    if effect.by_hand is not None:
+        return await _confirm(store, effect, effect.gives.model_validate(effect.by_hand))
     answer = await _look_up(effect) if before else None
     if answer is None:
         answer = await _ask(store, effect)

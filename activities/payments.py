@@ -27,7 +27,7 @@ from models.effects import (
     VoidAuthorisation,
     Voided,
 )
-from models.errors import OrderwrightError
+from models.errors import OrderwrightError, Refused
 from models.journal import Carried
 from models.money import Money
 from models.operations import OperationState, PaymentKind
@@ -63,6 +63,7 @@ class PaymentActivities:
                 ),
                 look_up=lambda: self._payments.find_authorisation(key=effect.key),
                 means=_approved,
+                by_hand=effect.by_hand,
             ),
         )
 
@@ -76,6 +77,7 @@ class PaymentActivities:
     @speaks_temporal
     async def capture_payment(self, effect: CapturePayment) -> Captured:
         """Take the amount, and consume what was reserved for the shipment: the goods were handed over."""
+        _require_same_amount(effect)
 
         async def ask() -> Captured:
             if effect.amount.minor == 0:
@@ -102,6 +104,7 @@ class PaymentActivities:
                 look_up=lambda: self._payments.find_capture(key=effect.key),
                 means=lambda captured: Meaning(provider_ref=captured.capture_id),
                 follows=lambda session: consume(session, effect.shipment_id),
+                by_hand=effect.by_hand,
             ),
         )
 
@@ -109,6 +112,7 @@ class PaymentActivities:
     @speaks_temporal
     async def refund_payment(self, effect: RefundPayment) -> Refunded:
         """Pay captured money back, for a named cause, never more than was captured."""
+        _require_same_amount(effect)
 
         async def ask() -> Refunded:
             if effect.amount.minor == 0:
@@ -134,6 +138,7 @@ class PaymentActivities:
                 ask=ask,
                 look_up=lambda: self._payments.find_refund(key=effect.key),
                 means=lambda refunded: Meaning(provider_ref=refunded.refund_id),
+                by_hand=effect.by_hand,
             ),
         )
 
@@ -142,13 +147,15 @@ class PaymentActivities:
     async def settle_order(self, effect: SettleOrder) -> Settlement:
         """Release what is left of the hold, check the money against the shipments, close the books on the order.
 
-        When the money does not balance nothing is closed and the explanation says what is wrong. Raises
+        When the money does not balance nothing is closed and the explanation says what is wrong, unless a person has
+        accepted it as it is: then nothing is asked of the provider any more, and the order is closed. Raises
         ``ShipmentStillReporting`` to be tried again a moment later.
         """
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             money = await reads.money(session, effect.order_id, effect.total.currency)
-        if effect.authorisation_key is not None and (money.held.minor or money.unclear):
+        open_money = money.held.minor or money.unclear
+        if effect.authorisation_key is not None and open_money and not effect.accepted:
             await self._give_back(effect.order_id, effect.authorisation_key, effect.key, Carried())
         async with self._store.transaction() as session:
             money = await reads.money(session, effect.order_id, effect.total.currency)
@@ -156,11 +163,11 @@ class PaymentActivities:
             shipments = await reads.shipments(session, effect.order_id)
             _wait_for_last_words(effect, shipments)
             wrong = imbalances(effect.total, money, movements, shipments)
-            if not wrong:
+            if not wrong or effect.accepted:
                 await record(session, effect.order_id, effect.closing)
                 await keep_order_outcome(session, effect.order_id)
         return Settlement(
-            balanced=not wrong,
+            balanced=not wrong or effect.accepted,
             captured=money.captured,
             refunded=money.refunded,
             voided=money.voided,
@@ -235,6 +242,17 @@ def _wait_for_last_words(effect: SettleOrder, shipments: Sequence[ShipmentView])
             raise ShipmentStillReporting(
                 f"shipment {shipment.shipment_id} is still {shipment.state} in the books"
             )
+
+
+def _require_same_amount(effect: CapturePayment | RefundPayment) -> None:
+    """What a person did by hand counts as this movement only if it moved this amount."""
+    if effect.by_hand is None:
+        return
+    answer = (Captured if isinstance(effect, CapturePayment) else Refunded).model_validate(effect.by_hand)
+    if answer.amount != effect.amount:
+        raise Refused(
+            f"{answer.amount} were moved by hand, {effect.amount} are due: move the rest, or say the sum"
+        )
 
 
 def _may_hold(authorisation: Standing) -> bool:

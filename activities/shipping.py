@@ -66,6 +66,7 @@ class ShippingActivities:
                 look_up=lambda: self._warehouse.find_pick(key=effect.key),
                 means=lambda pick: _accepted(pick.accepted, pick.pick_id),
                 undo=undo,
+                by_hand=effect.by_hand,
             ),
         )
 
@@ -105,6 +106,7 @@ class ShippingActivities:
                 look_up=lambda: self._carrier.find_label(key=effect.key),
                 means=lambda label: _accepted(label.accepted, label.label_id),
                 undo=undo,
+                by_hand=effect.by_hand,
             ),
         )
 

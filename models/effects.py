@@ -18,6 +18,9 @@ from models.order import CustomerType
 from models.plan import PlanSummary
 from models.review import Flag
 
+# What a person did instead of us, in the words of the step's own answer; the neighbour is then not asked at all.
+ByHand = dict[str, Any] | None
+
 
 class Nothing(Contract):
     """The answer of a step that has nothing to say but "done"."""
@@ -102,6 +105,7 @@ class AuthorisePayment(Contract):
     amount: Money
     key: str
     carried: Carried = Carried()
+    by_hand: ByHand = None
 
 
 class Authorisation(Contract):
@@ -139,6 +143,7 @@ class CapturePayment(Contract):
     amount: Money
     key: str
     carried: Carried = Carried()
+    by_hand: ByHand = None
 
 
 class Captured(Contract):
@@ -158,6 +163,7 @@ class RefundPayment(Contract):
     cause: str
     key: str
     carried: Carried = Carried()
+    by_hand: ByHand = None
 
 
 class Refunded(Contract):
@@ -170,7 +176,8 @@ class Refunded(Contract):
 class SettleOrder(Contract):
     """Void what is left of the authorisation, check the order's money, record its outcomes.
 
-    ``carried`` is written before; ``closing`` (the order's final state) only when the money balances.
+    ``carried`` is written before; ``closing`` (the order's final state) only when the money balances, or when a person
+    has ``accepted`` that it does not.
     """
 
     order_id: str
@@ -179,6 +186,7 @@ class SettleOrder(Contract):
     key: str
     carried: Carried = Carried()
     closing: Carried = Carried()
+    accepted: bool = False
 
 
 class Settlement(Contract):
@@ -258,6 +266,7 @@ class RequestPick(Contract):
     business_now: AwareDatetime
     key: str
     carried: Carried = Carried()
+    by_hand: ByHand = None
 
 
 class PickRequested(Contract):
@@ -303,6 +312,7 @@ class BuyLabel(Contract):
     business_now: AwareDatetime
     key: str
     carried: Carried = Carried()
+    by_hand: ByHand = None
 
 
 class Label(Contract):

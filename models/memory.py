@@ -4,6 +4,7 @@ Mutable, unlike every contract: it is the run's own notebook and nobody else's.
 """
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -56,6 +57,8 @@ class CaseMemory(BaseModel):
     decision: DecideReview | None = None
     answers: dict[str, DecisionAnswer] = Field(default_factory=dict)
     events_seen: list[str] = Field(default_factory=list)
+    failed_step: str | None = None
+    by_hand: dict[str, Any] | None = None
     cancel: CancelOrder | None = None
     deadlines: dict[str, datetime] = Field(default_factory=dict)
     unsent: list[Notify] = Field(default_factory=list)
@@ -87,6 +90,7 @@ class OrderMemory(CaseMemory):
     leaving_to: OrderState | None = None
     leaving_because: str = ""
     leaving_told: str = ""
+    books_accepted: bool = False
     captured: Money | None = None
     refunded: Money | None = None
 

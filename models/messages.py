@@ -1,7 +1,7 @@
 """What people, machines and our own workflows say to a running order or shipment, and what it answers."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BeforeValidator, StringConstraints
 
@@ -27,10 +27,11 @@ class DecideReview(Contract):
     task_id: str
     verdict: Verdict
     reason: Reason
+    answer: dict[str, Any] | None = None
 
 
 class SignalledDecision(Contract):
-    """Payload of the signals ``approve`` and ``reject``, sendable by any Temporal client.
+    """Payload of the signals ``approve``, ``reject`` and ``finish``, sendable by any Temporal client.
 
     Without ``task_id`` it answers the first review of a case, and no later one. Without ``request_id`` a repeat is seen
     by its task being decided.
@@ -40,6 +41,7 @@ class SignalledDecision(Contract):
     reason: Reason
     task_id: str | None = None
     request_id: RequestId | None = None
+    answer: dict[str, Any] | None = None
 
 
 class DecisionAnswer(Contract):
@@ -51,10 +53,17 @@ class DecisionAnswer(Contract):
 
 
 class FailureResolution(StrEnum):
-    """How an operator resolves a step that ended without an answer."""
+    """How an operator resolves a step that ended without an answer.
+
+    RETRY tries it again under the same key. CANCEL gives the case up. SKIP goes on without it, the operator answering
+    for what that leaves undone. FINISH: it was done by hand, and ``answer`` is what came of it, as the neighbour would
+    have said it.
+    """
 
     RETRY = "retry"
     CANCEL = "cancel"
+    SKIP = "skip"
+    FINISH = "finish"
 
 
 class ResolveFailure(Contract):
@@ -65,6 +74,7 @@ class ResolveFailure(Contract):
     task_id: str
     resolution: FailureResolution
     reason: Reason
+    answer: dict[str, Any] | None = None
 
 
 class CancelOrder(Contract):

@@ -22,10 +22,14 @@ class ReviewKind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a person can answer. What each means for a task stands in the task's ``options``."""
+    """What a person can answer. What each means for a task stands in the task's ``options``.
+
+    FINISH: what a step could not do was done by hand, and the decision carries what came of it.
+    """
 
     APPROVE = "approve"
     REJECT = "reject"
+    FINISH = "finish"
 
 
 class Flag(Contract):

@@ -82,6 +82,12 @@ async def fresh_store(fresh_database: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-histories", action="store_true", help="keep what the workflow tests did for tests/replay"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first: run side by side, no single file is then waited for at the end."""
     items.sort(key=lambda item: item.path.parent.name not in _LONGEST)

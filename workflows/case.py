@@ -35,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from models.states import ReviewState
     from policies.approval import ApprovalPolicy
     from workflows import steps
-    from workflows.steps import Step
+    from workflows.steps import STEP_BY_NAME, Step
 
 In = TypeVar("In", bound=Contract)
 Out = TypeVar("Out", bound=Contract)
@@ -276,7 +276,11 @@ class Case(Generic[Memory]):
                 raise CalledOff
             try:
                 asked = request() if callable(request) else request
-                return await self._perform(step, asked, interruptible=not self._committed())
+                if self.memory.by_hand is not None and self.memory.failed_step == step.name:
+                    asked = asked.model_copy(update={"by_hand": self.memory.by_hand})
+                answer = await self._perform(step, asked, interruptible=not self._committed())
+                self.memory.failed_step = self.memory.by_hand = None
+                return answer
             except asyncio.CancelledError:
                 raise CalledOff from None
             except ActivityError as error:
@@ -284,7 +288,7 @@ class Case(Generic[Memory]):
                     raise CalledOff from None
                 failure = _reason_of(error)
             self.note("step.failed", f"{step.name} ended without an answer", why=failure, step=step.name)
-            give_up = not self._committed()
+            self.memory.failed_step, self.memory.by_hand = step.name, None
             await self.ask(
                 "mend",
                 Question(
@@ -294,15 +298,28 @@ class Case(Generic[Memory]):
                     recommended=Verdict.APPROVE,
                     recommendation="Mend the cause, then approve: the step is tried again under the same key.",
                     options={Verdict.APPROVE: "try the step again"}
-                    | ({Verdict.REJECT: "give up: undo and cancel"} if give_up else {}),
+                    | ({} if self._committed() else {Verdict.REJECT: "give up: undo and cancel"})
+                    | self._by_hand(step),
                 ),
             )
+
+    def _by_hand(self, step: Step[Any, Any]) -> dict[Verdict, str]:
+        """How a person can do it instead, if that is possible."""
+        if step.by_hand is None:
+            return {}
+        return {
+            Verdict.FINISH: f"I have done it by hand, and answer in the neighbour's place: {step.by_hand}"
+        }
 
     async def look(self, step: Step[In, Out], request: In) -> Out | None:
         """Ask a neighbour where something stands. None, and a note, when it gives no answer: nothing depends on it."""
         try:
-            return await self._perform(step, request, interruptible=False)
+            return await self._perform(step, request, interruptible=not self._committed())
+        except asyncio.CancelledError:
+            return None
         except ActivityError as error:
+            if is_cancelled_exception(error):
+                return None
             self.note("look.failed", f"{step.name} ended without an answer", why=_reason_of(error))
             return None
 
@@ -315,9 +332,7 @@ class Case(Generic[Memory]):
             try:
                 failure = self._undone(request, await self._perform(step, request, interruptible=False))
                 if failure is not None:
-                    # That answer stands under its key: another try is another request.
-                    again = idempotency_key(request.key, "again", self._attempt("undo-again", count=True))
-                    self.memory.undo[-1] = request.model_copy(update={"key": again})
+                    self._renew_undo_key()
             except ActivityError as error:
                 failure = _reason_of(error)
             if failure is not None:
@@ -338,6 +353,13 @@ class Case(Generic[Memory]):
                 )
             else:
                 self.memory.undo.pop()
+
+    def _renew_undo_key(self) -> None:
+        """The answer "no" stands under its key for ever: another try at the last compensation is another request."""
+        request = self.memory.undo[-1]
+        first = request.key.partition(":again:")[0]
+        again = idempotency_key(first, "again", self._attempt("undo-again", count=True))
+        self.memory.undo[-1] = request.model_copy(update={"key": again})
 
     def _before_undoing(self) -> None:
         """A compensation is about to run; may raise when there is nothing to be undone any more."""
@@ -434,6 +456,7 @@ class Case(Generic[Memory]):
             task_queue=step.queue,
             result_type=step.gives,
             start_to_close_timeout=step.start_to_close,
+            schedule_to_close_timeout=step.schedule_to_close,
             heartbeat_timeout=step.heartbeat,
             retry_policy=step.retry,
             priority=step.priority,
@@ -544,6 +567,7 @@ class Case(Generic[Memory]):
                 self._act_on(purpose, expired, question)
                 return
         decision = memory.decision
+        memory.by_hand = decision.answer if decision.verdict is Verdict.FINISH else None
         await self._close_review(ReviewState.DECIDED, question, decision)
         self._act_on(purpose, decision.verdict, question)
 
@@ -660,14 +684,14 @@ class Case(Generic[Memory]):
 
     @workflow.update
     async def resolve_failure(self, request: ResolveFailure) -> DecisionAnswer:
-        """An operator's answer to a step that failed: try again, or give the case up."""
-        return self._decide(_as_decision(request))
+        """An operator's answer to a step that failed: try again, give up, go on without, or what was done by hand."""
+        return self._decide(self._as_decision(request))
 
     @resolve_failure.validator
     def _may_resolve(self, request: ResolveFailure) -> None:
-        self._refuse_stale(_as_decision(request))
+        self._refuse_stale(self._as_decision(request))
         task = self.memory.open_review
-        if task is not None and task.kind not in (ReviewKind.STEP_FAILED, ReviewKind.COMPENSATION_FAILED):
+        if task is not None and task.kind not in _FAILURES:
             _refuse(f"{task.task_id} is not about a failure ({task.kind}): use decide_review")
 
     @workflow.signal
@@ -679,6 +703,11 @@ class Case(Generic[Memory]):
     async def reject(self, payload: Any = None, *_surplus: Any) -> None:
         """Reject the open review from any Temporal client; see ``SignalledDecision`` for the JSON."""
         self._signalled(Verdict.REJECT, payload)
+
+    @workflow.signal
+    async def finish(self, payload: Any = None, *_surplus: Any) -> None:
+        """Say what was done by hand, from any Temporal client; see ``SignalledDecision`` for the JSON."""
+        self._signalled(Verdict.FINISH, payload)
 
     @workflow.signal
     async def renew(self, *_surplus: Any) -> None:
@@ -713,6 +742,7 @@ class Case(Generic[Memory]):
                 task_id=signalled.task_id or (task.task_id if task else ""),
                 verdict=verdict,
                 reason=signalled.reason,
+                answer=signalled.answer,
             )
             self._refuse_stale(decision)
         except (ValidationError, ApplicationError) as error:
@@ -738,6 +768,35 @@ class Case(Generic[Memory]):
             _refuse(f"{task.task_id} was just decided by {memory.decision.actor}: {memory.decision.verdict}")
         if decision.verdict not in task.options:
             _refuse(f"{decision.verdict} is no option here; possible: " + ", ".join(sorted(task.options)))
+        if decision.verdict is Verdict.FINISH:
+            self._refuse_unfit(decision)
+
+    def _refuse_unfit(self, decision: DecideReview) -> None:
+        step = STEP_BY_NAME.get(self.memory.failed_step or "")
+        if step is None or step.by_hand is None:
+            return
+        try:
+            step.gives.model_validate(decision.answer)
+        except ValidationError as error:
+            _refuse(f"the answer does not fit ({sentence(error)}); such as {step.by_hand}")
+
+    def _as_decision(self, request: ResolveFailure) -> DecideReview:
+        task = self.memory.open_review
+        return DecideReview(
+            request_id=request.request_id,
+            actor=request.actor,
+            task_id=request.task_id,
+            verdict=_VERDICT[request.resolution]
+            if request.resolution is not FailureResolution.SKIP
+            # Without a compensation one goes on by saying that it was seen to; without balanced books, by closing them.
+            else (
+                Verdict.REJECT
+                if task is not None and task.kind is ReviewKind.COMPENSATION_FAILED
+                else Verdict.FINISH
+            ),
+            reason=request.reason,
+            answer=request.answer,
+        )
 
     def _decide(self, decision: DecideReview) -> DecisionAnswer:
         memory = self.memory
@@ -795,15 +854,12 @@ _UNDO_STEP: dict[type[Any], Step[Any, Any]] = {
 }
 
 
-def _as_decision(request: ResolveFailure) -> DecideReview:
-    verdict = Verdict.APPROVE if request.resolution is FailureResolution.RETRY else Verdict.REJECT
-    return DecideReview(
-        request_id=request.request_id,
-        actor=request.actor,
-        task_id=request.task_id,
-        verdict=verdict,
-        reason=request.reason,
-    )
+_FAILURES = frozenset({ReviewKind.STEP_FAILED, ReviewKind.COMPENSATION_FAILED, ReviewKind.SETTLEMENT})
+_VERDICT = {
+    FailureResolution.RETRY: Verdict.APPROVE,
+    FailureResolution.CANCEL: Verdict.REJECT,
+    FailureResolution.FINISH: Verdict.FINISH,
+}
 
 
 def _refuse(message: str) -> NoReturn:

@@ -144,7 +144,7 @@ class OrderWorkflow(Case[OrderMemory]):
         if self.memory.facts is not None:
             return
         self._enter(OrderState.VALIDATING)
-        problems = await self._read_document()
+        problems = self._learn(await self.do(steps.VALIDATE_ORDER, self._document()))
         if self.memory.facts is None:
             raise Leaving(
                 OrderState.REJECTED,
@@ -152,17 +152,25 @@ class OrderWorkflow(Case[OrderMemory]):
                 told="the order could not be read",
             )
 
-    async def _read_document(self) -> str:
-        """Learn the facts, or what is wrong with the document."""
-        answer = await self.do(
-            steps.VALIDATE_ORDER,
-            e.ValidateOrder(
-                order_id=self.order_id,
-                workflow_id=workflow.info().workflow_id,
-                draft=self._run_input.draft,
-                problems=self._run_input.problems,
-            ),
+    async def _read_at_last(self) -> None:
+        """The order was called off before it was read: whoever sent it has to be told, and its row to be closed.
+
+        If it cannot be read, which may be why somebody gave up, there is nobody to tell.
+        """
+        answer = await self.look(steps.VALIDATE_ORDER, self._document())
+        if answer is not None:
+            self._learn(answer)
+
+    def _document(self) -> e.ValidateOrder:
+        return e.ValidateOrder(
+            order_id=self.order_id,
+            workflow_id=workflow.info().workflow_id,
+            draft=self._run_input.draft,
+            problems=self._run_input.problems,
         )
+
+    def _learn(self, answer: e.Validation) -> str:
+        """Keep the facts, or say what is wrong with the document."""
         self.memory.facts = facts = answer.facts
         if facts is None:
             return "; ".join(f"{p.path or 'document'}: {p.message}" for p in answer.problems)[:2000]
@@ -377,7 +385,12 @@ class OrderWorkflow(Case[OrderMemory]):
     def _moot(self, purpose: str) -> bool:
         return purpose == "silence" and (not self.memory.silent or self._cancel_unsent())
 
+    def _by_hand(self, step: steps.Step[Any, Any]) -> dict[Verdict, str]:
+        return {Verdict.FINISH: _AS_THEY_ARE} if step is steps.SETTLE_ORDER else super()._by_hand(step)
+
     def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
+        if verdict is Verdict.FINISH and question.options[verdict] == _AS_THEY_ARE:
+            self.memory.books_accepted = True
         why = "; ".join(flag.reason for flag in question.why_flagged)
         if purpose in _GATES and verdict is Verdict.APPROVE:
             self.memory.passed_gates.append(purpose)
@@ -474,7 +487,7 @@ class OrderWorkflow(Case[OrderMemory]):
         if ShipmentState.DELIVERED in states:
             self._enter(OrderState.DELIVERED)
         elif ShipmentState.LOST in states:
-            lost = "the goods were lost on the way and the money was paid back"
+            lost = "the goods were lost or damaged on the way and the money was paid back"
             raise Leaving(OrderState.COMPENSATED, lost, told=lost)
         else:
             raise Leaving(
@@ -580,7 +593,7 @@ class OrderWorkflow(Case[OrderMemory]):
                     why_flagged=(Flag(code="unbalanced", reason=answer.explanation),),
                     recommended=Verdict.APPROVE,
                     recommendation="Compare with the provider's statement, mend it, then approve to check again.",
-                    options={Verdict.APPROVE: "check again"},
+                    options={Verdict.APPROVE: "check again", Verdict.FINISH: _AS_THEY_ARE},
                 ),
             )
 
@@ -613,6 +626,7 @@ class OrderWorkflow(Case[OrderMemory]):
             authorisation_key=memory.authorisation_key,
             key=key,
             closing=closing,
+            accepted=memory.books_accepted,
         )
 
     def _close(self, final: OrderState) -> None:
@@ -642,8 +656,7 @@ class OrderWorkflow(Case[OrderMemory]):
                 )
                 self._enter(on_the_way, why=memory.leaving_because)
             if memory.facts is None and final is not OrderState.REJECTED:
-                # Called off before it was read: whoever sent it has to be told, and its row to be closed.
-                await self._read_document()
+                await self._read_at_last()
             await self.undo_everything()
             await self._settle(final)
         if memory.facts is not None and "left" not in memory.told:
@@ -868,6 +881,7 @@ class OrderWorkflow(Case[OrderMemory]):
         return idempotency_key(workflow.info().workflow_id, step, attempt)
 
 
+_AS_THEY_ARE = "close the books as they are: I answer for the difference"
 _GATES = ("gate_a", "gate_b")
 _NOT_ACCEPTED = "the order could not be accepted"
 _NOT_SUPPLIED = "the goods could not be supplied"

@@ -203,10 +203,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 why_flagged=(Flag(code=code, reason=why),),
                 recommended=Verdict.APPROVE,
                 recommendation="Speak to the warehouse; approve once it can pick, else reject.",
-                options={
-                    Verdict.APPROVE: "wait on" if wait else "ask the warehouse again",
-                    Verdict.REJECT: _CALL_OFF,
-                },
+                options={Verdict.APPROVE: "wait on" if wait else "ask the warehouse again"}
+                | ({} if self._committed() else {Verdict.REJECT: _CALL_OFF}),
             ),
         )
 
@@ -222,6 +220,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 memory.pick = memory.pick_key = memory.pick_problem = memory.picked = None
             else:
                 self.note("pick.goes_on", "the old pick could not be called off", why=answer.reason)
+                self._renew_undo_key()
         memory.pick_again = False
 
     async def _buy_label(self) -> None:
@@ -300,8 +299,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     recommended=Verdict.APPROVE,
                     recommendation="Ask the carrier; approve to wait on.",
                     # A label that could not be given back is in use: the parcel left, only its scan is missing.
-                    options={Verdict.APPROVE: "wait on"}
-                    | ({} if self._committed() else {Verdict.REJECT: _CALL_OFF}),
+                    options={
+                        Verdict.APPROVE: "wait on",
+                        Verdict.REJECT: "it is with the carrier: take the money and go on without the scan"
+                        if self._committed()
+                        else _CALL_OFF,
+                    },
                 ),
             )
         # From here on nothing is undone: the goods are with the carrier.
@@ -342,6 +345,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         # Money that was asked back is on its way, even if the parcel turns up meanwhile.
         while not self._is_delivered() or memory.refund_asked:
             if memory.given_up:
+                if not memory.refund_asked:
+                    await self._look_at_parcel()
+                    if self._is_delivered():
+                        break
                 await self._pay_back()
                 self._enter(ShipmentState.LOST)
                 return
@@ -392,8 +399,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             Question(
                 kind=ReviewKind.SHIPMENT_LOST if lost else ReviewKind.SHIPMENT_EXCEPTION,
                 what_happened=f"{run.units} units worth {run.amount} were handed to {run.carrier} "
-                f"({memory.label.tracking if memory.label else 'no tracking'}) and have not arrived.",
-                why_flagged=(Flag(code="lost" if lost else "carrier_exception", reason=why),),
+                f"({memory.label.tracking if memory.label else 'no tracking'}) and have not arrived whole.",
+                why_flagged=(
+                    Flag(code="lost" if lost else "damaged" if gone else "carrier_exception", reason=why),
+                ),
                 recommended=Verdict.APPROVE if gone else Verdict.REJECT,
                 recommendation="Pay the customer back and claim from the carrier."
                 if gone
@@ -432,6 +441,14 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             memory.given_up = True
         elif purpose == "lost":
             memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE)
+        elif purpose == "collect" and verdict is Verdict.REJECT and self._committed():
+            memory.collected = CarrierEvent(
+                event_id="assumed",
+                kind=CarrierEventKind.COLLECTED,
+                occurred_at=self.business_now(),
+                tracking=memory.label.tracking or "" if memory.label else "",
+                detail="a person says that it is with the carrier",
+            )
         elif purpose in _ABOUT_GOODS_HERE and verdict is Verdict.REJECT:
             raise CalledOff
         else:
@@ -543,11 +560,14 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         if not self._first_time(event.event_id):
             return
         state = _SCANNED.get(event.kind)
+        if memory.label_key is None:
+            self.note("carrier.unexpected", f"{event.kind} came before any label was asked for")
+            return
         if memory.label is not None and event.tracking != memory.label.tracking:
             self.note("carrier.stale", f"{event.kind} for another parcel", tracking=event.tracking)
             return
         if state is None:
-            if memory.trouble is None or event.kind is CarrierEventKind.LOST:
+            if memory.trouble is None or event.kind is not CarrierEventKind.EXCEPTION:
                 memory.trouble = event
             self.note(f"carrier.{event.kind}", f"the carrier reports {event.kind}", why=event.detail or None)
             return

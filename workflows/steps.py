@@ -48,6 +48,7 @@ def _patient(patience: timedelta | None, at_least_every: timedelta = timedelta(s
 
 
 _A_MINUTE = _patient(timedelta(minutes=1))
+_LONGEST_LOOK = timedelta(minutes=10)
 _HALF_AN_HOUR = _patient(timedelta(minutes=30))
 _SIX_HOURS = _patient(timedelta(hours=6), at_least_every=timedelta(minutes=5))
 _A_DAY = _patient(timedelta(hours=24), at_least_every=timedelta(minutes=5))
@@ -56,7 +57,11 @@ _FOR_EVER = _patient(None)
 
 @dataclass(frozen=True)
 class Step(Generic[In, Out]):
-    """One activity as the workflows see it. ``summary`` is what Temporal Web shows beside it."""
+    """One activity as the workflows see it. ``summary`` is what Temporal Web shows beside it.
+
+    ``schedule_to_close`` bounds the whole, for steps that nothing depends on; all others wait as long as it takes.
+    ``by_hand``: what a person answers who did it instead, as an example; None where only we can do it.
+    """
 
     name: str
     queue: str
@@ -64,9 +69,11 @@ class Step(Generic[In, Out]):
     gives: type[Out]
     summary: str
     start_to_close: timedelta = timedelta(seconds=20)
+    schedule_to_close: timedelta | None = None
     heartbeat: timedelta | None = None
     retry: RetryPolicy = field(default_factory=lambda: _HALF_AN_HOUR)
     priority: Priority = field(default_factory=lambda: Priority(priority_key=3))
+    by_hand: str | None = None
 
 
 # A compensation gives back money or goods that somebody is waiting for: first in the queue, and tried for a day.
@@ -78,7 +85,14 @@ RECORD_PROGRESS = Step(
 )
 ASSESS_ORDER = Step("assess_order", CLASSIFY, e.AssessOrder, e.RiskAssessment, "apply the risk rules")
 
-AUTHORISE_PAYMENT = Step("authorise_payment", PAYMENTS, e.AuthorisePayment, e.Authorisation, "hold the money")
+AUTHORISE_PAYMENT = Step(
+    "authorise_payment",
+    PAYMENTS,
+    e.AuthorisePayment,
+    e.Authorisation,
+    "hold the money",
+    by_hand='{"approved": true, "authorisation_id": "...", "amount": {"minor": 1999, "currency": "GBP"}}',
+)
 VOID_AUTHORISATION = Step(
     "void_authorisation",
     PAYMENTS,
@@ -89,7 +103,12 @@ VOID_AUTHORISATION = Step(
     priority=_UNDO_FIRST,
 )
 CAPTURE_PAYMENT = Step(
-    "capture_payment", PAYMENTS, e.CapturePayment, e.Captured, "take the money for what was shipped"
+    "capture_payment",
+    PAYMENTS,
+    e.CapturePayment,
+    e.Captured,
+    "take the money for what was shipped",
+    by_hand='{"capture_id": "...", "amount": {"minor": 1999, "currency": "GBP"}}',
 )
 REFUND_PAYMENT = Step(
     "refund_payment",
@@ -99,6 +118,7 @@ REFUND_PAYMENT = Step(
     "pay captured money back",
     retry=_A_DAY,
     priority=_UNDO_FIRST,
+    by_hand='{"refund_id": "...", "amount": {"minor": 1999, "currency": "GBP"}}',
 )
 SETTLE_ORDER = Step(
     "settle_order", PAYMENTS, e.SettleOrder, e.Settlement, "release the rest, check the money, close"
@@ -116,10 +136,23 @@ RELEASE_RESERVATION = Step(
     priority=_UNDO_FIRST,
 )
 
-REQUEST_PICK = Step("request_pick", SHIPPING, e.RequestPick, e.PickRequested, "ask the warehouse to pick")
+REQUEST_PICK = Step(
+    "request_pick",
+    SHIPPING,
+    e.RequestPick,
+    e.PickRequested,
+    "ask the warehouse to pick",
+    by_hand='{"accepted": true, "pick_id": "..."}',
+)
 # A look at a neighbour replaces nothing: without an answer the question goes to a person as it would have anyway.
 CHECK_PICK = Step(
-    "check_pick", SHIPPING, e.CheckPick, e.PickProgress, "ask what became of the pick", retry=_A_MINUTE
+    "check_pick",
+    SHIPPING,
+    e.CheckPick,
+    e.PickProgress,
+    "ask what became of the pick",
+    schedule_to_close=_LONGEST_LOOK,
+    retry=_A_MINUTE,
 )
 CANCEL_PICK = Step(
     "cancel_pick",
@@ -130,9 +163,22 @@ CANCEL_PICK = Step(
     retry=_A_DAY,
     priority=_UNDO_FIRST,
 )
-BUY_LABEL = Step("buy_label", SHIPPING, e.BuyLabel, e.Label, "buy the carrier's label")
+BUY_LABEL = Step(
+    "buy_label",
+    SHIPPING,
+    e.BuyLabel,
+    e.Label,
+    "buy the carrier's label",
+    by_hand='{"accepted": true, "label_id": "...", "tracking": "...", "cost": {"minor": 395, "currency": "GBP"}}',
+)
 TRACK_PARCEL = Step(
-    "track_parcel", SHIPPING, e.TrackParcel, e.ParcelProgress, "ask where the parcel is", retry=_A_MINUTE
+    "track_parcel",
+    SHIPPING,
+    e.TrackParcel,
+    e.ParcelProgress,
+    "ask where the parcel is",
+    schedule_to_close=_LONGEST_LOOK,
+    retry=_A_MINUTE,
 )
 VOID_LABEL = Step(
     "void_label",

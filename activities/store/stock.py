@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, select, text, tuple_, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -100,19 +100,29 @@ async def release(session: AsyncSession, *, key: str, order_id: str, shipment_id
 async def consume(session: AsyncSession, shipment_id: str) -> None:
     """The shipment left with the carrier: what was reserved for it is neither reserved nor on hand any more.
 
-    Doing it again changes nothing.
+    Units that were freed, because the parcel left while it was being called off, are gone all the same; the shelf then
+    holds no less than what others have reserved of it, until somebody counts. Doing it again changes nothing.
     """
-    gone = await session.execute(
-        update(ReservedUnitsRow)
-        .where(
-            col(ReservedUnitsRow.shipment_id) == shipment_id, col(ReservedUnitsRow.state) == UnitState.HELD
+    held = await _taken(session, shipment_id, UnitState.HELD)
+    freed = await _taken(session, shipment_id, UnitState.RELEASED)
+    await _lock(session, held | freed)
+    await _add(session, held, reserved=-1, on_hand=-1)
+    for (node, sku), quantity in freed.items():
+        await session.execute(
+            update(StockRow)
+            .where(col(StockRow.node) == node, col(StockRow.sku) == sku)
+            .values(on_hand=func.greatest(col(StockRow.on_hand) - quantity, col(StockRow.reserved)))
         )
+
+
+async def _taken(session: AsyncSession, shipment_id: str, state: UnitState) -> dict[tuple[str, str], int]:
+    rows = await session.execute(
+        update(ReservedUnitsRow)
+        .where(col(ReservedUnitsRow.shipment_id) == shipment_id, col(ReservedUnitsRow.state) == state)
         .values(state=UnitState.CONSUMED)
         .returning(col(ReservedUnitsRow.node), col(ReservedUnitsRow.sku), col(ReservedUnitsRow.quantity))
     )
-    units = _summed([(node, sku, quantity) for node, sku, quantity in gone])
-    await _lock(session, units)
-    await _add(session, units, reserved=-1, on_hand=-1)
+    return _summed([(node, sku, quantity) for node, sku, quantity in rows])
 
 
 async def _claim(

@@ -1,7 +1,7 @@
 """What the HTTP API takes and gives, where that is not already one of the contracts in ``models``."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -37,6 +37,9 @@ class DecisionRequest(Document):
     actor: Actor
     reason: Reason
     request_id: SentRequestId | None = None
+    answer: dict[str, Any] | None = Field(
+        default=None, description="with `finish`: what was done by hand; the task's options show its form"
+    )
 
 
 class CancelRequest(Document):

@@ -103,11 +103,16 @@ async def decide_review(
             task_id=task_id,
             verdict=decision.verdict,
             reason=decision.reason,
+            answer=decision.answer,
         ),
         gives=DecisionAnswer,
         signal=decision.verdict.value,
         message=SignalledDecision(
-            actor=decision.actor, reason=decision.reason, task_id=task_id, request_id=request_id
+            actor=decision.actor,
+            reason=decision.reason,
+            task_id=task_id,
+            request_id=request_id,
+            answer=decision.answer,
         ),
         request_id=request_id,
     )

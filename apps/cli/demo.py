@@ -26,7 +26,7 @@ from apps.cli.accounts import Books, Effort, Outcomes, sums
 from apps.cli.output import console, facts, listing, plain, state
 from apps.cli.remote import bad_input
 from apps.cli.replay import Replay, Tally
-from apps.cli.up import Speed, print_addresses
+from apps.cli.up import Speed, print_addresses, say_what_misbehaves
 from apps.simulators.faults import PRESETS, FaultScript, put_in_force, read_script
 from models.errors import Refused
 from models.states import OrderState
@@ -139,6 +139,7 @@ async def _demo(options: _Options, told: Console) -> int:
             print_addresses(stack, Console(stderr=told.stderr))
         if options.faults is not None:
             put_in_force(options.faults, simulators_dir(options.data_dir))
+            say_what_misbehaves(options.data_dir, told)
         if live is None:
             raise AssertionError("a stack that started has published where it is")
         if stack is None:

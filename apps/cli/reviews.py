@@ -1,9 +1,10 @@
 """``orderwright review``: what waits for a person, and the person's answer."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +21,7 @@ from apps.cli.remote import (
     Reason,
     Token,
     acting_as,
+    bad_input,
     message,
     needs_reason,
     open_api,
@@ -122,13 +124,53 @@ def reject(
     _decide(task_id, request, api_url=api_url, token=token, data_dir=data_dir, as_json=as_json)
 
 
-def _request(verdict: Verdict, actor: str | None, reason: str, request_id: str | None) -> DecisionRequest:
+@app.command()
+def finish(
+    task_id: TaskId,
+    *,
+    reason: Reason,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="What came of it, as JSON; review show has its form. Not needed to close books."),
+    ] = None,
+    actor: Actor = None,
+    request_id: RequestIdOption = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that what a step could not do was done by hand, and what came of it."""
+    request = _request(Verdict.FINISH, actor, reason, request_id, _json_object(answer))
+    _decide(task_id, request, api_url=api_url, token=token, data_dir=data_dir, as_json=as_json)
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise bad_input("--answer", f"is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise bad_input("--answer", "must be a JSON object")
+    return content
+
+
+def _request(
+    verdict: Verdict,
+    actor: str | None,
+    reason: str,
+    request_id: str | None,
+    answer: dict[str, Any] | None = None,
+) -> DecisionRequest:
     return message(
         DecisionRequest,
         verdict=verdict,
         actor=acting_as(actor),
         reason=needs_reason(reason),
         request_id=request_id or f"cli-{uuid.uuid4()}",
+        answer=answer,
     )
 
 

@@ -60,6 +60,10 @@ def faults(
     kept_in = simulators_dir(data_dir or get_settings().data_dir)
     if file is not None and preset is not None:
         raise bad_input("FILE and --preset", "name two scripts: give one of them")
+    if not kept_in.is_dir():
+        raise NotFound(
+            f"no simulator ever ran on these data ({kept_in} is missing): start a stack on them first"
+        )
     if file is not None or preset is not None:
         put_in_force(read_script(file) if file is not None else preset_script(preset or ""), kept_in)
     script = in_force(kept_in)

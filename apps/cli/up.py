@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from apps.simulators.faults import in_force
 from models.clock import FASTEST, SLOWEST
 from models.errors import OrderwrightError
 from workers.embedded.signals import run_until_interrupted
-from workers.embedded.stack import Stack, StackOptions
+from workers.embedded.stack import Stack, StackOptions, simulators_dir
 from workers.logging import configure_logging
 from workers.settings import Settings, get_settings
 
@@ -85,7 +86,18 @@ def print_addresses(stack: Stack, console: Console) -> None:
     for name, value in shown.items():
         # No table: it would cut a long address short, and a copied one has to be whole.
         console.print(Text.assemble(f"{name:<{width}}  ", (value, "bold")), soft_wrap=True, highlight=False)
+    say_what_misbehaves(stack.data_dir, console)
     console.print("[dim]Ctrl-C stops everything; open orders go on at the next start.[/dim]")
+
+
+def say_what_misbehaves(data_dir: Path, console: Console) -> None:
+    """A fault script stays in force until it is put off: whoever wonders about the figures has to know."""
+    script = in_force(simulators_dir(data_dir))
+    if script.fault:
+        console.print(
+            f"a fault script is in force ({len(script.fault)} faults): orderwright simulators faults --preset off",
+            style="yellow",
+        )
 
 
 def stack_as_json(stack: Stack) -> str:

@@ -137,6 +137,7 @@ def buy_label(desk: Desk, asked: Asked[LabelRequest]) -> Answer:
                     detail=scan.detail,
                 ),
             ),
+            key=asked.key,
             subject=label.effect_id,
             after=scan.after,
         )

@@ -39,11 +39,13 @@ class Courier:
         self._look_again = asyncio.Event()
         self._on_the_way: dict[str, asyncio.Task[None]] = {}
 
-    def plan(self, envelope: WebhookEnvelope, *, subject: str, after: timedelta) -> None:
-        """Send ``envelope`` when the business time ``after`` has passed. Part of the caller's transaction."""
-        about = f"shipment:{envelope.shipment_id}" if envelope.shipment_id else f"order:{envelope.order_id}"
+    def plan(self, envelope: WebhookEnvelope, *, key: str, subject: str, after: timedelta) -> None:
+        """Send ``envelope`` when the business time ``after`` has passed. Part of the caller's transaction.
+
+        ``key`` is that of the request which it follows from: event ids are new every time, keys are not.
+        """
         fault = self._faults.strikes(
-            WEBHOOKS, f"{envelope.kind} {envelope.event.kind}", f"{about}:{envelope.event_id}"
+            WEBHOOKS, f"{envelope.kind} {envelope.event.kind}", f"{key}:{envelope.event.kind}"
         )
         struck = fault.do if fault else None
         # One that comes late must not hold up those after it, so it is the only one of its kind.

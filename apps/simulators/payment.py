@@ -230,6 +230,8 @@ def _void(desk: Desk, key: str, authorisation: Effect) -> Answer:
             at=wall_time(),
         )
     )
+    if authorisation.state == "open" and not still_held:
+        desk.ledger.set_state(authorisation.effect_id, "expired")
     if held:
         desk.ledger.set_state(authorisation.effect_id, "voided")
         _tell(desk, voided, PaymentEventKind.VOIDED)
@@ -261,6 +263,7 @@ def _tell(desk: Desk, effect: Effect, kind: PaymentEventKind, *, after: timedelt
                 amount=Money(minor=effect.amount_minor or 0, currency=effect.currency),
             ),
         ),
+        key=effect.key,
         subject=effect.effect_id,
         after=after,
     )

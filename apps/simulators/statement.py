@@ -17,6 +17,7 @@ _TOTALS: dict[str, dict[tuple[str, str], str]] = {
         ("authorisation", "used"): "authorisations_used",
         ("authorisation", "voided"): "authorisations_voided",
         ("authorisation", "declined"): "authorisations_declined",
+        ("authorisation", "expired"): "authorisations_expired",
     },
     "warehouse": {
         ("pick", "accepted"): "picks",

@@ -96,6 +96,7 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
                 detail=f"not on the shelf: {', '.join(short)}" if short else "",
             ),
         ),
+        key=asked.key,
         subject=pick.effect_id,
         after=after,
     )

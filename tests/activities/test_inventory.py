@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from activities.inventory import InventoryActivities
 from activities.store import stock
@@ -216,6 +217,38 @@ async def test_what_left_with_the_carrier_is_consumed_once(
             await stock.consume(session, f"{reserve.order_id}:1")
     found = await level(store, sku)
     assert (found.on_hand, found.reserved) == (7, 0)
+
+
+async def test_what_left_though_it_was_freed_is_not_on_the_shelf_any_more(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft(quantity=3)
+    sku = skus_of(draft)[0]
+    await stocked(store, north={sku: 10})
+    reserve = await planned(store, draft)
+    await run(inventory.reserve_stock, reserve)
+    await run(inventory.release_reservation, releasing(reserve, shipment=1))
+    for _ in range(2):
+        async with store.transaction() as session:
+            await stock.consume(session, f"{reserve.order_id}:1")
+    found = await level(store, sku)
+    assert (found.on_hand, found.reserved) == (7, 0)
+
+
+async def test_what_left_though_others_have_reserved_it_meanwhile_breaks_nothing(
+    inventory: InventoryActivities, store: Store
+) -> None:
+    draft = a_draft(quantity=3)
+    sku = skus_of(draft)[0]
+    await stocked(store, north={sku: 4})
+    reserve = await planned(store, draft)
+    await run(inventory.reserve_stock, reserve)
+    await run(inventory.release_reservation, releasing(reserve, shipment=1))
+    async with store.transaction() as session:
+        await session.execute(text("UPDATE stock SET reserved = 2 WHERE sku = :sku"), {"sku": sku})
+        await stock.consume(session, f"{reserve.order_id}:1")
+    found = await level(store, sku)
+    assert (found.on_hand, found.reserved) == (2, 2)
 
 
 async def test_a_reservation_that_comes_after_its_release_is_refused(

@@ -567,3 +567,41 @@ async def test_a_refused_repeat_of_what_was_done_is_looked_up(
         PaymentActivities(store, cast(PaymentProvider, refusing)).authorise_payment, authorise(order_id)
     )
     assert answer.approved
+
+
+# --- done by hand ---
+async def test_what_was_captured_by_hand_is_written_down_and_not_asked_for(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    by_hand = {"capture_id": "by-phone", "amount": {"minor": TOTAL.minor, "currency": "GBP"}}
+    wrong = by_hand | {"amount": {"minor": 1, "currency": "GBP"}}
+    failure = await failure_of(
+        payments.capture_payment, capture(order_id, held).model_copy(update={"by_hand": wrong})
+    )
+    assert "are due" in failure.message
+    done = await run(
+        payments.capture_payment, capture(order_id, held).model_copy(update={"by_hand": by_hand})
+    )
+    again = await run(payments.capture_payment, capture(order_id, held))
+    assert done == again
+    assert done.capture_id == "by-phone"
+    assert street.effects("payment", kind="capture", reference=order_id) == []
+    assert (await money_of(store, order_id)).captured == TOTAL
+
+
+async def test_books_that_a_person_accepts_are_closed_without_the_provider(
+    street: Street, payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    gone = PaymentActivities(
+        store, cast(PaymentProvider, Without(street.near.payments, void_by_key=NeighbourRefused("gone")))
+    )
+    closing = settle(order_id, OrderState.CANCELLED)
+    await failure_of(gone.settle_order, closing)
+    settled = await run(gone.settle_order, closing.model_copy(update={"accepted": True}))
+    assert settled.balanced
+    assert "still held" in settled.explanation
+    assert await state_of(store, order_id) is OrderState.CANCELLED

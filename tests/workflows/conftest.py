@@ -1,9 +1,11 @@
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
+from tests.replay.recording import FINGERPRINTS, fingerprint, keep
 from tests.workflows.engine import Case, serving
 from tests.workflows.scripted import Script
 from workers.client import connect
@@ -37,9 +39,29 @@ async def scripts(client: Client) -> AsyncIterator[dict[str, Script]]:
 
 
 @pytest.fixture
-def case(client: Client, scripts: dict[str, Script]) -> Iterator[Case]:
+async def case(
+    client: Client, scripts: dict[str, Script], request: pytest.FixtureRequest
+) -> AsyncIterator[Case]:
     case = Case(client, Script())
     scripts[case.order_id] = case.script
     yield case
     for held in case.script.holds.values():
         held.set()
+    name, recording = _file_name(request.node.name), request.config.getoption("--record-histories")
+    if recording:
+        await keep(client, case.order_id, name)
+    if request.node.get_closest_marker("fingerprint"):
+        file = FINGERPRINTS / f"{name}.txt"
+        commanded = await fingerprint(client, case.order_id)
+        if recording:
+            file.write_text(commanded)
+        assert file.is_file() and commanded == file.read_text(), (
+            f"the workflows command something else than {file.name} says:\n{commanded}\n"
+            "Old runs may not replay: docs/change-a-workflow.md says what to do."
+        )
+
+
+def _file_name(test: str) -> str:
+    """``test_x[a-b]`` as ``test_x-a_b``: what stands before the first hyphen is the function."""
+    function, _, parameters = test.partition("[")
+    return f"{function}-{re.sub(r'[^a-z0-9]+', '_', parameters.rstrip(']'))}" if parameters else function

@@ -38,6 +38,7 @@ def decision(task_id: str, verdict: Verdict = Verdict.APPROVE, request_id: str =
     )
 
 
+@pytest.mark.fingerprint
 async def test_a_happy_order_runs_twelve_steps_and_closes(case: Case) -> None:
     order = await case.start()
     await case.delivered()
@@ -304,6 +305,7 @@ async def test_giving_up_a_failed_step_compensates(case: Case) -> None:
     assert "void_authorisation" in case.script.names(case.order_id)
 
 
+@pytest.mark.fingerprint
 async def test_a_compensation_that_fails_is_put_before_an_operator_and_never_dropped(case: Case) -> None:
     case.script.fail("void_authorisation")
     held = case.script.hold("route_order")
@@ -316,6 +318,99 @@ async def test_a_compensation_that_fails_is_put_before_an_operator_and_never_dro
     await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
     assert (await order.result()).state is OrderState.CANCELLED
     assert case.script.names(case.order_id).count("void_authorisation") == 2
+
+
+@pytest.mark.fingerprint
+async def test_a_step_that_was_done_by_hand_is_not_done_again(case: Case) -> None:
+    case.script.fail("authorise_payment", times=1)
+    order = await case.start()
+    task = await case.review()
+    assert "authorisation_id" in task.options[Verdict.FINISH]
+
+    def finishing(request_id: str, answer: dict[str, object] | None) -> ResolveFailure:
+        return ResolveFailure(
+            request_id=request_id,
+            actor="ana",
+            task_id=task.task_id,
+            resolution=FailureResolution.FINISH,
+            reason="called the provider",
+            answer=answer,
+        )
+
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await order.execute_update(OrderWorkflow.resolve_failure, finishing("f1", {"approved": "perhaps"}))
+    assert "does not fit" in str(refused.value.cause)
+    with pytest.raises(WorkflowUpdateFailedError):
+        await order.execute_update(OrderWorkflow.resolve_failure, finishing("f2", None))
+    by_hand = {
+        "approved": True,
+        "authorisation_id": "by-phone",
+        "amount": {"minor": 5_000, "currency": "GBP"},
+    }
+    await order.execute_update(OrderWorkflow.resolve_failure, finishing("f3", by_hand))
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    first, second = case.script.requests("authorise_payment", case.order_id)
+    assert (first.by_hand, second.by_hand, first.key) == (None, by_hand, second.key)
+    assert {r.by_hand for r in case.script.requests("capture_payment", case.order_id)} == {None}
+
+
+async def test_books_that_do_not_balance_can_be_closed_as_they_are_by_a_person(case: Case) -> None:
+    case.script.answers["settle_order"] = lambda r: e.Settlement(
+        balanced=r.accepted,
+        captured=pounds(4_900),
+        refunded=pounds(0),
+        voided=pounds(0),
+        explanation="1.00 short",
+    )
+    order = await case.start()
+    await case.delivered()
+    task = await case.review()
+    assert task.kind is ReviewKind.SETTLEMENT
+    await order.execute_update(
+        OrderWorkflow.resolve_failure,
+        ResolveFailure(
+            request_id="s",
+            actor="ana",
+            task_id=task.task_id,
+            resolution=FailureResolution.SKIP,
+            reason="written off",
+        ),
+    )
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.script.reviews[task.task_id].verdict is Verdict.FINISH
+
+
+async def test_a_settlement_that_cannot_be_done_can_be_finished_by_a_signal(case: Case) -> None:
+    case.script.fail("settle_order")
+    order = await case.start()
+    await case.delivered()
+    task = await case.review()
+    await order.signal("finish", {"actor": "ana", "reason": "the provider is gone", "task_id": task.task_id})
+    assert (await order.result()).state is OrderState.CLOSED
+    assert [r.accepted for r in case.script.requests("settle_order", case.order_id)] == [False, True]
+
+
+async def test_a_compensation_can_be_skipped_with_a_reason(case: Case) -> None:
+    case.script.fail("void_authorisation")
+    held = case.script.hold("route_order")
+    order = await case.start()
+    await case.script.reached["route_order"].wait()
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r"))
+    held.set()
+    task = await case.review()
+    await order.execute_update(
+        OrderWorkflow.resolve_failure,
+        ResolveFailure(
+            request_id="s",
+            actor="ana",
+            task_id=task.task_id,
+            resolution=FailureResolution.SKIP,
+            reason="the hold has run out",
+        ),
+    )
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert case.script.names(case.order_id).count("void_authorisation") == 1
 
 
 async def test_stock_that_went_meanwhile_is_routed_again(case: Case) -> None:
@@ -361,6 +456,14 @@ async def test_an_order_called_off_before_it_was_read_is_closed_in_the_store_and
     assert case.script.names(case.order_id) == ["validate_order", "settle_order", "notify"]
     assert case.told() == ["order_cancelled"]
     assert case.script.orders[case.order_id].state is OrderState.CANCELLED
+
+
+async def test_an_order_that_cannot_be_read_can_be_given_up(case: Case) -> None:
+    case.script.fail("validate_order", times=2)
+    order = await case.start()
+    task = await case.review()
+    await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
+    assert (await order.result()).state is OrderState.CANCELLED
 
 
 async def test_cancelling_the_run_in_temporal_is_refused_like_any_other_when_it_is_too_late(
@@ -411,6 +514,7 @@ async def test_a_shipment_that_answers_the_roll_call_bothers_nobody(case: Case) 
     assert not case.script.reviews
 
 
+@pytest.mark.fingerprint
 async def test_an_unfillable_order_is_back_ordered_then_reviewed_then_cancelled(case: Case) -> None:
     case.script.answers["route_order"] = lambda r: e.RouteAnswer(unfillable=("no node holds any",))
     order = await case.start()

@@ -226,7 +226,9 @@ class EmbeddedPostgres:
             for process in left:
                 with suppress(psutil.Error):
                     process.send_signal(sign)
-            _, left = psutil.wait_procs(left, timeout=_LEFTOVER_SECONDS)
+            psutil.wait_procs(left, timeout=_LEFTOVER_SECONDS)
+            # One that ended and is not reaped yet does no harm any more.
+            left = [process for process in left if _serves(process, self.cluster)]
         for note in (self.cluster / "postmaster.pid", self.socket_dir / _SOCKET_LOCK):
             try:
                 pid = int(note.read_text().split(maxsplit=1)[0])

@@ -84,6 +84,10 @@ class RehearsedOrder(_Listening):
         self.note("reject", decision)
 
     @workflow.signal
+    async def finish(self, decision: SignalledDecision) -> None:
+        self.note("finish", decision)
+
+    @workflow.signal
     async def cancel_order(self, request: CancelOrder) -> None:
         self.note("cancel_order", request)
 

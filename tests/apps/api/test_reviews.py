@@ -85,7 +85,7 @@ async def test_decision_is_answered_by_the_waiting_run_and_counts_once(
     again = await api.post(f"/v1/reviews/{task.task_id}/decision", json=DECISION)
     assert again.json() == answer.json()
     assert (await heard(client, task.workflow_id)).messages == [
-        ("decide_review", DECISION | {"task_id": task.task_id})
+        ("decide_review", DECISION | {"task_id": task.task_id, "answer": None})
     ]
 
 
@@ -99,12 +99,15 @@ async def test_decision_that_the_run_refuses_is_a_conflict_in_its_words(
     assert answer.json()["detail"] == "the task was decided a moment ago"
 
 
-@pytest.mark.parametrize("verdict", ["approve", "reject"])
+@pytest.mark.parametrize(
+    ("verdict", "done"), [("approve", None), ("reject", None), ("finish", {"capture_id": "by-phone"})]
+)
 async def test_decision_without_a_worker_is_queued_and_read_later(
-    api: httpx.AsyncClient, store: Store, client: Client, verdict: str
+    api: httpx.AsyncClient, store: Store, client: Client, verdict: str, done: dict[str, str] | None
 ) -> None:
     task = await an_order_in_review(api, store)
-    answer = await api.post(f"/v1/reviews/{task.task_id}/decision", json=DECISION | {"verdict": verdict})
+    decision = DECISION | {"verdict": verdict, "answer": done}
+    answer = await api.post(f"/v1/reviews/{task.task_id}/decision", json=decision)
     assert answer.status_code == 202
     assert answer.json() == {"status": "queued", "request_id": "d-1"}
 
@@ -112,7 +115,13 @@ async def test_decision_without_a_worker_is_queued_and_read_later(
         messages = (await heard(client, task.workflow_id)).messages
     assert (
         verdict,
-        {"actor": "dana", "reason": "known customer", "task_id": task.task_id, "request_id": "d-1"},
+        {
+            "actor": "dana",
+            "reason": "known customer",
+            "task_id": task.task_id,
+            "request_id": "d-1",
+            "answer": done,
+        },
     ) in (messages)
     # Should the update have survived after all, the run knows it by the same request id.
     assert {message["request_id"] for _, message in messages} == {"d-1"}

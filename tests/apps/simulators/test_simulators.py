@@ -254,6 +254,7 @@ async def test_the_statement_adds_up_what_was_charged_refunded_held_and_given_ba
         "authorisations_used": {"count": 1, "amounts": {"GBP": 1000}},
         "authorisations_voided": {"count": 1, "amounts": {"GBP": 600}},
         "authorisations_declined": {"count": 1, "amounts": {"GBP": 1000}},
+        "authorisations_expired": {"count": 0, "amounts": {}},
     }
     charge = next(line for line in statement["effects"] if line["kind"] == "capture")
     assert (charge["key"], charge["reference"], charge["amount_minor"]) == ("c0", "web:1", 1000)

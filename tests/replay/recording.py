@@ -1,0 +1,114 @@
+"""Histories of real runs, kept so that changed workflow code can be tried on them before it meets runs in flight.
+
+``make record`` runs the workflow tests and keeps every history they made: a path that is tested is a path that is
+replayed. A file is the JSON of one run, compressed, named ``{test}-{order|shipment}-{n}-{run}.json.gz``.
+"""
+
+import gzip
+import json
+import tomllib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowHistory
+from temporalio.service import RPCError, RPCStatusCode
+
+from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
+from workers.settings import REPOSITORY
+
+# One folder a version: what a released version recorded stays, for its runs may still be in flight.
+HISTORIES = Path(__file__).parent / "histories"
+NEWEST = HISTORIES / tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+FINGERPRINTS = Path(__file__).parent / "fingerprints"
+_MOST_SHIPMENTS = 5
+
+
+async def keep(client: Client, order_id: str, test: str) -> None:
+    """Write down the histories of an order and of its shipments, every run of a continued one."""
+    NEWEST.mkdir(parents=True, exist_ok=True)
+    for old in NEWEST.glob(f"{test}-*.json.gz"):
+        old.unlink()
+    workflows = {"order-0": order_workflow_id(order_id)} | {
+        f"shipment-{n}": shipment_workflow_id(shipment_id(order_id, n)) for n in range(1, _MOST_SHIPMENTS)
+    }
+    for name, workflow_id in workflows.items():
+        runs = [history async for history in _runs(client, workflow_id)]
+        for number, history in enumerate(reversed(runs), start=1):
+            path = NEWEST / f"{test}-{name}-{number}.json.gz"
+            # No time-stamp and one line: what did not change stays the same file.
+            text = json.dumps(_without_this_machine(json.loads(history.to_json())), sort_keys=True)
+            path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _without_this_machine(value: Any) -> Any:
+    """Without stack traces and process names: no replay needs them, and they say where it was recorded."""
+    if isinstance(value, dict):
+        if value.get("kind") == "TASK_QUEUE_KIND_STICKY":
+            value = value | {"name": "sticky"}
+        return {k: _without_this_machine(v) for k, v in value.items() if k not in ("stackTrace", "identity")}
+    return [_without_this_machine(item) for item in value] if isinstance(value, list) else value
+
+
+async def fingerprint(client: Client, order_id: str) -> str:
+    """What the runs of an order and its first shipment commanded, in order, one command a line.
+
+    Left out is what depends on how fast the machine is: timers, when the timeline was flushed, and where messages to
+    people, which go out beside everything else, came in between.
+    """
+    lines: list[str] = []
+    for workflow_id in (order_workflow_id(order_id), shipment_workflow_id(shipment_id(order_id, 1))):
+        runs = [history async for history in _runs(client, workflow_id)]
+        commands = [command for run in reversed(runs) for event in run.events if (command := _command(event))]
+        messages = [command for command in commands if command == _MESSAGE]
+        others = [command for command in commands if command != _MESSAGE]
+        lines += [workflow_id.partition(":")[0], *(f"  {command}" for command in others + messages)]
+    return "\n".join(lines) + "\n"
+
+
+_MESSAGE = "activity notify"
+_FLUSH = "activity record_progress"
+
+
+_NAMES: dict[int, Callable[[HistoryEvent], str]] = {
+    EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED: lambda event: (
+        f"activity {event.activity_task_scheduled_event_attributes.activity_type.name}"
+    ),
+    EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED: lambda event: (
+        f"child {event.start_child_workflow_execution_initiated_event_attributes.workflow_type.name}"
+    ),
+    EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED: lambda event: (
+        f"signal {event.signal_external_workflow_execution_initiated_event_attributes.signal_name}"
+    ),
+    EventType.EVENT_TYPE_MARKER_RECORDED: lambda event: (
+        f"marker {event.marker_recorded_event_attributes.marker_name}"
+    ),
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: lambda _: "complete",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW: lambda _: "continue as new",
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: lambda _: "fail",
+}
+
+
+def _command(event: HistoryEvent) -> str | None:
+    name = _NAMES.get(event.event_type)
+    command = name(event) if name else None
+    return None if command == _FLUSH else command
+
+
+async def _runs(client: Client, workflow_id: str) -> AsyncIterator[WorkflowHistory]:
+    """The runs of a chain, the last one first; none for a workflow that never was."""
+    run_id: str | None = None
+    while True:
+        try:
+            history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return
+            raise
+        yield history
+        started = history.events[0].workflow_execution_started_event_attributes
+        run_id = started.continued_execution_run_id
+        if not run_id:
+            return

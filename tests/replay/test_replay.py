@@ -1,0 +1,48 @@
+"""Changed workflow code must go on where recorded runs stood: what fails here would fail for orders in flight."""
+
+import ast
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+
+from tests.replay.recording import HISTORIES, NEWEST
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
+
+_FILES = sorted(str(path.relative_to(HISTORIES)) for path in HISTORIES.glob("*/*.json.gz"))
+_WORKFLOW_TESTS = Path(__file__).parent.parent / "workflows"
+
+_HOW = "record it with `make record`; docs/change-a-workflow.md says when a patch is needed instead"
+
+
+@pytest.mark.parametrize("name", _FILES)
+async def test_a_recorded_history_replays(name: str) -> None:
+    text = gzip.decompress((HISTORIES / name).read_bytes()).decode()
+    # Its own id: children and keys are named after it.
+    workflow_id = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
+    replayer = Replayer(workflows=[OrderWorkflow, ShipmentWorkflow], data_converter=pydantic_data_converter)
+    await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, text))
+
+
+def test_every_path_that_is_tested_is_recorded() -> None:
+    kept = {path.name.partition("-")[0] for path in NEWEST.glob("*.json.gz")}
+    missing = sorted(tested - kept) if (tested := set(_tests_of_cases())) else ["no tests were found"]
+    assert not missing, f"no history of {', '.join(missing)}: {_HOW}"
+    assert not (left_over := sorted(kept - tested)), f"these tests are gone: {', '.join(left_over)}"
+
+
+def _tests_of_cases() -> list[str]:
+    """The tests that drive a case, whatever their parameters."""
+    return [
+        function.name
+        for file in _WORKFLOW_TESTS.glob("test_*.py")
+        for function in ast.parse(file.read_text()).body
+        if isinstance(function, ast.AsyncFunctionDef)
+        and function.name.startswith("test_")
+        and any(argument.arg == "case" for argument in function.args.args)
+    ]
