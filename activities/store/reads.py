@@ -29,7 +29,7 @@ from models.money import Money
 from models.operations import OperationState, PaymentKind
 from models.order import CustomerType
 from models.review import ReviewKind, ReviewTask
-from models.states import ORDER_TERMINAL, OrderState, ReviewState
+from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ReviewState
 from models.tables.journal import LateEventRow, ReviewTaskRow, TimelineRow
 from models.tables.operations import PaymentOperationRow
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow, ShipmentRow
@@ -244,6 +244,16 @@ async def state_counts(
 async def open_orders(session: AsyncSession) -> list[OpenOrder]:
     """Every order that is not finished, oldest first. Each must have a run; those that wait for us, a review."""
     return await _open(session, _open_query())
+
+
+async def open_shipments(session: AsyncSession) -> dict[str, str]:
+    """Every shipment that is under way, with its order. Each must have a run."""
+    rows = await session.execute(
+        select(col(ShipmentRow.shipment_id), col(ShipmentRow.order_id))
+        .where(col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
+        .order_by(col(ShipmentRow.shipment_id))
+    )
+    return {row.shipment_id: row.order_id for row in rows}
 
 
 async def unowned_orders(session: AsyncSession, older_than: timedelta) -> list[OpenOrder]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import httpx
 from sqlalchemy import func, select
@@ -24,6 +24,8 @@ from models.tables.orders import OrderRow, ShipmentRow
 
 SAMPLE = 40
 _AT_ONCE = 16
+# A workflow task may fail once or twice because a worker went away; more often is a fault.
+_PATIENCE = 3
 
 
 class Outcomes(Contract):
@@ -71,9 +73,10 @@ class Books(Contract):
 
 
 class _Effect(Contract):
-    """A line of the payment simulator's statement, as far as it concerns money."""
+    """A line of a simulator's statement, as far as it concerns these accounts."""
 
     kind: str
+    state: str
     reference: str
     amount_minor: int | None = None
     currency: str | None = None
@@ -122,6 +125,21 @@ async def books(store: Store, payment_url: str | None) -> Books | None:
             break
         await asyncio.sleep(1)
     return compared
+
+
+async def done_twice(simulators: Mapping[str, str]) -> tuple[str, ...]:
+    """The shipments for which the carriers sold two labels that were both kept, or the warehouse keeps two picks."""
+    found: list[str] = []
+    for simulator, kind, kept in (("carrier", "label", "bought"), ("warehouse", "pick", "accepted")):
+        if simulator in simulators:
+            statement = await _statement(simulators[simulator])
+            counts = Counter(
+                effect.reference
+                for effect in statement.effects
+                if (effect.kind, effect.state) == (kind, kept)
+            )
+            found += [f"{shipment} ({kind})" for shipment, count in counts.items() if count > 1]
+    return tuple(sorted(found))
 
 
 async def effort(tally: Tally, store: Store, client: Client) -> Effort:
@@ -199,14 +217,36 @@ async def runs_not_running(client: Client, order_ids: Sequence[str]) -> dict[str
     return {order_id: account for order_id, account in found if account is not None}
 
 
+async def ailing_runs(client: Client, workflow_ids: Sequence[str]) -> dict[str, str]:
+    """What is wrong with each run that should be going on, in a few words; healthy ones are left out.
+
+    A run whose workflow task fails again and again stands still though Temporal calls it running: its code and its
+    history disagree, or its code has a fault. It goes on by itself once mended code is deployed.
+    """
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(workflow_id: str) -> tuple[str, str | None]:
+        async with at_once:
+            try:
+                run = await client.get_workflow_handle(workflow_id).describe()
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    return workflow_id, "no run"
+                raise NotReachable(f"Temporal did not answer: {error.message}") from error
+        if run.status is not WorkflowExecutionStatus.RUNNING:
+            return workflow_id, f"its run is {run.status.name.lower() if run.status else 'gone'}"
+        attempt = run.raw_description.pending_workflow_task.attempt
+        return (
+            workflow_id,
+            f"hangs: its workflow task failed {attempt - 1} times" if attempt > _PATIENCE else None,
+        )
+
+    found = await asyncio.gather(*(look(workflow_id) for workflow_id in workflow_ids))
+    return {workflow_id: trouble for workflow_id, trouble in found if trouble is not None}
+
+
 async def _compare(store: Store, payment_url: str) -> Books:
-    try:
-        async with httpx.AsyncClient(timeout=30) as client:
-            answer = await client.get(f"{payment_url}/statement")
-            answer.raise_for_status()
-    except httpx.HTTPError as error:
-        raise NotReachable(f"the payment simulator gives no statement ({error})") from error
-    statement = _Statement.model_validate_json(answer.content)
+    statement = await _statement(payment_url)
     captured, refunded = Counter[str](), Counter[str]()
     per_order: dict[str, list[int]] = {}
     for effect in statement.effects:
@@ -237,6 +277,16 @@ async def _compare(store: Store, payment_url: str) -> Books:
         store_refunded=dict(store_refunded),
         differing_orders=tuple(differing),
     )
+
+
+async def _statement(url: str) -> _Statement:
+    try:
+        async with httpx.AsyncClient(timeout=30) as client:
+            answer = await client.get(f"{url}/statement")
+            answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise NotReachable(f"the simulator at {url} gives no statement ({error})") from error
+    return _Statement.model_validate_json(answer.content)
 
 
 async def _activities_of(client: Client, store: Store, order_id: str) -> int:

@@ -98,7 +98,8 @@ def demo(
     """Replay two real months of a gift wholesaler: real invoices, real engine, simulated neighbours.
 
     Names, addresses, payments, stock, carriers and weights are assumed (examples/online_retail/README.md). No review is
-    answered: what needs a person waits for one. Exit code 1: an order failed or was lost, or the books differ.
+    answered: what needs a person waits for one. Exit code 1: an order failed or was lost, the books differ, or
+    a parcel was picked or labelled twice.
     """
     settings = get_settings()
     configure_logging(settings.log_level, json=settings.log_json)
@@ -220,11 +221,15 @@ async def _replay(
         became = await accounts.outcomes(tally, store, temporal)
         money = await accounts.books(store, live.simulators.get("payment"))
         took = await accounts.effort(tally, store, temporal)
+        twice = await accounts.done_twice(live.simulators)
     finally:
         await client.aclose()
         await store.close()
     _print_summary(told, tally, became, money, took)
-    return _figures(tally, became, money, took, live)
+    if twice:
+        told.print(Text(f"picked or labelled twice: {', '.join(twice[:5])}", style="bold red"))
+    figures = _figures(tally, became, money, took, live)
+    return figures | {"ok": figures["ok"] and not twice, "picks_or_labels_twice": list(twice)}
 
 
 # --- What goes in ---

@@ -22,6 +22,7 @@ from temporalio.client import Client
 from activities.store import reads
 from activities.store.migrate import alembic_config
 from activities.store.store import Store
+from activities.store.views import OpenOrder
 from apps.api.contracts import Readiness
 from apps.cli import accounts
 from apps.cli.app import NOT_REACHABLE, REFUSED
@@ -29,6 +30,7 @@ from apps.cli.output import console, listing, plain, print_json
 from apps.cli.remote import AsJson, DataDir
 from models.base import Contract
 from models.errors import NotReachable, OrderwrightError
+from models.identifiers import order_workflow_id, shipment_workflow_id
 from workers.client import connect
 from workers.embedded.published import PublishedStack, read_stack
 from workers.logging import configure_logging
@@ -243,20 +245,28 @@ async def _intake(store: Store) -> tuple[bool, str]:
 
 
 async def _open_orders(stack: PublishedStack, store: Store) -> tuple[bool, str]:
-    async with store.transaction() as session:
-        found = await reads.open_orders(session)
-    started = [order.order_id for order in found if order.started]
+    found, expected = await _expected_runs(store)
     client = await _client(stack)
-    bad = await accounts.runs_not_running(client, started)
-    if bad:
+    ailing = await accounts.ailing_runs(client, sorted(expected))
+    if ailing:
         # An order can finish between the two looks.
-        async with store.transaction() as session:
-            still = {order.order_id for order in await reads.open_orders(session)}
-        bad = {order_id: account for order_id, account in bad.items() if order_id in still}
-    if bad:
-        return False, f"{len(bad)} of {len(found)} have no running workflow ({_some(sorted(bad))})"
+        _, still = await _expected_runs(store)
+        ailing = {run: trouble for run, trouble in ailing.items() if run in still}
+    if ailing:
+        told = "; ".join(f"{run}: {trouble}" for run, trouble in sorted(ailing.items())[:3])
+        more = f"; and {len(ailing) - 3} more" if len(ailing) > 3 else ""
+        return False, f"{len(ailing)} of {len(expected)} runs of open orders and shipments ail: {told}{more}"
     waiting = sum(order.open_reviews > 0 for order in found)
-    return True, f"{len(found):,} open, each with a running workflow; {waiting:,} wait for a person"
+    return True, f"{len(found):,} open, every run goes on; {waiting:,} wait for a person"
+
+
+async def _expected_runs(store: Store) -> tuple[list[OpenOrder], set[str]]:
+    """The open orders, and the workflow ids that must be running: theirs and those of shipments under way."""
+    async with store.transaction() as session:
+        orders = await reads.open_orders(session)
+        shipments = await reads.open_shipments(session)
+    runs = {order_workflow_id(order.order_id) for order in orders if order.started}
+    return orders, runs | {shipment_workflow_id(shipment_id) for shipment_id in shipments}
 
 
 def _some(order_ids: list[str]) -> str:

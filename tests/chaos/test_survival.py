@@ -64,6 +64,7 @@ async def assert_all_is_well(replay: Replay, stack: PublishedStack) -> None:
         books = await accounts.books(store, stack.simulators["payment"])
         assert books is not None and books.agree, books
         assert sum(books.statement_captured.values()) > 0
+        assert await accounts.done_twice(stack.simulators) == ()
     finally:
         await store.close()
 

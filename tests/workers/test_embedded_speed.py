@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from temporalio.client import Client
 
 from models.runs import OrderRun
+from tests.workflows.engine import eventually
 from workers.client import connect
 from workers.embedded.speed import (
     OrdersRunAtAnotherSpeed,
@@ -20,6 +22,15 @@ from workflows import steps
 def planned_speed(data_dir: Path, speed: float | None = None) -> float:
     """The speed at which a stack would start."""
     return Stack(StackOptions(data_dir=data_dir, speed=speed, usual_speed=1.0))._plan().speed
+
+
+async def counted(client: Client, running: int) -> None:
+    """Temporal's index follows the runs a moment later."""
+
+    async def there() -> bool:
+        return (await client.count_workflows("ExecutionStatus = 'Running'")).count == running
+
+    await eventually(there, f"{running} running workflows")
 
 
 def test_new_data_run_at_the_usual_speed(data_dir: Path) -> None:
@@ -46,10 +57,12 @@ async def test_another_speed_is_refused_while_orders_are_open_and_taken_when_non
         order = await client.start_workflow(
             "OrderWorkflow", OrderRun(draft={}), id="order:web:1", task_queue=steps.WORKFLOWS
         )
+        await counted(client, 1)
         with pytest.raises(OrdersRunAtAnotherSpeed) as refused:
             await refuse_another_speed_for_open_orders(client, kept=86_400.0, asked=1.0)
 
         await order.terminate()
+        await counted(client, 0)
         await refuse_another_speed_for_open_orders(client, kept=86_400.0, asked=1.0)
     assert "'orderwright up --speed 86400'" in refused.value.message
     assert "--data-dir" in refused.value.message

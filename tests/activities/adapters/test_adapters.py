@@ -1,5 +1,6 @@
 """The adapters against the real simulators: each method, twice under one key, and each refusal."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -229,6 +230,7 @@ async def test_what_became_of_a_pick_can_be_asked_without_its_webhook(tmp_path: 
         )
         events: tuple[WmsEvent, ...] = ()
         while not events:
+            await asyncio.sleep(0.05)
             events = await asked.progress_of_pick(key="p9")
     assert [(event.kind, event.pick_id) for event in events] == [(WmsEventKind.PICKED, pick.pick_id)]
     assert NOON < events[0].occurred_at <= NOON + timedelta(hours=6)
@@ -284,6 +286,7 @@ async def test_where_a_parcel_is_can_be_asked_without_its_webhooks(tmp_path: Pat
         label = await a_label(asked, "l9")
         seen: tuple[CarrierEvent, ...] = ()
         while len(seen) < 4:
+            await asyncio.sleep(0.05)
             seen = await asked.scans(key="l9")
     assert [event.kind for event in seen] == ["collected", "in_transit", "out_for_delivery", "delivered"]
     assert {event.tracking for event in seen} == {label.tracking}

@@ -1,5 +1,6 @@
 """Fault scripts: the simulators misbehave as told, no more and no longer, and keep their books right meanwhile."""
 
+import asyncio
 import http.client
 import json
 import signal
@@ -190,6 +191,7 @@ async def test_a_parcel_meets_the_fate_that_the_script_has_for_it(tmp_path: Path
             deadline = time.monotonic() + 60
             while str(ends) not in seen:
                 assert time.monotonic() < deadline, (kind, seen)
+                await asyncio.sleep(0.05)
                 found = await carrier.get("/labels", params={"key": kind})
                 seen = [event["kind"] for event in found.json()["events"]]
             assert ("exception" in seen) is (kind is FaultKind.FAILED_DELIVERY)
@@ -210,6 +212,7 @@ async def test_webhooks_come_twice_late_or_never_and_the_look_up_knows_them_all(
         found = await carrier.get("/labels", params={"key": "l"})
         counts = {"waiting": 1}
         while counts["waiting"]:  # the receiver has the last one a moment before that is written down
+            await asyncio.sleep(0.02)
             counts = (await carrier.get("/healthz")).json()["webhooks"]
     kinds = [str(webhook.event.kind) for webhook in post.webhooks()]
     assert kinds == ["collected", "collected", "delivered", "in_transit"]
