@@ -77,11 +77,24 @@ async def carry_out(store: Store, effect: Effect[Out]) -> Out:
     if standing.state in operations.ANSWERED:
         return effect.gives.model_validate(standing.answer)
     if effect.by_hand is not None:
+        if before:
+            await _refuse_what_was_done(effect)
         return await _confirm(store, effect, effect.gives.model_validate(effect.by_hand))
     answer = await _look_up(effect) if before else None
     if answer is None:
         answer = await _ask(store, effect)
     return await _confirm(store, effect, answer)
+
+
+async def _refuse_what_was_done(effect: Effect[Out]) -> None:
+    """An answer that was lost may have come back within reach: done by hand as well it would be done twice."""
+    found = None
+    with suppress(NeighbourRefused, NeighbourUnavailable):
+        found = await _look_up(effect)
+    if found is not None:
+        raise Refused(
+            "the neighbour has done it under our own key: take back what was done by hand, then try again"
+        )
 
 
 async def _look_up(effect: Effect[Out]) -> Out | None:

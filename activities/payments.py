@@ -46,6 +46,7 @@ class PaymentActivities:
     @speaks_temporal
     async def authorise_payment(self, effect: AuthorisePayment) -> Authorisation:
         """Hold the amount on the document's tender. A decline is an answer and stays one under this key."""
+        _require_same_amount(effect)
         async with self._store.transaction() as session:
             draft = (await stored_draft(session, effect.order_id)).draft
 
@@ -244,15 +245,13 @@ def _wait_for_last_words(effect: SettleOrder, shipments: Sequence[ShipmentView])
             )
 
 
-def _require_same_amount(effect: CapturePayment | RefundPayment) -> None:
+def _require_same_amount(effect: AuthorisePayment | CapturePayment | RefundPayment) -> None:
     """What a person did by hand counts as this movement only if it moved this amount."""
     if effect.by_hand is None:
         return
-    answer = (Captured if isinstance(effect, CapturePayment) else Refunded).model_validate(effect.by_hand)
-    if answer.amount != effect.amount:
-        raise Refused(
-            f"{answer.amount} were moved by hand, {effect.amount} are due: move the rest, or say the sum"
-        )
+    moved = Money.model_validate(effect.by_hand.get("amount"))
+    if moved != effect.amount:
+        raise Refused(f"{moved} were moved by hand, {effect.amount} are due: move the rest, or say the sum")
 
 
 def _may_hold(authorisation: Standing) -> bool:

@@ -118,5 +118,6 @@ class ShipmentMemory(CaseMemory):
     refunded: Money | None = None
     late: bool = False
     given_up: bool = False
+    damaged: bool = False
     reported: int = -1
     roll_calls: int = 0

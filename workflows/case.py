@@ -5,6 +5,7 @@ undoes what it did, and hands its memory on when its history grows long. The bus
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -779,6 +780,10 @@ class Case(Generic[Memory]):
             step.gives.model_validate(decision.answer)
         except ValidationError as error:
             _refuse(f"the answer does not fit ({sentence(error)}); such as {step.by_hand}")
+        # What the example names is what the case goes on with: an id left out would be missed days later.
+        answer = decision.answer or {}
+        if missing := [name for name in json.loads(step.by_hand) if not answer.get(name)]:
+            _refuse(f"the answer lacks {', '.join(missing)}; such as {step.by_hand}")
 
     def _as_decision(self, request: ResolveFailure) -> DecideReview:
         task = self.memory.open_review

@@ -342,10 +342,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         now = workflow.now()
         self.deadline("late", now + self.clock.wall_delay(to_promise))
         self.deadline("lost", now + self.clock.wall_delay(to_promise + _LOST_AFTER_PROMISE))
-        # Money that was asked back is on its way, even if the parcel turns up meanwhile.
-        while not self._is_delivered() or memory.refund_asked:
+        # Money that was asked back is on its way, even if the parcel turns up; goods in pieces are no delivery.
+        while not self._is_delivered() or memory.refund_asked or memory.damaged:
             if memory.given_up:
-                if not memory.refund_asked:
+                if not memory.refund_asked and not memory.damaged:
                     await self._look_at_parcel()
                     if self._is_delivered():
                         break
@@ -439,6 +439,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             memory.pick_again = True
         elif purpose == "lost" and verdict is Verdict.APPROVE:
             memory.given_up = True
+            memory.damaged = any(flag.code == "damaged" for flag in question.why_flagged)
         elif purpose == "lost":
             memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE)
         elif purpose == "collect" and verdict is Verdict.REJECT and self._committed():

@@ -605,3 +605,22 @@ async def test_books_that_a_person_accepts_are_closed_without_the_provider(
     assert settled.balanced
     assert "still held" in settled.explanation
     assert await state_of(store, order_id) is OrderState.CANCELLED
+
+
+async def test_what_the_provider_did_after_all_is_not_done_by_hand_as_well(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    lost = losing(street.near.payments, "authorise", "find_authorisation", times=2)
+    await failure_of(PaymentActivities(store, lost).authorise_payment, authorise(order_id))
+    by_hand = {
+        "approved": True,
+        "authorisation_id": "by-phone",
+        "amount": {"minor": TOTAL.minor, "currency": "GBP"},
+    }
+    failure = await failure_of(
+        payments.authorise_payment, authorise(order_id).model_copy(update={"by_hand": by_hand})
+    )
+    assert "under our own key" in failure.message
+    answer = await run(payments.authorise_payment, authorise(order_id))
+    assert answer.approved and answer.authorisation_id != "by-phone"

@@ -342,6 +342,12 @@ async def test_a_step_that_was_done_by_hand_is_not_done_again(case: Case) -> Non
     assert "does not fit" in str(refused.value.cause)
     with pytest.raises(WorkflowUpdateFailedError):
         await order.execute_update(OrderWorkflow.resolve_failure, finishing("f2", None))
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await order.execute_update(
+            OrderWorkflow.resolve_failure,
+            finishing("f2b", {"approved": True, "amount": {"minor": 5_000, "currency": "GBP"}}),
+        )
+    assert "lacks authorisation_id" in str(refused.value.cause)
     by_hand = {
         "approved": True,
         "authorisation_id": "by-phone",

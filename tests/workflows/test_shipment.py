@@ -440,6 +440,20 @@ async def test_a_parcel_is_looked_for_once_more_before_it_is_paid_back(case: Cas
     assert "refund_payment" not in case.script.names(case.order_id)
 
 
+async def test_a_damaged_parcel_is_paid_back_though_it_was_brought(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.DAMAGED)
+    await case.review(1)
+    held = case.script.hold("refund_payment")
+    await decide(case, Verdict.APPROVE)
+    await case.script.reached["refund_payment"].wait()
+    await case.scanned(CarrierEventKind.DELIVERED)
+    held.set()
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert "track_parcel" not in case.script.names(case.order_id)
+
+
 async def test_a_parcel_that_left_without_a_scan_goes_on_by_a_persons_word(case: Case) -> None:
     case.script.answers["void_label"] = lambda r: e.Undone(undone=False, reason="collected an hour ago")
     order = await case.start()
