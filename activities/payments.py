@@ -72,7 +72,9 @@ class PaymentActivities:
     @speaks_temporal
     async def void_authorisation(self, effect: VoidAuthorisation) -> Voided:
         """Give back what is held under the authorisation's key; one that arrives later is refused, by us and there."""
-        return await self._give_back(effect.order_id, effect.authorisation_key, effect.key, effect.carried)
+        return await self._give_back(
+            effect.order_id, effect.authorisation_key, effect.key, effect.carried, by_hand=effect.by_hand
+        )
 
     @implements(steps.CAPTURE_PAYMENT)
     @speaks_temporal
@@ -175,8 +177,11 @@ class PaymentActivities:
             explanation="; ".join(wrong),
         )
 
-    async def _give_back(self, order_id: str, authorisation_key: str, key: str, carried: Carried) -> Voided:
+    async def _give_back(
+        self, order_id: str, authorisation_key: str, key: str, carried: Carried, *, by_hand: bool = False
+    ) -> Voided:
         """Void what the authorisation under ``authorisation_key`` holds, whatever became of asking for it."""
+        voided_by_hand: Voided | None = None
         async with self._store.transaction() as session:
             await record(session, order_id, carried)
             currency = await reads.currency(session, order_id)
@@ -186,11 +191,16 @@ class PaymentActivities:
                 await operations.call_off(
                     session, _authorisation(authorisation_key, order_id, Money.zero(currency))
                 )
+            elif currency is not None and by_hand:
+                voided_by_hand = Voided(amount=(await reads.money(session, order_id, currency)).held)
         if held is None or held.amount is None or not _may_hold(held):
             return Voided()
-        return await self._void(_authorisation(authorisation_key, order_id, held.amount), held, key)
+        authorisation = _authorisation(authorisation_key, order_id, held.amount)
+        return await self._void(authorisation, held, key, voided_by_hand)
 
-    async def _void(self, authorisation: PaymentOperation, held: Standing, key: str) -> Voided:
+    async def _void(
+        self, authorisation: PaymentOperation, held: Standing, key: str, by_hand: Voided | None
+    ) -> Voided:
         reference = held.provider_ref
 
         async def ask() -> Voided:
@@ -221,6 +231,7 @@ class PaymentActivities:
                     amount_minor=0 if answer.amount is None else answer.amount.minor
                 ),
                 follows=lambda session: operations.call_off(session, authorisation, provider_ref=reference),
+                by_hand=None if by_hand is None else by_hand.model_dump(mode="json"),
             ),
         )
 

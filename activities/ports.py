@@ -14,6 +14,7 @@ from models.effects import (
     Audience,
     Authorisation,
     Captured,
+    Interception,
     Label,
     PickRequested,
     Refunded,
@@ -113,6 +114,10 @@ class Carrier(Protocol):
 
     async def find_label(self, *, key: str) -> Label | None:
         """The label bought under ``key``."""
+        ...
+
+    async def intercept(self, *, key: str, label_key: str, business_now: AwareDatetime) -> Interception:
+        """Bring the parcel with the label bought under ``label_key`` back to its sender, if it still can be."""
         ...
 
     async def scans(self, *, key: str) -> tuple[CarrierEvent, ...]:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from activities.store.views import MoneyTotals, PaymentView, ShipmentView
 from models.money import Money
 from models.operations import OperationState, PaymentKind
-from models.states import SHIPMENT_HANDED_OVER
+from models.states import SHIPMENT_HANDED_OVER, ShipmentState
+
+_PAID_BACK = frozenset({ShipmentState.LOST, ShipmentState.RETURNED})
 
 
 def imbalances(
@@ -14,7 +16,8 @@ def imbalances(
     """Every sentence that says why the books cannot be closed; none when they balance.
 
     They balance when no movement is unclear, nothing is held, each shipment that was handed over was captured in full,
-    no other one keeps any money, and refunds (each has its cause) stay within what was captured.
+    no other one keeps any money, nor one that was lost or came back, and refunds (each has its cause) stay within what
+    was captured.
     """
     wrong = []
     zero = Money.zero(total.currency)
@@ -32,6 +35,10 @@ def imbalances(
         if handed_over and captured != shipment.amount:
             wrong.append(f"shipment {shipment.shipment_id}: {captured} captured, {shipment.amount} due")
         if not handed_over and captured != refunded:
+            wrong.append(
+                f"shipment {shipment.shipment_id} is {shipment.state}: {captured} captured, {refunded} refunded"
+            )
+        if shipment.state in _PAID_BACK and captured != refunded:
             wrong.append(
                 f"shipment {shipment.shipment_id} is {shipment.state}: {captured} captured, {refunded} refunded"
             )

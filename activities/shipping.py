@@ -16,6 +16,8 @@ from models.effects import (
     BuyLabel,
     CancelPick,
     CheckPick,
+    Interception,
+    InterceptParcel,
     Label,
     ParcelProgress,
     PickProgress,
@@ -124,6 +126,30 @@ class ShippingActivities:
         await self._write(look)
         return ParcelProgress(events=await self._carrier.scans(key=look.label_key))
 
+    @implements(steps.INTERCEPT_PARCEL)
+    @speaks_temporal
+    async def intercept_parcel(self, effect: InterceptParcel) -> Interception:
+        """Ask the carrier to bring a parcel back. Its scans will say whether it really does."""
+        # Asking again under the same key is safe, so a lost answer needs no look-up.
+        return await carry_out(
+            self._store,
+            Effect(
+                operation=ShippingOperation(
+                    key=effect.key,
+                    order_id=effect.order_id,
+                    shipment_id=effect.shipment_id,
+                    kind=ShippingKind.INTERCEPT,
+                    parent=effect.label_key,
+                ),
+                carried=effect.carried,
+                gives=Interception,
+                ask=lambda: self._carrier.intercept(
+                    key=effect.key, label_key=effect.label_key, business_now=effect.business_now
+                ),
+                means=lambda answer: _accepted(answer.accepted, None),
+            ),
+        )
+
     @implements(steps.CANCEL_PICK)
     @speaks_temporal
     async def cancel_pick(self, effect: CancelPick) -> Undone:
@@ -163,6 +189,7 @@ class ShippingActivities:
                 gives=Undone,
                 ask=ask,
                 means=lambda answer: _accepted(answer.undone, None),
+                by_hand={"undone": True, "reason": "undone by hand"} if effect.by_hand else None,
             ),
         )
         if undone.undone:

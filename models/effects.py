@@ -120,12 +120,16 @@ class Authorisation(Contract):
 
 
 class VoidAuthorisation(Contract):
-    """Give back whatever the authorisation made under ``authorisation_key`` still holds; nothing there is fine."""
+    """Give back whatever the authorisation made under ``authorisation_key`` still holds; nothing there is fine.
+
+    ``by_hand``: a person has done it; it is only written down.
+    """
 
     order_id: str
     authorisation_key: str
     key: str
     carried: Carried = Carried()
+    by_hand: bool = False
 
 
 class Voided(Contract):
@@ -293,13 +297,14 @@ class PickProgress(Contract):
 
 
 class CancelPick(Contract):
-    """Call a pick off, whether or not the warehouse ever got it."""
+    """Call a pick off, whether or not the warehouse ever got it. ``by_hand``: a person has; it is only written down."""
 
     order_id: str
     shipment_id: str
     pick_key: str
     key: str
     carried: Carried = Carried()
+    by_hand: bool = False
 
 
 class BuyLabel(Contract):
@@ -343,7 +348,7 @@ class ParcelProgress(Contract):
 class VoidLabel(Contract):
     """Give a label back, whether or not the carrier ever issued it.
 
-    ``HANDED_OVER`` answers that the parcel is already with the carrier and cannot be called back.
+    Not undone: the parcel is already with the carrier. ``by_hand``: a person has done it; it is only written down.
     """
 
     order_id: str
@@ -351,6 +356,25 @@ class VoidLabel(Contract):
     label_key: str
     key: str
     carried: Carried = Carried()
+    by_hand: bool = False
+
+
+class InterceptParcel(Contract):
+    """Ask the carrier to bring back the parcel with the label bought under ``label_key``."""
+
+    order_id: str
+    shipment_id: str
+    label_key: str
+    business_now: AwareDatetime
+    key: str
+    carried: Carried = Carried()
+
+
+class Interception(Contract):
+    """The carrier's answer: it brings the parcel back, or why it cannot. It is back only when a scan says so."""
+
+    accepted: bool
+    reason: str = ""
 
 
 class Undone(Contract):
@@ -377,6 +401,9 @@ class Template(StrEnum):
     SHIPPED = "shipped"
     SHIPMENT_CANCELLED = "shipment_cancelled"
     SHIPMENT_LOST = "shipment_lost"
+    SHIPMENT_RETURNED = "shipment_returned"
+    PARCEL_RECALLED = "parcel_recalled"
+    RETURN_REQUESTED = "return_requested"
     LATE = "late"
     REFUNDED = "refunded"
     REVIEW_REMINDER = "review_reminder"

@@ -29,6 +29,7 @@ from models.messages import (
     CarrierEvent,
     DecideReview,
     DecisionAnswer,
+    Recall,
     ShipmentProgress,
     WmsEvent,
 )
@@ -59,6 +60,8 @@ class CaseMemory(BaseModel):
     events_seen: list[str] = Field(default_factory=list)
     failed_step: str | None = None
     by_hand: dict[str, Any] | None = None
+    # Keys of effects that a person did in our place: only a person can undo them.
+    hand_made: list[str] = Field(default_factory=list)
     cancel: CancelOrder | None = None
     deadlines: dict[str, datetime] = Field(default_factory=dict)
     unsent: list[Notify] = Field(default_factory=list)
@@ -114,10 +117,13 @@ class ShipmentMemory(CaseMemory):
     trouble: CarrierEvent | None = None
     too_late_to_cancel: bool = False
     capture: Captured | None = None
-    refund_asked: bool = False
+    refund_cause: str | None = None
     refunded: Money | None = None
     late: bool = False
     given_up: bool = False
     damaged: bool = False
+    recall: Recall | None = None
+    returned: CarrierEvent | None = None
+    kept: bool = False
     reported: int = -1
     roll_calls: int = 0

@@ -86,11 +86,31 @@ class CancelOrder(Contract):
 
 
 class CancelOutcome(StrEnum):
-    """What a cancellation led to, as far as is known when it is answered."""
+    """What a cancellation led to, as far as is known when it is answered.
+
+    CANCELLING: nothing has left, and what is held is given back. INTERCEPTING: the carrier is asked to bring the
+    parcels back. INTERCEPTED: it does; the money is paid back when they are back. RETURN: it cannot; the customer is
+    asked to refuse or return them. PARTLY: not the same for every parcel. ALREADY: it was called off before.
+    """
 
     CANCELLING = "cancelling"
+    INTERCEPTING = "intercepting"
+    INTERCEPTED = "intercepted"
+    RETURN = "return"
     PARTLY = "partly"
     ALREADY = "already"
+
+
+class Recall(StrEnum):
+    """What became of the wish to get a parcel back that is with the carrier.
+
+    ASKED: the carrier has not answered yet. INTERCEPTED: it brings the parcel back. RETURN: it does not, so the
+    customer is to refuse or return it.
+    """
+
+    ASKED = "asked"
+    INTERCEPTED = "intercepted"
+    RETURN = "return"
 
 
 class CancelAnswer(Contract):
@@ -110,6 +130,8 @@ class CarrierEventKind(StrEnum):
     EXCEPTION = "exception"
     DAMAGED = "damaged"
     LOST = "lost"
+    RETURNING = "returning"
+    RETURNED = "returned"
 
 
 class CarrierEvent(Contract):
@@ -174,6 +196,7 @@ class ShipmentProgress(Contract):
     captured: Money | None = None
     refunded: Money | None = None
     late: bool = False
+    recall: Recall | None = None
     occurred_at: AwareDatetime
 
 

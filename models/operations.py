@@ -33,3 +33,4 @@ class ShippingKind(StrEnum):
     CANCEL_PICK = "cancel_pick"
     LABEL = "label"
     VOID_LABEL = "void_label"
+    INTERCEPT = "intercept"

@@ -18,6 +18,7 @@ class ReviewKind(StrEnum):
     COMPENSATION_FAILED = "compensation_failed"
     SHIPMENT_EXCEPTION = "shipment_exception"
     SHIPMENT_LOST = "shipment_lost"
+    RETURN = "return"
     SETTLEMENT = "settlement"
 
 

@@ -45,6 +45,8 @@ class ShipmentState(StrEnum):
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
     LOST = "lost"
+    RETURNING = "returning"
+    RETURNED = "returned"
 
 
 class ReviewState(StrEnum):
@@ -108,11 +110,15 @@ def _shipment_transitions() -> dict[ShipmentState, frozenset[ShipmentState]]:
     for index, state in enumerate(moving[:-1]):
         # Carriers skip scans: any later one is legal. A failed attempt goes from "out for delivery" back to transit.
         table[state] |= set(moving[index + 1 :]) | {_S.LOST}
+        # Any parcel may be on its way back to the sender: called back, refused at the door, or nobody was there.
+        table[state] |= {_S.RETURNING, _S.RETURNED}
     table[_S.OUT_FOR_DELIVERY] |= {_S.IN_TRANSIT}
+    # One that was to come back may get lost, or reach the customer all the same.
+    table[_S.RETURNING] |= {_S.RETURNED, _S.DELIVERED, _S.LOST}
     # A parcel given up for lost can still turn up.
     table[_S.LOST] |= {_S.DELIVERED}
     before_handover = [_S.PLANNED, _S.PICK_REQUESTED, _S.PICKED, _S.LABELLED]
-    working = before_handover + moving[:-1]
+    working = [*before_handover, *moving[:-1], _S.RETURNING]
     for state in before_handover:
         table[state] |= {_S.CANCELLING}
     for state in working:
@@ -122,6 +128,7 @@ def _shipment_transitions() -> dict[ShipmentState, frozenset[ShipmentState]]:
             _S.CANCELLING,
             _S.LOST,
             _S.DELIVERED,
+            _S.RETURNED,
             _S.IN_REVIEW,
             _S.NEEDS_OPERATOR,
         } - {state}
@@ -133,9 +140,19 @@ ORDER_TRANSITIONS: Mapping[OrderState, frozenset[OrderState]] = _order_transitio
 SHIPMENT_TRANSITIONS: Mapping[ShipmentState, frozenset[ShipmentState]] = _shipment_transitions()
 
 ORDER_TERMINAL = frozenset({_O.CLOSED, _O.REJECTED, _O.CANCELLED, _O.COMPENSATED})
-SHIPMENT_TERMINAL = frozenset({_S.DELIVERED, _S.CANCELLED, _S.LOST})
+SHIPMENT_TERMINAL = frozenset({_S.DELIVERED, _S.CANCELLED, _S.LOST, _S.RETURNED})
 # From here on the goods are with the carrier: a cancellation can no longer simply undo.
-SHIPMENT_HANDED_OVER = frozenset({_S.HANDED_OVER, _S.IN_TRANSIT, _S.OUT_FOR_DELIVERY, _S.DELIVERED, _S.LOST})
+SHIPMENT_HANDED_OVER = frozenset(
+    {
+        _S.HANDED_OVER,
+        _S.IN_TRANSIT,
+        _S.OUT_FOR_DELIVERY,
+        _S.DELIVERED,
+        _S.LOST,
+        _S.RETURNING,
+        _S.RETURNED,
+    }
+)
 
 
 def order_may(current: OrderState, following: OrderState) -> bool:

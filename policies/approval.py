@@ -25,7 +25,7 @@ class ReviewTerms(Contract):
 class ApprovalPolicy(Contract):
     """Gate B's limits and the terms of every kind of review."""
 
-    version: str = "approval-2026-11-2"
+    version: str = "approval-2026-11-3"
     max_shipments: int = 3
     max_cost_percent: int = 60
     cost_floor_minor: int = 2_000
@@ -35,6 +35,13 @@ class ApprovalPolicy(Contract):
     backorder: ReviewTerms = ReviewTerms(deadline=timedelta(hours=48), on_deadline=Verdict.REJECT)
     # A shipment in trouble: asking again or waiting on costs nothing, and a lost parcel is paid back in the end.
     shipment: ReviewTerms = ReviewTerms(deadline=timedelta(hours=72))
+    # Goods on their way back from a customer: a person says when they are in, and nothing is paid back before.
+    returns: ReviewTerms = ReviewTerms(
+        remind_after=timedelta(days=7),
+        escalate_after=timedelta(days=14),
+        deadline=timedelta(days=30),
+        on_deadline=Verdict.REJECT,
+    )
     mend: ReviewTerms = ReviewTerms(
         remind_after=timedelta(hours=1), escalate_after=timedelta(hours=4), deadline=timedelta(hours=24)
     )
@@ -47,6 +54,7 @@ class ApprovalPolicy(Contract):
             ReviewKind.BACKORDER: self.backorder,
             ReviewKind.SHIPMENT_EXCEPTION: self.shipment,
             ReviewKind.SHIPMENT_LOST: self.shipment,
+            ReviewKind.RETURN: self.returns,
         }.get(kind, self.mend)
 
 

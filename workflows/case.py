@@ -20,7 +20,17 @@ with workflow.unsafe.imports_passed_through():
 
     from models.base import Contract
     from models.clock import BusinessClock
-    from models.effects import Audience, Notify, RecordProgress, Template, Undone
+    from models.effects import (
+        Audience,
+        CancelPick,
+        Notify,
+        RecordProgress,
+        ReleaseReservation,
+        Template,
+        Undone,
+        VoidAuthorisation,
+        VoidLabel,
+    )
     from models.identifiers import idempotency_key, review_task_id
     from models.journal import SYSTEM, Carried, TimelineEntry
     from models.memory import CaseMemory, Undo
@@ -118,7 +128,12 @@ class Case(Generic[Memory]):
         if purpose == "mend" and verdict is Verdict.REJECT:
             raise CalledOff
         if purpose == "undo" and verdict is Verdict.REJECT:
-            self.memory.undo.pop()
+            request = self.memory.undo[-1]
+            if isinstance(request, ReleaseReservation):
+                self.memory.undo.pop()
+            else:
+                # Our books have to learn of it, or they would count as held what was given back.
+                self.memory.undo[-1] = request.model_copy(update={"by_hand": True})
 
     def _why_not_cancel(self, request: CancelOrder) -> str | None:
         """Why the case cannot be called off (any more), as a sentence; None when it can."""
@@ -272,15 +287,21 @@ class Case(Generic[Memory]):
         A ``request`` that depends on where the case stands is a function, asked anew for every try.
         Raises ``CalledOff``. Calling off interrupts the retries of a step, never an attempt that is under way.
         """
+        memory = self.memory
         while True:
-            if self.memory.cancel is not None and not self._committed():
+            done_by_hand = memory.by_hand is not None and memory.failed_step == step.name
+            # What somebody did by hand is written down first, so that calling off knows of it.
+            interruptible = not self._committed() and not done_by_hand
+            if memory.cancel is not None and interruptible:
                 raise CalledOff
             try:
                 asked = request() if callable(request) else request
-                if self.memory.by_hand is not None and self.memory.failed_step == step.name:
-                    asked = asked.model_copy(update={"by_hand": self.memory.by_hand})
-                answer = await self._perform(step, asked, interruptible=not self._committed())
-                self.memory.failed_step = self.memory.by_hand = None
+                if done_by_hand:
+                    asked = asked.model_copy(update={"by_hand": memory.by_hand})
+                answer = await self._perform(step, asked, interruptible=interruptible)
+                if done_by_hand:
+                    memory.hand_made.append(_key_of(asked))
+                memory.failed_step = memory.by_hand = None
                 return answer
             except asyncio.CancelledError:
                 raise CalledOff from None
@@ -327,6 +348,7 @@ class Case(Generic[Memory]):
     async def undo_everything(self) -> None:
         """Run the compensations, last in first out. One that fails for good is put before a person, never dropped."""
         while self.memory.undo:
+            await self._let_a_person_undo()
             request = self.memory.undo[-1]
             step = _UNDO_STEP[type(request)]
             self._before_undoing()
@@ -354,6 +376,32 @@ class Case(Generic[Memory]):
                 )
             else:
                 self.memory.undo.pop()
+
+    async def _let_a_person_undo(self) -> None:
+        """What was done by hand no key of ours can undo: the neighbour never saw it, and would say "done"."""
+        while True:
+            request = self.memory.undo[-1]
+            if isinstance(request, ReleaseReservation) or request.by_hand:
+                return
+            if _undoes(request) not in self.memory.hand_made:
+                return
+            step = _UNDO_STEP[type(request)]
+            await self.ask(
+                "undo",
+                Question(
+                    kind=ReviewKind.COMPENSATION_FAILED,
+                    what_happened=f"What has to be undone now ({step.summary}) had been done by hand.",
+                    why_flagged=(
+                        Flag(code="done_by_hand", reason="our own key cannot undo what was done without it"),
+                    ),
+                    recommended=Verdict.APPROVE,
+                    recommendation="Undo it by hand where it was done, then reject, which says that it is undone.",
+                    options={
+                        Verdict.APPROVE: "not yet: ask me again",
+                        Verdict.REJECT: "I have undone it by hand: go on",
+                    },
+                ),
+            )
 
     def _renew_undo_key(self) -> None:
         """The answer "no" stands under its key for ever: another try at the last compensation is another request."""
@@ -857,6 +905,17 @@ _UNDO_STEP: dict[type[Any], Step[Any, Any]] = {
     step.takes: step
     for step in (steps.VOID_AUTHORISATION, steps.RELEASE_RESERVATION, steps.CANCEL_PICK, steps.VOID_LABEL)
 }
+
+
+def _undoes(request: VoidAuthorisation | CancelPick | VoidLabel) -> str:
+    """The key of what ``request`` undoes."""
+    if isinstance(request, VoidAuthorisation):
+        return request.authorisation_key
+    return request.pick_key if isinstance(request, CancelPick) else request.label_key
+
+
+def _key_of(request: Contract) -> str:
+    return str(getattr(request, "key", ""))
 
 
 _FAILURES = frozenset({ReviewKind.STEP_FAILED, ReviewKind.COMPENSATION_FAILED, ReviewKind.SETTLEMENT})

@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         CancelOutcome,
         CancelShipment,
         PaymentEvent,
+        Recall,
         ShipmentProgress,
     )
     from models.plan import PlanSummary, ShipmentRef
@@ -40,6 +41,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.case import CalledOff, Case, Question, sentence
     from workflows.pages import order_page
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 _RESERVATION_LASTS = timedelta(days=7)
@@ -49,6 +51,8 @@ _BACKORDER_TRIES = 3
 _ROLL_CALL_EVERY = timedelta(days=7)
 _ROLL_CALL_FLOOR = timedelta(minutes=10)
 _SHORTAGE_TRIES = 3
+# A caller who waits for the answer gives up after five seconds.
+_TELL_WITHIN = timedelta(seconds=3)
 
 
 _NO_INPUT = RawValue(Payload(metadata={"encoding": b"binary/null"}))
@@ -489,6 +493,9 @@ class OrderWorkflow(Case[OrderMemory]):
         elif ShipmentState.LOST in states:
             lost = "the goods were lost or damaged on the way and the money was paid back"
             raise Leaving(OrderState.COMPENSATED, lost, told=lost)
+        elif ShipmentState.RETURNED in states:
+            back = "the goods came back and the money was paid back"
+            raise Leaving(OrderState.COMPENSATED, back, told=back)
         else:
             raise Leaving(
                 OrderState.CANCELLED,
@@ -504,7 +511,7 @@ class OrderWorkflow(Case[OrderMemory]):
         memory = self.memory
         missing = [n for n in memory.silent if self._shipment_state(n) not in SHIPMENT_TERMINAL]
         memory.silent = []
-        for ref in memory.plan.shipments if memory.plan else ():
+        for ref in self._planned_shipments():
             if self._shipment_state(ref.number) in SHIPMENT_TERMINAL:
                 continue
             memory.silent.append(ref.number)
@@ -534,8 +541,7 @@ class OrderWorkflow(Case[OrderMemory]):
         return workflow.get_external_workflow_handle(shipment_workflow_id(shipment_id(self.order_id, number)))
 
     def _all_arrived(self) -> bool:
-        refs = self.memory.plan.shipments if self.memory.plan else ()
-        return all(self._shipment_state(ref.number) in SHIPMENT_TERMINAL for ref in refs)
+        return all(self._shipment_state(ref.number) in SHIPMENT_TERMINAL for ref in self._planned_shipments())
 
     def _tell_of(self, progress: ShipmentProgress) -> None:
         """Tell the customer, once each, that a parcel left, and that one of several will not come."""
@@ -544,6 +550,8 @@ class OrderWorkflow(Case[OrderMemory]):
         news: e.Template | None = None
         if progress.state is ShipmentState.LOST:
             news = e.Template.SHIPMENT_LOST if several else None
+        elif progress.state is ShipmentState.RETURNED:
+            news = e.Template.SHIPMENT_RETURNED if several else None
         elif progress.state in SHIPMENT_HANDED_OVER:
             news = e.Template.SHIPPED
         elif progress.state is ShipmentState.CANCELLED and memory.cancel is None:
@@ -560,7 +568,7 @@ class OrderWorkflow(Case[OrderMemory]):
         memory = self.memory
         memory.cancel_sent = True
         self._enter(OrderState.CANCELLING, why=cancel.reason)
-        for ref in memory.plan.shipments if memory.plan else ():
+        for ref in self._planned_shipments():
             if self._shipment_state(ref.number) in SHIPMENT_TERMINAL:
                 continue
             try:
@@ -670,8 +678,21 @@ class OrderWorkflow(Case[OrderMemory]):
     # --- messages ---
     @workflow.update
     async def cancel(self, request: CancelOrder) -> CancelAnswer:
-        """Call the order off. The answer says what happens to goods and money, as far as it is known now."""
-        return self._cancel(request)
+        """Call the order off. The answer says what happens to goods and money.
+
+        Warehouse and carriers are given a moment to answer; what they have not by then is said to be under way.
+        """
+        answer = self._cancel(request)
+        if answer.outcome is CancelOutcome.ALREADY or not self.memory.released:
+            return answer
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: not self._still_asked(),
+                timeout=_TELL_WITHIN,
+                timeout_summary="until every shipment has answered the cancellation",
+            )
+        self.memory.cancel_answer = self._what_cancelling_does()
+        return self.memory.cancel_answer
 
     @cancel.validator
     def _may_cancel(self, request: CancelOrder) -> None:
@@ -753,8 +774,8 @@ class OrderWorkflow(Case[OrderMemory]):
             return None
         if memory.released and memory.plan is not None:
             states = [self._shipment_state(ref.number) for ref in memory.plan.shipments]
-            if all(state in SHIPMENT_HANDED_OVER for state in states):
-                return "every parcel is with the carrier: it is too late to cancel, arrange a return instead"
+            if all(state in SHIPMENT_TERMINAL for state in states):
+                return "every parcel has arrived: it is too late to cancel, arrange a return instead"
         return None
 
     def _cancel(self, request: CancelOrder) -> CancelAnswer:
@@ -779,16 +800,41 @@ class OrderWorkflow(Case[OrderMemory]):
                 outcome=CancelOutcome.CANCELLING,
                 message="nothing has left: whatever is held is given back and the customer is told",
             )
-        gone = [p.number for p in memory.shipments.values() if p.state in SHIPMENT_HANDED_OVER]
-        if gone:
-            return CancelAnswer(
-                outcome=CancelOutcome.PARTLY,
-                message=f"shipment {', '.join(map(str, sorted(gone)))} is with the carrier; the rest is called off",
-            )
+        outcomes = {ref.number: self._what_becomes_of(ref.number) for ref in self._planned_shipments()}
+        one = set(outcomes.values())
+        said = [
+            _OF_ALL[outcome] if len(one) == 1 else f"shipment {number}: {_OF_ALL[outcome]}"
+            for number, outcome in sorted(outcomes.items())
+        ]
         return CancelAnswer(
-            outcome=CancelOutcome.CANCELLING,
-            message="the warehouse and the carrier are asked to stop; what they have handed over already goes on",
+            outcome=one.pop() if len(one) == 1 else CancelOutcome.PARTLY,
+            message="; ".join(dict.fromkeys(said)),
         )
+
+    def _what_becomes_of(self, number: int) -> CancelOutcome:
+        """What calling off does to one shipment; PARTLY stands for one that has arrived and stays where it is."""
+        progress = self.memory.shipments.get(number)
+        if progress is None or progress.state not in SHIPMENT_HANDED_OVER:
+            return CancelOutcome.CANCELLING
+        if progress.state in (ShipmentState.RETURNING, ShipmentState.RETURNED):
+            return CancelOutcome.INTERCEPTED
+        if progress.recall in _RECALLED:
+            return _RECALLED[progress.recall]
+        return CancelOutcome.PARTLY if progress.state in SHIPMENT_TERMINAL else CancelOutcome.INTERCEPTING
+
+    def _still_asked(self) -> bool:
+        """Whether a shipment has yet to say what becomes of it now that the order is called off."""
+        for ref in self._planned_shipments():
+            outcome = self._what_becomes_of(ref.number)
+            state = self._shipment_state(ref.number)
+            if outcome is CancelOutcome.INTERCEPTING or (
+                outcome is CancelOutcome.CANCELLING and state not in SHIPMENT_TERMINAL
+            ):
+                return True
+        return False
+
+    def _planned_shipments(self) -> tuple[ShipmentRef, ...]:
+        return self.memory.plan.shipments if self.memory.plan else ()
 
     # --- what the base class asks ---
     def _committed(self) -> bool:
@@ -858,12 +904,20 @@ class OrderWorkflow(Case[OrderMemory]):
         memory = self.memory
         going = [
             state
-            for ref in (memory.plan.shipments if memory.plan else ())
+            for ref in self._planned_shipments()
             if (state := self._shipment_state(ref.number)) is not ShipmentState.CANCELLED
+            and not self._comes_back(ref.number)
         ]
         handed_over = sum(state in SHIPMENT_HANDED_OVER for state in going)
         if handed_over and memory.state in _FOLLOWS:
             self._enter(OrderState.SHIPPED if handed_over == len(going) else OrderState.PARTIALLY_SHIPPED)
+
+    def _comes_back(self, number: int) -> bool:
+        progress = self.memory.shipments.get(number)
+        return progress is not None and (
+            progress.recall in (Recall.ASKED, Recall.INTERCEPTED)
+            or progress.state in (ShipmentState.RETURNING, ShipmentState.RETURNED)
+        )
 
     def _shipment_state(self, number: int) -> ShipmentState:
         progress = self.memory.shipments.get(number)
@@ -881,6 +935,15 @@ class OrderWorkflow(Case[OrderMemory]):
         return idempotency_key(workflow.info().workflow_id, step, attempt)
 
 
+_OF_ALL = {
+    CancelOutcome.CANCELLING: "warehouse and carrier are asked to stop; what has left already is asked back",
+    CancelOutcome.INTERCEPTING: "it is with the carrier, which is asked to bring it back",
+    CancelOutcome.INTERCEPTED: "the carrier brings it back; its amount is paid back when it is back",
+    CancelOutcome.RETURN: "the carrier cannot bring it back; the customer is asked to refuse or return it, and its "
+    "amount is paid back when it is back",
+    CancelOutcome.PARTLY: "it has arrived; arrange a return",
+}
+_RECALLED = {Recall.INTERCEPTED: CancelOutcome.INTERCEPTED, Recall.RETURN: CancelOutcome.RETURN}
 _AS_THEY_ARE = "close the books as they are: I answer for the difference"
 _GATES = ("gate_a", "gate_b")
 _NOT_ACCEPTED = "the order could not be accepted"

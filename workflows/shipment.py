@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
         CancelShipment,
         CarrierEvent,
         CarrierEventKind,
+        Recall,
         ShipmentProgress,
         WmsEvent,
         WmsEventKind,
@@ -34,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
 _PICK_WITHIN = timedelta(days=2)
 _COLLECT_WITHIN = timedelta(days=2)
 _LOST_AFTER_PROMISE = timedelta(days=10)
+_BACK_WITHIN = timedelta(days=14)
 
 
 _Message = TypeVar("_Message", bound=Contract)
@@ -210,7 +212,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     async def _call_pick_off(self) -> None:
         """Before a pick is asked for again the old one must be off, or the goods might be picked twice."""
-        memory, request = self.memory, self.memory.undo[-1]
+        memory = self.memory
+        await self._let_a_person_undo()
+        request = memory.undo[-1]
         if memory.pick is not None and isinstance(request, e.CancelPick):
             answer = await self.do(steps.CANCEL_PICK, request)
             if answer.undone:
@@ -275,8 +279,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     async def _hand_over(self) -> None:
         memory, run = self.memory, self._run_input
         while not self._is_collected():
+            if self._is_asked_back():
+                # Its label could not be given back any more: it is with the carrier, only the scan is not here yet.
+                await self._intercept()
+                continue
             await self.until(
-                lambda: self._is_collected() or self._wants_off(),
+                lambda: self._is_collected() or self._wants_off() or self._is_asked_back(),
                 deadline=self.deadline("collect", self.wall(self.business_now() + _COLLECT_WITHIN)),
                 summary=f"waiting for {run.carrier} to collect",
             )
@@ -284,6 +292,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 break
             if self._wants_off():
                 raise CalledOff
+            if self._is_asked_back():
+                continue
             await self._look_at_parcel()
             if self._is_collected():
                 break
@@ -310,9 +320,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         # From here on nothing is undone: the goods are with the carrier.
         memory.undo.clear()
         first = _SCANNED[memory.collected.kind] if memory.collected else ShipmentState.HANDED_OVER
-        # Delivered is the end: it is entered once the money is taken, even if it is the first scan that ever came.
+        # An end is entered once the money is taken, even if it is the first scan that ever came.
         if memory.state is ShipmentState.LABELLED:
-            self._enter(ShipmentState.HANDED_OVER if first is ShipmentState.DELIVERED else first)
+            still_moving = first in _MOVING and shipment_may(memory.state, first)
+            self._enter(first if still_moving else ShipmentState.HANDED_OVER)
         if memory.furthest is not None and shipment_may(memory.state, memory.furthest):
             self._enter(memory.furthest, show=False)
         memory.furthest = None
@@ -342,39 +353,129 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         now = workflow.now()
         self.deadline("late", now + self.clock.wall_delay(to_promise))
         self.deadline("lost", now + self.clock.wall_delay(to_promise + _LOST_AFTER_PROMISE))
-        # Money that was asked back is on its way, even if the parcel turns up; goods in pieces are no delivery.
-        while not self._is_delivered() or memory.refund_asked or memory.damaged:
-            if memory.given_up:
-                if not memory.refund_asked and not memory.damaged:
-                    await self._look_at_parcel()
-                    if self._is_delivered():
-                        break
-                await self._pay_back()
-                self._enter(ShipmentState.LOST)
+        while True:
+            if self._is_asked_back():
+                await self._intercept()
+            if await self._at_an_end():
                 return
             lost = self.deadline("lost", workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE))
+            # One that was called off is not awaited by anybody at a promised time.
+            waits_for_loss = memory.late or memory.recall is not None
             heard = await self.until(
-                lambda: self._is_delivered() or memory.trouble is not None,
-                deadline=lost if memory.late else min(memory.deadlines["late"], lost),
-                summary="until it counts as lost" if memory.late else "until it is late",
+                self._news_of_the_parcel,
+                deadline=lost if waits_for_loss else min(memory.deadlines["late"], lost),
+                summary="until it counts as lost" if waits_for_loss else "until it is late",
             )
             if not heard:
                 await self._look_at_parcel()
-            if self._is_delivered():
-                break
-            if not heard and not memory.late:
+            if self._arrived_somewhere() or self._is_asked_back():
+                continue
+            if not heard and not waits_for_loss:
                 await self._be_late()
                 continue
             trouble, memory.trouble = memory.trouble, None
             if trouble is None:
                 memory.deadlines.pop("lost")
             await self._ask_about_loss(trouble)
+
+    def _news_of_the_parcel(self) -> bool:
+        memory = self.memory
+        return self._arrived_somewhere() or memory.trouble is not None or self._is_asked_back()
+
+    def _arrived_somewhere(self) -> bool:
+        return self._is_delivered() or self._is_returned()
+
+    async def _at_an_end(self) -> bool:
+        """See the parcel off that was given up, came back or arrived; False while it is on its way."""
+        memory = self.memory
+        if self._is_returned():
+            await self._pay_back("returned")
+            self._enter(ShipmentState.RETURNED)
+            return True
+        if memory.refund_cause is None and not memory.damaged and self._is_delivered():
+            return await self._be_delivered()
+        if memory.given_up:
+            if memory.refund_cause is None and not memory.damaged:
+                await self._look_at_parcel()
+                if self._arrived_somewhere():
+                    return False
+            # Money that was asked back is on its way, even if the parcel turns up; goods in pieces are no delivery.
+            await self._pay_back("lost_parcel")
+            self._enter(ShipmentState.LOST)
+            return True
+        return False
+
+    async def _be_delivered(self) -> bool:
+        """End as delivered; False when a person had to be asked first whether that is all."""
+        memory = self.memory
+        if memory.trouble is not None and memory.trouble.kind is CarrierEventKind.DAMAGED:
+            trouble, memory.trouble = memory.trouble, None
+            await self._ask_about_loss(trouble)
+            return False
+        if memory.recall is not None and not memory.kept:
+            await self._ask_about_return()
+            return False
         if memory.given_up:
             self.note("shipment.turned_up", "given up for lost, but it was delivered: nothing is paid back")
         if memory.delivered is not None:
             # The carrier's own time of delivery is the truth, whatever a timer thought of it.
-            memory.late = memory.delivered.occurred_at > run.promised_at
+            memory.late = memory.delivered.occurred_at > self._run_input.promised_at
         self._enter(ShipmentState.DELIVERED)
+        return True
+
+    async def _intercept(self) -> None:
+        """The order was called off and the parcel is with the carrier: ask for it back, else from the customer."""
+        memory, run = self.memory, self._run_input
+        answer = None
+        if memory.label_key is not None and not self._arrived_somewhere():
+            answer = await self.look(
+                steps.INTERCEPT_PARCEL,
+                e.InterceptParcel(
+                    order_id=run.order_id,
+                    shipment_id=run.shipment_id,
+                    label_key=memory.label_key,
+                    business_now=self._on_the_parcels_clock(),
+                    key=self._key("intercept"),
+                ),
+            )
+        intercepted = answer is not None and answer.accepted
+        memory.recall = Recall.INTERCEPTED if intercepted else Recall.RETURN
+        self._changed()
+        if intercepted:
+            memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_BACK_WITHIN)
+            self.note("parcel.intercepted", f"{run.carrier} brings the parcel back")
+            self.tell(e.Template.PARCEL_RECALLED, tracking=self._tracking())
+        else:
+            why = answer.reason if answer else "the carrier gave no answer in time"
+            self.note("parcel.not_intercepted", "the customer is asked to refuse or return it", why=why)
+            self.tell(e.Template.RETURN_REQUESTED, tracking=self._tracking())
+        self._show()
+        await self._report()
+
+    def _tracking(self) -> str:
+        label = self.memory.label
+        return (label.tracking if label else None) or ""
+
+    async def _ask_about_return(self) -> None:
+        """It was called off and delivered all the same: whether the goods came back, only a person knows."""
+        run = self._run_input
+        await self.ask(
+            "return",
+            Question(
+                kind=ReviewKind.RETURN,
+                what_happened=f"The order was called off, and {run.units} units worth {run.amount} were delivered all "
+                "the same. The customer was asked to return them.",
+                why_flagged=(
+                    Flag(code="return_awaited", reason="called off after the carrier had the parcel"),
+                ),
+                recommended=Verdict.APPROVE,
+                recommendation=f"Wait until the goods are back at {run.node} and looked at, then approve.",
+                options={
+                    Verdict.APPROVE: "the goods are back: pay their amount back",
+                    Verdict.REJECT: "the customer keeps the goods: nothing is paid back",
+                },
+            ),
+        )
 
     async def _be_late(self) -> None:
         self.memory.late = True
@@ -395,7 +496,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             else f"no delivery {_LOST_AFTER_PROMISE.days} days after the promised date"
         )
         await self.ask(
-            "lost",
+            "damaged" if gone and not lost else "lost",
             Question(
                 kind=ReviewKind.SHIPMENT_LOST if lost else ReviewKind.SHIPMENT_EXCEPTION,
                 what_happened=f"{run.units} units worth {run.amount} were handed to {run.carrier} "
@@ -414,11 +515,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             ),
         )
 
-    async def _pay_back(self) -> None:
+    async def _pay_back(self, cause: str) -> None:
         memory, run = self.memory, self._run_input
         if memory.refunded is not None or memory.capture is None or not memory.capture.capture_id:
             return
-        memory.refund_asked = True
+        # The cause that was named first stays: a parcel is paid back once, whatever else becomes of it.
+        memory.refund_cause = cause = memory.refund_cause or cause
         answer = await self.do(
             steps.REFUND_PAYMENT,
             e.RefundPayment(
@@ -426,21 +528,32 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 shipment_id=run.shipment_id,
                 capture_id=memory.capture.capture_id,
                 amount=memory.capture.amount,
-                cause="lost_parcel",
-                key=self._key("refund-lost"),
+                cause=cause,
+                key=self._key("refund"),
             ),
         )
         memory.refunded = answer.amount
-        self.note("payment.refunded", f"{answer.amount} paid back", why="the parcel is lost")
+        self.note("payment.refunded", f"{answer.amount} paid back", why=cause.replace("_", " "))
 
     def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
         memory = self.memory
         if purpose == "pick" and verdict is Verdict.APPROVE:
             memory.pick_again = True
-        elif purpose == "lost" and verdict is Verdict.APPROVE:
+        elif purpose in ("lost", "damaged") and verdict is Verdict.APPROVE:
             memory.given_up = True
-            memory.damaged = any(flag.code == "damaged" for flag in question.why_flagged)
-        elif purpose == "lost":
+            memory.damaged = purpose == "damaged"
+        elif purpose == "return" and verdict is Verdict.APPROVE:
+            memory.returned = CarrierEvent(
+                event_id="returned",
+                kind=CarrierEventKind.RETURNED,
+                occurred_at=self.business_now(),
+                tracking=self._tracking(),
+                detail="a person says that the goods are back",
+            )
+            memory.refund_cause = "returned"
+        elif purpose == "return":
+            memory.kept = True
+        elif purpose in ("lost", "damaged"):
             memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE)
         elif purpose == "collect" and verdict is Verdict.REJECT and self._committed():
             memory.collected = CarrierEvent(
@@ -490,7 +603,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _is_too_late(self, why: str) -> NoReturn:
         self.memory.too_late_to_cancel = True
-        self.note("cancel.too_late", "the parcel could not be called back", why=why)
+        self.note("cancel.too_late", "the shipment could not be called off", why=why)
+        self._ask_for_it_back()
         self._enter(ShipmentState.HANDED_OVER)
         raise TooLate
 
@@ -499,7 +613,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             "pick": self._is_picked,
             "pick_overdue": self._is_picked,
             "collect": self._is_collected,
-            "lost": self._is_delivered,
+            "lost": self._arrived_somewhere,
+            "return": self._is_returned,
         }
         answered_itself = happened.get(purpose)
         return answered_itself is not None and answered_itself()
@@ -509,6 +624,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _is_collected(self) -> bool:
         return self.memory.collected is not None
+
+    def _is_asked_back(self) -> bool:
+        return self.memory.recall is Recall.ASKED
+
+    def _is_returned(self) -> bool:
+        return self.memory.returned is not None
 
     def _is_delivered(self) -> bool:
         return self.memory.delivered is not None
@@ -572,7 +693,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 memory.trouble = event
             self.note(f"carrier.{event.kind}", f"the carrier reports {event.kind}", why=event.detail or None)
             return
-        if memory.state in (ShipmentState.CANCELLED, ShipmentState.DELIVERED):
+        if memory.state in (ShipmentState.CANCELLED, ShipmentState.DELIVERED, ShipmentState.RETURNED):
             self.note("carrier.unexpected", f"{event.kind} came when the shipment was {memory.state}")
             return
         if memory.state is ShipmentState.CANCELLING:
@@ -589,8 +710,11 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         refusal = self._why_not_cancel(wish)
         if refusal is None:
             self._call_off(wish)
-        else:
+        elif self.memory.given_up or self.memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
             self.note("cancel.too_late", "asked to stop", why=refusal, actor=request.actor)
+        else:
+            self.note("cancel.requested", "asked to bring it back", why=request.reason, actor=request.actor)
+            self._ask_for_it_back()
 
     @workflow.signal
     async def report(self, *_surplus: Any) -> None:
@@ -607,10 +731,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory = self.memory
         if event.kind is CarrierEventKind.DELIVERED and memory.delivered is None:
             memory.delivered = event
+        if event.kind is CarrierEventKind.RETURNED and memory.returned is None:
+            memory.returned = event
         if memory.collected is None:
             # Any scan proves the hand-over, even if the collection scan itself never comes.
             memory.collected = event
-        elif state is ShipmentState.DELIVERED:
+        elif state in (ShipmentState.DELIVERED, ShipmentState.RETURNED):
             return
         elif memory.state is ShipmentState.LABELLED:
             # The run has not caught up with the hand-over yet.
@@ -623,6 +749,11 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.note(
                 "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
             )
+
+    def _ask_for_it_back(self) -> None:
+        if self.memory.recall is None:
+            self.memory.recall = Recall.ASKED
+            self._changed()
 
     def _why_not_cancel(self, request: CancelOrder) -> str | None:
         return f"the shipment is {self.memory.state} already" if self._committed() else None
@@ -657,6 +788,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     captured=memory.capture.amount if memory.capture else None,
                     refunded=memory.refunded,
                     late=memory.late,
+                    recall=memory.recall,
                     occurred_at=workflow.now(),
                 ),
             )
@@ -748,5 +880,7 @@ _SCANNED = {
     CarrierEventKind.IN_TRANSIT: ShipmentState.IN_TRANSIT,
     CarrierEventKind.OUT_FOR_DELIVERY: ShipmentState.OUT_FOR_DELIVERY,
     CarrierEventKind.DELIVERED: ShipmentState.DELIVERED,
+    CarrierEventKind.RETURNING: ShipmentState.RETURNING,
+    CarrierEventKind.RETURNED: ShipmentState.RETURNED,
 }
 _MOVING = SHIPMENT_HANDED_OVER - SHIPMENT_TERMINAL

@@ -180,6 +180,17 @@ TRACK_PARCEL = Step(
     schedule_to_close=_LONGEST_LOOK,
     retry=_A_MINUTE,
 )
+# The parcel moves on meanwhile: an answer that takes longer than this comes too late.
+INTERCEPT_PARCEL = Step(
+    "intercept_parcel",
+    SHIPPING,
+    e.InterceptParcel,
+    e.Interception,
+    "ask the carrier to bring the parcel back",
+    schedule_to_close=_LONGEST_LOOK,
+    retry=_A_MINUTE,
+    priority=_UNDO_FIRST,
+)
 VOID_LABEL = Step(
     "void_label",
     SHIPPING,

@@ -6,7 +6,7 @@ import httpx
 from pydantic import AwareDatetime, Field, model_validator
 
 from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
-from models.effects import Label, Undone
+from models.effects import Interception, Label, Undone
 from models.messages import CarrierEvent
 from models.money import Currency, Money
 from models.order import Address
@@ -67,6 +67,16 @@ class HttpCarrier:
         answer = await self._carrier.look_up("/labels", key=key, gives=_Scans)
         return () if answer is None else answer.events
 
+    async def intercept(self, *, key: str, label_key: str, business_now: AwareDatetime) -> Interception:
+        """Ask for a parcel back; ``POST /labels/intercept``. Not accepted: it is too far on its way."""
+        answer = await self._carrier.act(
+            "/labels/intercept",
+            key=key,
+            body={"label_key": label_key, "business_now": business_now.isoformat()},
+            gives=_Interception,
+        )
+        return Interception(accepted=answer.accepted, reason=answer.reason)
+
     async def void_label(self, *, key: str, label_key: str) -> Undone:
         """Give a label back, also one never bought; ``POST /labels/void``. Not undone: the parcel was collected."""
         answer = await self._carrier.act(
@@ -100,6 +110,11 @@ class _Label(Wire):
             cost=cost,
             reason=self.reason,
         )
+
+
+class _Interception(Wire):
+    accepted: bool
+    reason: str
 
 
 class _Scans(Wire):

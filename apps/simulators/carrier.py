@@ -7,6 +7,7 @@ Some towns have a fate of their own, for trying things out:
 ``LATEVILLE``      delivered five days after the transit time
 ``LOSTVILLE``      collected, in transit, and declared lost five days after that time
 ``SILENTVILLE``    collected, and never heard of again
+``IDLEVILLE``      labelled, and never collected
 ``TROUBLEVILLE``   a failed delivery attempt (``exception``), delivered the next day
 ``REFUSEVILLE``    no carrier goes there: the label is refused
 =================  ===================================================================
@@ -35,10 +36,12 @@ from models.webhooks import ShipmentId, WebhookEnvelope, WebhookKind
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 SILENCE = "silence"
+IDLENESS = "idleness"
 _FATE_OF_TOWN: Mapping[str, FaultKind | str] = {
     "LATEVILLE": FaultKind.LATE_PARCEL,
     "LOSTVILLE": FaultKind.LOST_PARCEL,
     "SILENTVILLE": SILENCE,
+    "IDLEVILLE": IDLENESS,
     "TROUBLEVILLE": FaultKind.FAILED_DELIVERY,
     "REFUSEVILLE": FaultKind.REFUSE_LABEL,
 }
@@ -49,6 +52,17 @@ SHARE_LATE = 0.035
 # However short the way: from collection to the customer's door.
 SHORTEST_TRIP = timedelta(hours=4)
 FORCED_DELAY = timedelta(days=5)
+TURNED_ROUND = timedelta(hours=2)
+WAY_BACK = timedelta(days=2)
+_TOO_FAR = frozenset(
+    {
+        CarrierEventKind.OUT_FOR_DELIVERY,
+        CarrierEventKind.DELIVERED,
+        CarrierEventKind.EXCEPTION,
+        CarrierEventKind.LOST,
+        CarrierEventKind.DAMAGED,
+    }
+)
 
 
 class LabelRequest(Document):
@@ -73,6 +87,13 @@ class VoidRequest(Document):
     label_key: Text
 
 
+class InterceptRequest(Document):
+    """``POST /labels/intercept``: bring the parcel with the label bought under ``label_key`` back to its sender."""
+
+    label_key: Text
+    business_now: AwareDatetime
+
+
 @dataclass(frozen=True)
 class Scan:
     """What is seen of a parcel, how long after its label was bought."""
@@ -88,6 +109,7 @@ def routes(desk: Desk) -> list[Route]:
         effect_route(desk, "/labels", LabelRequest, buy_label),
         look_up_route(desk, "/labels", "label", lambda label: _label_body(label) | _scans_body(desk, label)),
         effect_route(desk, "/labels/void", VoidRequest, void_label),
+        effect_route(desk, "/labels/intercept", InterceptRequest, intercept),
     ]
 
 
@@ -150,7 +172,7 @@ def void_label(desk: Desk, asked: Asked[VoidRequest]) -> Answer:
     if label is None:
         desk.ledger.call_off("label", asked.body.label_key)
         return Answer(HTTPStatus.OK, {"undone": True, "reason": "not bought yet, and will be refused"})
-    if label.state != "bought":
+    if label.state not in ("bought", "returning"):
         return Answer(HTTPStatus.OK, {"undone": True, "reason": f"the label was {label.state} already"})
     collected_at = desk.ledger.due_at(f"{label.effect_id}:{CarrierEventKind.COLLECTED}")
     # The parcel is gone from the moment of the scan on, whether or not anybody has been told yet.
@@ -161,6 +183,41 @@ def void_label(desk: Desk, asked: Asked[VoidRequest]) -> Answer:
     desk.ledger.set_state(label.effect_id, "voided")
     desk.courier.forget(label.effect_id)
     return Answer(HTTPStatus.OK, {"undone": True, "reason": "the label was taken back"})
+
+
+def intercept(desk: Desk, asked: Asked[InterceptRequest]) -> Answer:
+    """Turn a parcel round that is on its way, until the van to the customer has it."""
+    label = desk.ledger.effect_of("label", asked.body.label_key)
+    if label is None or label.state != "bought":
+        reason = "unknown: no parcel travels by this label"
+        return Answer(HTTPStatus.OK, {"accepted": False, "reason": reason})
+    seen = {told.event.kind for told in desk.courier.happened(label.effect_id)}
+    if CarrierEventKind.COLLECTED not in seen or seen & _TOO_FAR:
+        reason = (
+            "too_late: it is out for delivery or beyond" if seen else "not_collected: void the label instead"
+        )
+        return Answer(HTTPStatus.OK, {"accepted": False, "reason": reason})
+    desk.ledger.set_state(label.effect_id, "returning")
+    desk.courier.forget(label.effect_id)
+    for kind, after in ((CarrierEventKind.RETURNING, TURNED_ROUND), (CarrierEventKind.RETURNED, WAY_BACK)):
+        event_id = f"{label.effect_id}:{kind}"
+        desk.courier.plan(
+            WebhookEnvelope(
+                event_id=event_id,
+                kind=WebhookKind.CARRIER_EVENT,
+                shipment_id=label.reference,
+                event=CarrierEvent(
+                    event_id=event_id,
+                    kind=kind,
+                    occurred_at=asked.body.business_now + after,
+                    tracking=_tracking(label),
+                ),
+            ),
+            key=asked.key,
+            subject=label.effect_id,
+            after=after,
+        )
+    return Answer(HTTPStatus.OK, {"accepted": True, "reason": "it is brought back"})
 
 
 def fate_of_town(label: LabelRequest) -> FaultKind | str | None:
@@ -182,6 +239,8 @@ def way_of(label: LabelRequest, fate: FaultKind | str | None = None, *, seed: in
     in_transit = collected + (delivered - collected) * 0.3
     out_for_delivery = collected + (delivered - collected) * 0.8
     start = [Scan(CarrierEventKind.COLLECTED, collected)]
+    if fate == IDLENESS:
+        return []
     if fate == SILENCE:
         return start
     start.append(Scan(CarrierEventKind.IN_TRANSIT, in_transit))

@@ -521,6 +521,20 @@ async def test_a_hold_that_expired_gives_back_nothing_and_settles(store: Store, 
     assert await state_of(store, order_id) is OrderState.CANCELLED
 
 
+async def test_a_hold_that_a_person_gave_back_is_written_down_and_the_provider_not_asked(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    undone = void(order_id).model_copy(update={"by_hand": True})
+    for _ in range(2):
+        assert (await run(payments.void_authorisation, undone)).amount == TOTAL
+    money = await money_of(store, order_id)
+    assert (money.held, money.voided, money.unclear) == (gbp(0), TOTAL, 0)
+    states = [e["state"] for e in street.effects("payment", kind="authorisation", reference=order_id)]
+    assert states == ["open"], "the provider was not asked"
+
+
 async def test_a_void_that_a_person_finished_by_hand_does_not_keep_the_books_open(
     payments: PaymentActivities, street: Street, store: Store
 ) -> None:

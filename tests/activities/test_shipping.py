@@ -15,6 +15,7 @@ from models.effects import (
     Audience,
     BuyLabel,
     CancelPick,
+    InterceptParcel,
     Notify,
     RequestPick,
     RouteOrder,
@@ -208,6 +209,43 @@ async def test_a_label_is_given_back_once_also_when_the_answer_is_lost(
     assert (await failure_of(forgetful.buy_label, label)).type == "refused"
     labels = street.effects("carrier", kind="label", reference=label.shipment_id)
     assert [effect["state"] for effect in labels] == ["voided"]
+
+
+async def test_a_parcel_is_asked_back_once_also_when_the_answer_is_lost(
+    routing: RoutingActivities, store: Store, street: Street
+) -> None:
+    label = labelling(await routed(routing, store))
+    forgetful = ShippingActivities(store, street.near.warehouse, losing(street.near.carrier, "intercept"))
+    await run(forgetful.buy_label, label)
+    wish = InterceptParcel(
+        order_id=label.order_id,
+        shipment_id=label.shipment_id,
+        label_key=label.key,
+        business_now=NOON,
+        key=f"{label.key}:intercept",
+    )
+    assert (await failure_of(forgetful.intercept_parcel, wish)).type == "outcome_unknown"
+    first = await run(forgetful.intercept_parcel, wish)
+    assert not first.accepted and first.reason.startswith("not_collected")
+    assert await run(forgetful.intercept_parcel, wish) == first
+
+
+async def test_what_a_person_called_off_is_written_down_and_not_asked_for(
+    routing: RoutingActivities, shipping: ShippingActivities, store: Store, street: Street
+) -> None:
+    request = await routed(routing, store)
+    pick, label = picking(request), labelling(request)
+    await run(shipping.request_pick, pick)
+    await run(shipping.buy_label, label)
+    by_hand = {"by_hand": True}
+    assert (await run(shipping.cancel_pick, cancelling(pick).model_copy(update=by_hand))).undone
+    assert (await run(shipping.void_label, voiding(label).model_copy(update=by_hand))).undone
+    assert (await failure_of(shipping.request_pick, pick)).type == "refused"
+    states = [
+        street.effects(who, kind=kind, reference=pick.shipment_id)[0]["state"]
+        for who, kind in (("warehouse", "pick"), ("carrier", "label"))
+    ]
+    assert states == ["accepted", "bought"], "the neighbours were not asked"
 
 
 async def test_a_shipment_that_the_plan_does_not_have_is_not_found(

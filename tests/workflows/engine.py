@@ -13,7 +13,7 @@ from temporalio.testing import TimeSkipper
 from temporalio.worker import Worker
 
 from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
-from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
+from models.messages import CarrierEvent, CarrierEventKind, Recall, WmsEvent, WmsEventKind
 from models.review import ReviewTask
 from models.runs import OrderResult, OrderRun
 from tests.workflows.scripted import Script, scripted_activities
@@ -106,6 +106,15 @@ class Case:
             return bool((await self.shipment(number).query(ShipmentWorkflow.snapshot)).state == state)
 
         await eventually(there, f"shipment {number} to be {state}")
+
+    async def until_recalled(self, number: int = 1) -> None:
+        """Until the carrier has answered whether it brings the parcel back, and the order has heard."""
+
+        async def there() -> bool:
+            progress = (await self.order.query(OrderWorkflow.snapshot)).shipments.get(number)
+            return progress is not None and progress.recall not in (None, Recall.ASKED)
+
+        await eventually(there, "the carrier's answer")
 
     async def review(self, number: int = 0) -> ReviewTask:
         """The open review of the order, or of a shipment."""

@@ -99,6 +99,7 @@ class Script:
             "buy_label": lambda r: e.Label(
                 accepted=True, label_id="label-1", tracking=f"TRK-{r.number}", cost=pounds(400)
             ),
+            "intercept_parcel": lambda r: e.Interception(accepted=True),
             "void_label": lambda r: e.Undone(undone=True),
             "notify": lambda r: e.Notified(sent=True, message_id="msg-1"),
         }

@@ -127,10 +127,10 @@ async def test_cancel_that_meets_a_collected_parcel_goes_on_to_delivery(case: Ca
     await case.labelled()
     await case.until(OrderState.RELEASED)
     await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
-    await case.script.reached["void_label"].wait()
+    await case.script.reached["intercept_parcel"].wait()
     await case.scanned(CarrierEventKind.COLLECTED)
-    await case.scanned(CarrierEventKind.DELIVERED)
-    assert (await order.result()).state is OrderState.CLOSED
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
     assert "cancel_pick" not in case.script.names(case.order_id)
 
 
@@ -563,3 +563,16 @@ def picked_event() -> WmsEvent:
 
 def scan_event(kind: CarrierEventKind, at: datetime, detail: str = "") -> CarrierEvent:
     return CarrierEvent(event_id=f"scan-{kind}", kind=kind, occurred_at=at, tracking="TRK-1", detail=detail)
+
+
+async def test_damage_that_was_reported_is_asked_about_also_after_the_delivery(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.DAMAGED)
+    task = await case.review(1)
+    assert task.why_flagged[0].code == "damaged"
+    await case.scanned(CarrierEventKind.DELIVERED)
+    await case.scanned(CarrierEventKind.IN_TRANSIT, event="late scan")
+    await decide(case, Verdict.APPROVE)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert case.script.reviews[task.task_id].state == "decided", "a delivery does not answer it"

@@ -21,7 +21,7 @@ def patience(step: Step[Any, Any]) -> timedelta:
 def test_patience_is_counted_in_attempts_and_lasts_half_an_hour_at_least(step: Step[Any, Any]) -> None:
     if step is steps.RECORD_PROGRESS:
         assert step.retry.maximum_attempts == 0, "what happened must be written, however long it takes"
-    elif step in (steps.CHECK_PICK, steps.TRACK_PARCEL):
+    elif step in (steps.CHECK_PICK, steps.TRACK_PARCEL, steps.INTERCEPT_PARCEL):
         assert timedelta(minutes=1) <= patience(step) < timedelta(minutes=2), "nothing depends on a look"
     else:
         assert timedelta(minutes=30) <= patience(step) < timedelta(hours=25)

@@ -16,7 +16,7 @@ from activities.ports import Carrier
 from apps.simulators.serving import Settings
 from models.effects import Audience, Label, Template
 from models.errors import NeighbourRefused
-from models.messages import CarrierEvent, WmsEvent, WmsEventKind
+from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.money import Money
 from models.order import Address
 from models.plan import PlannedLine
@@ -330,6 +330,48 @@ async def test_a_collected_parcel_cannot_be_called_back(tmp_path: Path) -> None:
 
     assert not answer.undone
     assert answer.reason.startswith("handed_over")
+
+
+async def scans_up_to(last: CarrierEventKind, carrier: Carrier, key: str) -> tuple[CarrierEvent, ...]:
+    while True:
+        scans = await carrier.scans(key=key)
+        if scans and scans[-1].kind is last:
+            return scans
+        await asyncio.sleep(0.01)
+
+
+async def test_a_parcel_is_turned_round_while_no_van_has_it(tmp_path: Path) -> None:
+    async with inside("carrier", tmp_path, Settings(seed=0, speed=1e7)) as client:
+        carrier = HttpCarrier("http://simulator", client)
+        assert (await carrier.intercept(key="i0", label_key="l6", business_now=NOON)).reason.startswith(
+            "unknown"
+        )
+        await a_label(carrier, "l6", "SILENTVILLE")
+        await eventually(lambda: was_tried(tmp_path), "the parcel to be collected")
+        asked = [await carrier.intercept(key="i1", label_key="l6", business_now=NOON) for _ in range(2)]
+        scans = await scans_up_to(CarrierEventKind.RETURNED, carrier, "l6")
+        gone = await carrier.void_label(key="x6", label_key="l6")
+
+    assert asked[0] == asked[1] and asked[0].accepted
+    kinds = [CarrierEventKind.COLLECTED, CarrierEventKind.RETURNING, CarrierEventKind.RETURNED]
+    assert [scan.kind for scan in scans] == kinds
+    assert not gone.undone, "it is brought back, its label stays bought"
+
+
+async def test_a_parcel_that_is_out_for_delivery_is_not_turned_round(tmp_path: Path) -> None:
+    async with inside("carrier", tmp_path, Settings(seed=0, speed=1e7)) as client:
+        carrier = HttpCarrier("http://simulator", client)
+        await a_label(carrier, "l7")
+        await scans_up_to(CarrierEventKind.DELIVERED, carrier, "l7")
+        answer = await carrier.intercept(key="i2", label_key="l7", business_now=NOON)
+
+    assert not answer.accepted and answer.reason.startswith("too_late")
+
+
+async def test_a_parcel_that_was_not_collected_is_not_turned_round(town: Town) -> None:
+    await a_label(town.neighbours.carrier, "l8", "IDLEVILLE")
+    answer = await town.neighbours.carrier.intercept(key="i3", label_key="l8", business_now=NOON)
+    assert not answer.accepted and answer.reason.startswith("not_collected")
 
 
 def was_tried(data_dir: Path) -> bool:

@@ -68,4 +68,5 @@ def test_some_towns_have_a_fate_of_their_own() -> None:
         Kind.LOST,
     ]
     assert [scan.kind for scan in way("key", city="SILENTVILLE")] == [Kind.COLLECTED]
+    assert way("key", city="IDLEVILLE") == []
     assert [scan.kind for scan in way("key", city="TROUBLEVILLE")][-2:] == [Kind.EXCEPTION, Kind.DELIVERED]

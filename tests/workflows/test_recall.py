@@ -1,0 +1,161 @@
+"""Calling off what is with the carrier: it is brought back or becomes a return, and the caller is told which."""
+
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+
+from models import effects as e
+from models.messages import CancelAnswer, CancelOrder, CancelOutcome, CarrierEventKind, DecideReview
+from models.review import ReviewKind, Verdict
+from models.states import OrderState
+from tests.workflows.engine import Case
+from tests.workflows.scripted import some_plan
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
+
+
+async def call_off(case: Case, request_id: str = "c") -> CancelAnswer:
+    return await case.order.execute_update(
+        OrderWorkflow.cancel, CancelOrder(request_id=request_id, actor="ana", reason="not wanted any more")
+    )
+
+
+async def decide(case: Case, verdict: Verdict) -> None:
+    task = await case.review(1)
+    assert task.kind is ReviewKind.RETURN
+    await case.shipment().execute_update(
+        ShipmentWorkflow.decide_review,
+        DecideReview(
+            request_id=task.task_id, actor="ana", task_id=task.task_id, verdict=verdict, reason="looked at it"
+        ),
+    )
+
+
+def too_late(case: Case) -> None:
+    case.script.answers["intercept_parcel"] = lambda r: e.Interception(accepted=False, reason="in the van")
+
+
+@pytest.mark.fingerprint
+async def test_a_parcel_that_is_brought_back_is_paid_back_once_it_is_back(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.until(OrderState.SHIPPED)
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    await case.until(OrderState.CANCELLING)
+    await case.scanned(CarrierEventKind.RETURNING)
+    await case.until_shipment("returning")
+    assert "refund_payment" not in case.script.names(case.order_id), "it is not back yet"
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    (refund,) = case.script.requests("refund_payment", case.order_id)
+    assert (refund.cause, refund.amount.minor) == ("returned", 5_000)
+    assert case.told()[-2:] == ["parcel_recalled", "refunded"]
+
+
+async def test_a_parcel_that_cannot_be_brought_back_becomes_a_return(case: Case) -> None:
+    too_late(case)
+    order = await case.start()
+    await case.handed_over()
+    await case.until(OrderState.SHIPPED)
+    answer = await call_off(case)
+    assert answer.outcome is CancelOutcome.RETURN and "refuse or return" in answer.message
+    assert "return_requested" in case.told()
+    await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.APPROVE)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert len(case.script.requests("refund_payment", case.order_id)) == 1
+
+
+async def test_a_customer_may_keep_what_was_called_off_too_late(case: Case) -> None:
+    too_late(case)
+    order = await case.start()
+    await case.handed_over()
+    assert (await call_off(case)).outcome is CancelOutcome.RETURN
+    await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.REJECT)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "refund_payment" not in case.script.names(case.order_id)
+
+
+async def test_a_parcel_refused_at_the_door_is_paid_back_though_nobody_called_it_off(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.RETURNING)
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert len(case.script.requests("refund_payment", case.order_id)) == 1
+    assert "intercept_parcel" not in case.script.names(case.order_id)
+
+
+async def test_a_parcel_that_was_to_come_back_and_is_delivered_is_a_return(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.APPROVE)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_a_recalled_parcel_that_never_comes_back_is_put_before_a_person(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await call_off(case)
+    await case.skip(timedelta(days=15), number=1)
+    task = await case.review(1)
+    assert task.kind is ReviewKind.SHIPMENT_LOST
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert case.script.reviews[task.task_id].state == "withdrawn"
+
+
+async def test_a_carrier_that_does_not_answer_leaves_a_return(case: Case) -> None:
+    case.script.fail("intercept_parcel", "no such service")
+    order = await case.start()
+    await case.handed_over()
+    assert (await call_off(case)).outcome is CancelOutcome.RETURN
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_an_answer_that_takes_long_is_said_to_be_under_way_and_told_when_asked_again(
+    case: Case,
+) -> None:
+    carrier = case.script.hold("intercept_parcel")
+    order = await case.start()
+    await case.handed_over()
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTING
+    carrier.set()
+    await case.until_recalled()
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    assert (await call_off(case, "another")).outcome is CancelOutcome.ALREADY
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert len(case.script.requests("intercept_parcel", case.order_id)) == 1
+
+
+async def test_what_has_arrived_everywhere_cannot_be_called_off(case: Case) -> None:
+    closing = case.script.hold("settle_order")
+    order = await case.start()
+    await case.delivered()
+    await case.until(OrderState.DELIVERED)
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await call_off(case)
+    assert "arrange a return" in str(refused.value.cause)
+    closing.set()
+    assert (await order.result()).state is OrderState.CLOSED
+
+
+async def test_one_delivered_and_one_called_off_close_the_order_with_what_was_kept(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(shipments=2))
+    order = await case.start()
+    await case.delivered(1)
+    await case.handed_over(2)
+    await case.until_shipment("delivered", 1)
+    await case.until(OrderState.SHIPPED)
+    answer = await call_off(case)
+    assert answer.outcome is CancelOutcome.PARTLY
+    assert "shipment 1: it has arrived" in answer.message and "shipment 2: the carrier" in answer.message
+    await case.scanned(CarrierEventKind.RETURNED, 2)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert "shipment_returned" in case.told()
