@@ -1,5 +1,7 @@
 """Queue ``oms-inventory``: reserve and free units."""
 
+from temporalio import activity
+
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.store import stock
@@ -24,7 +26,7 @@ class InventoryActivities:
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             plan = await stored_plan(session, effect.order_id, effect.plan_id)
-            return await stock.reserve(
+            reservation = await stock.reserve(
                 session,
                 key=effect.key,
                 order_id=effect.order_id,
@@ -41,6 +43,9 @@ class InventoryActivities:
                 ],
                 expires_at=effect.expires_at,
             )
+        for shortage in reservation.shortages:
+            _count_shortage(shortage.node)
+        return reservation
 
     @implements(steps.RELEASE_RESERVATION)
     @speaks_temporal
@@ -55,3 +60,10 @@ class InventoryActivities:
                 shipment_id=effect.shipment_id,
             )
         return Nothing()
+
+
+def _count_shortage(node: str) -> None:
+    """By node, not by SKU: there are too many of those for a time series each."""
+    activity.metric_meter().create_counter(
+        "orderwright_stock_shortages", "Stock rows that were short when a plan was to be reserved, by node"
+    ).add(1, {"node": node})

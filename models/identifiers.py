@@ -48,6 +48,16 @@ def order_of_shipment(shipment: str) -> str:
     return match["order"]
 
 
+def order_of_workflow(workflow_id: str) -> str | None:
+    """The order that one of our workflow ids is about; None for anybody else's id."""
+    kind, _, subject = workflow_id.partition(":")
+    if kind == "order" and subject.count(":") == 1:
+        return subject
+    if kind == "shipment" and (match := _SHIPMENT_ID.match(subject)):
+        return match["order"]
+    return None
+
+
 def review_task_id(subject: str, number: int) -> str:
     """The id of the n-th review task of an order or a shipment: ``web:1001:r1``."""
     return f"{subject}:r{number}"

@@ -9,6 +9,7 @@ from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
 from models.errors import NotReachable
+from workers.telemetry import client_interceptors
 
 DEFAULT_ADDRESS = "localhost:7233"
 
@@ -43,7 +44,12 @@ async def connect(
     deadline = asyncio.get_running_loop().time() + wait
     while True:
         try:
-            return await Client.connect(**config, data_converter=pydantic_data_converter, runtime=runtime)
+            return await Client.connect(
+                **config,
+                data_converter=pydantic_data_converter,
+                runtime=runtime,
+                interceptors=client_interceptors(),
+            )
         except (RuntimeError, RPCError) as refused:
             if asyncio.get_running_loop().time() >= deadline:
                 raise NotReachable(

@@ -7,14 +7,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from temporalio import activity, workflow
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
-from models.errors import InvalidDocument, Problem
+from models.errors import InvalidDocument, NotReachable, Problem
 from workers.client import connect
+from workers.health import Check, answering
 from workers.logging import get_logger
+from workers.observing import Observing
 from workers.registry import ACTIVITY_CLASSES, PROFILES, WORKFLOW_CLASSES, activity_methods, load
 from workers.settings import Settings, get_settings
+from workers.telemetry import tracing, worker_runtime
 from workers.versioning import worker_deployment
 from workflows import steps
 
@@ -31,13 +36,19 @@ async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path 
     Raises:
         InvalidDocument: a queue that does not exist.
         NotReachable: no Temporal server.
+        Refused: a port of the settings cannot be listened on.
     """
     _check(queues)
-    client = await connect(wait=30.0)
+    settings = get_settings()
+    # The log has these as fields of their own; see workers.logging.
+    workflow.logger.workflow_info_on_message = activity.logger.activity_info_on_message = False
     async with AsyncExitStack() as stack:
-        activities = await stack.enter_async_context(_open_activities(queues, get_settings()))
-        for queue in queues:
-            await stack.enter_async_context(_worker(client, queue, activities))
+        await stack.enter_async_context(tracing("worker", settings))
+        client = await connect(wait=30.0, runtime=worker_runtime(settings))
+        activities, checks = await stack.enter_async_context(_open_activities(queues, settings))
+        workers = [await stack.enter_async_context(_worker(client, queue, activities)) for queue in queues]
+        checks |= {"temporal": lambda: _temporal_answers(client), "workers": lambda: _all_run(workers)}
+        await stack.enter_async_context(answering(settings.monitoring_host, settings.health_port, checks))
         if ready_file is not None:
             await asyncio.to_thread(ready_file.touch)
         log.info("serving", queues=list(queues))
@@ -46,6 +57,21 @@ async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path 
 
 
 Activities = dict[str, list[Callable[..., Any]]]
+
+
+async def _temporal_answers(client: Client) -> None:
+    try:
+        healthy = await client.service_client.check_health(timeout=timedelta(seconds=3))
+    except RPCError as error:
+        raise NotReachable(f"Temporal does not answer: {error.message}") from error
+    if not healthy:
+        raise NotReachable("Temporal answers, but says that it is not healthy")
+
+
+async def _all_run(workers: Sequence[Worker]) -> None:
+    stopped = [worker.task_queue for worker in workers if not worker.is_running]
+    if stopped:
+        raise NotReachable(f"nobody polls {', '.join(stopped)} any more")
 
 
 def _check(queues: Sequence[str]) -> None:
@@ -63,11 +89,13 @@ def _check(queues: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def _open_activities(queues: Sequence[str], settings: Settings) -> AsyncIterator[Activities]:
-    """Build the activities of ``queues``, and open only what they need."""
+async def _open_activities(
+    queues: Sequence[str], settings: Settings
+) -> AsyncIterator[tuple[Activities, dict[str, Check]]]:
+    """Build the activities of ``queues``, and open only what they need; with it, how to see that this answers."""
     wanted = [queue for queue in queues if queue in ACTIVITY_CLASSES]
     if not wanted:
-        yield {}
+        yield {}, {}
         return
     # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
     from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
@@ -94,7 +122,10 @@ async def _open_activities(queues: Sequence[str], settings: Settings) -> AsyncIt
                     ReviewDesk(settings.reviewers, settings.escalation),
                 ),
             }
-            yield {queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted}
+            activities = {
+                queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted
+            }
+            yield activities, {"database": store.ping}
     finally:
         await store.close()
 
@@ -115,6 +146,7 @@ def _worker(client: Client, queue: str, activities: Activities) -> Worker:
         task_queue=queue,
         activities=activities[queue],
         deployment_config=worker_deployment(),
+        interceptors=[Observing()],
         max_concurrent_activities=profile.concurrent_activities,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(profile.pollers),
         graceful_shutdown_timeout=_GRACE,

@@ -1,7 +1,9 @@
 """The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``.
 
-Two things have their standard names instead: ``DATABASE_URL``, and the Temporal connection, which the SDK
-reads itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``).
+Three things have their standard names instead: ``DATABASE_URL``; the Temporal connection, which the SDK
+reads itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``); and
+``OTEL_EXPORTER_OTLP_ENDPOINT``, whose relatives (``OTEL_EXPORTER_OTLP_HEADERS``, ``OTEL_TRACES_SAMPLER`` …)
+OpenTelemetry reads itself.
 """
 
 import os
@@ -58,6 +60,15 @@ class Settings(BaseSettings):
     reviewers: str = Field(default="reviewers@localhost", min_length=1)
     escalation: str = Field(default="review-lead@localhost", min_length=1)
 
+    # Where a worker answers /healthz and /readyz, and where it shows its metrics; 0 does neither.
+    monitoring_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65535)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    # The base URL of an OpenTelemetry collector (OTLP over HTTP); without one nothing is traced.
+    otlp_endpoint: str = Field(
+        default="", validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint")
+    )
+
     deployment_build_id: str = ""
     log_level: str = "INFO"
     log_json: bool = False
@@ -70,6 +81,13 @@ class Settings(BaseSettings):
             if url.startswith(scheme):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)
         return url
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _a_web_address(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("is no http(s) URL such as http://collector:4318")
+        return url.rstrip("/")
 
     @field_validator("data_dir", "network_file")
     @classmethod
@@ -105,4 +123,5 @@ def get_settings() -> Settings:
 
 
 def _variable(field: str) -> str:
-    return field if field == "DATABASE_URL" else f"ORDERWRIGHT_{field.upper()}"
+    standard = field in ("DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return field if standard else f"ORDERWRIGHT_{field.upper()}"

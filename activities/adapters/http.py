@@ -27,7 +27,7 @@ A look-up (GET) changes nothing, so wherever an action's outcome would be unknow
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -35,6 +35,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.effects import Undone
@@ -164,14 +166,27 @@ class HttpNeighbour:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
+        sent = dict(headers or {})
         try:
-            async with asyncio.timeout(WHOLE_EXCHANGE_SECONDS):
-                return await self._client.request(
-                    method, f"{self._base_url}{path}", json=json, params=params, headers=headers
-                )
+            with self._span(method, path) as span:
+                propagate.inject(sent)
+                async with asyncio.timeout(WHOLE_EXCHANGE_SECONDS):
+                    response = await self._client.request(
+                        method, f"{self._base_url}{path}", json=json, params=params, headers=sent
+                    )
+                span.set_attribute("http.response.status_code", response.status_code)
+                return response
         except (httpx.RequestError, httpx.InvalidURL, UnicodeError, TimeoutError) as failure:
             broke = f"{method} {path} broke off with {type(failure).__name__}{_in_brackets(str(failure))}"
             raise self._error(meaning_of_failure(failure), broke, acting=acting) from failure
+
+    def _span(self, method: str, path: str) -> AbstractContextManager[Span]:
+        """The exchange as a trace shows it. The query string stays out: it holds a key, and says nothing more."""
+        return trace.get_tracer(__name__).start_as_current_span(
+            f"{method} {self._name}",
+            kind=SpanKind.CLIENT,
+            attributes={"http.request.method": method, "url.path": path},
+        )
 
     def _error_of_status(
         self, method: str, path: str, response: httpx.Response, *, acting: bool

@@ -1,4 +1,4 @@
-"""Bring the database up to date; ``python -m workers.prepare`` does it. Safe when two run at once."""
+"""Bring the database up to date; ``orderwright migrate`` does it. Safe when two run at once."""
 
 import time
 from pathlib import Path

@@ -31,7 +31,7 @@ async def network(session: AsyncSession) -> Network:
     """The whole network. Raises ``NotFound`` when none was loaded."""
     settings = await session.get(NetworkRow, 1)
     if settings is None:
-        raise NotFound("no fulfilment network is loaded: run python -m workers.prepare")
+        raise NotFound("no fulfilment network is loaded: run orderwright prepare")
     nodes = await session.scalars(select(NodeRow).order_by(col(NodeRow.node_id)))
     services = await session.scalars(
         select(CarrierServiceRow).order_by(col(CarrierServiceRow.carrier), col(CarrierServiceRow.service))

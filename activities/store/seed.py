@@ -1,4 +1,4 @@
-"""Load the fulfilment network and the first stock; ``python -m workers.prepare`` does it from the settings.
+"""Load the fulfilment network and the first stock; ``orderwright prepare`` does it from the settings.
 
 Run it as often as you like: nodes and services become what the file says, stock that is already there keeps its counts.
 """

@@ -1,7 +1,7 @@
 """The HTTP API put together: routes, gate, problems, and what runs beside them while it serves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from temporalio.client import Client
 
 from activities.store.store import Store
 from apps.api import docs, health, orders, reviews, webhooks
-from apps.api.gate import Gate
+from apps.api.gate import PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
 from apps.api.parts import Parts
@@ -21,6 +21,7 @@ from apps.api.runs import Runs
 from apps.api.sweeper import Sweeper
 from models.errors import InvalidDocument, Problem
 from workers.settings import Settings
+from workers.telemetry import tracing
 
 VERSION = "1"
 
@@ -36,6 +37,11 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with tracing("api", settings), working(app):
+            yield
+
+    @asynccontextmanager
+    async def working(app: FastAPI) -> AsyncIterator[None]:
         store = Store.at(settings.database_url)
         runs = Runs(client)
         parts = Parts(settings=settings, store=store, runs=runs, metrics=metrics)
@@ -72,6 +78,8 @@ def routes_only(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
+        # FastAPI's own spans, on our terms: workers.telemetry says where they go, and the metrics are our own.
+        telemetry={"auto_configure": False, "metrics": False, "logs": False, "exclude": _is_probe},
     )
     install_problem_handlers(app)
     for router in (orders.router, reviews.router, webhooks.router, health.router):
@@ -92,6 +100,10 @@ def routes_only(
         return HTMLResponse(docs.render(document(), str(request.base_url)), headers=docs.headers())
 
     return app
+
+
+def _is_probe(scope: Mapping[str, Any]) -> bool:
+    return scope.get("path") in PROBES
 
 
 def _require_secrets(settings: Settings) -> None:

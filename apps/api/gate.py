@@ -12,6 +12,7 @@ from apps.api.metrics import Metrics
 from apps.api.problems import internal_error, response_to
 from models.errors import Unauthorised
 from workers.logging import get_logger
+from workers.telemetry import trace_id
 
 # Probes come without a token, the documentation holds no secrets, and a webhook is vouched for by its signature.
 # Everything else is closed, also what nobody has written yet.
@@ -36,6 +37,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(trace_id=trace_id())
         began = time.perf_counter()
         status = 0
 

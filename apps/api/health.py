@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 
 from fastapi import APIRouter, Response
 
-from activities.store import reads
+from activities.store.measures import measures
 from apps.api.contracts import Health, Readiness
 from apps.api.metrics import CONTENT_TYPE
 from apps.api.parts import PartsOf
@@ -69,8 +69,7 @@ async def readyz(parts: PartsOf, response: Response) -> Readiness:
     | {200: {"content": {"text/plain": {"example": 'orderwright_orders{state="released"} 12.0\n'}}}},
 )
 async def metrics(parts: PartsOf) -> Response:
-    """Counters of this process (requests, intake, sweeper, webhooks); orders by state and late events of all."""
+    """Counters of this process (requests, intake, sweeper, webhooks); and of all orders: states, reviews, effects."""
     async with parts.store.transaction() as session:
-        counts = await reads.state_counts(session)
-        late = await reads.late_event_count(session)
-    return Response(parts.metrics.render(counts, late), media_type=CONTENT_TYPE)
+        found = await measures(session)
+    return Response(parts.metrics.render(found), media_type=CONTENT_TYPE)

@@ -3,7 +3,10 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
-from models.states import OrderState
+from activities.store.measures import Measures, Waiting
+from models.operations import PaymentKind, ShippingKind
+from models.review import ReviewKind
+from models.states import OrderState, ShipmentState
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -47,6 +50,12 @@ class Metrics:
             ["kind", "result"],
             registry=self.registry,
         )
+        self.webhooks_refused = Counter(
+            "orderwright_webhooks_refused",
+            "Webhooks that were not taken, by who is said to have sent them and the code of the answer",
+            ["neighbour", "code"],
+            registry=self.registry,
+        )
         self._orders = Gauge(
             "orderwright_orders",
             "Orders by state, counted in the database when asked",
@@ -59,9 +68,68 @@ class Metrics:
             registry=self.registry,
         )
 
-    def render(self, orders_by_state: dict[OrderState, int], late_events: int) -> bytes:
-        """The text exposition, with the gauges set to what the database holds; a missing state counts zero."""
-        self._late_events.set(late_events)
+        self._shipments = Gauge(
+            "orderwright_shipments",
+            "Shipments by state, counted in the database when asked",
+            ["state"],
+            registry=self.registry,
+        )
+        self._reviews = Gauge(
+            "orderwright_reviews_open",
+            "Reviews that wait for a person, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._oldest_review = Gauge(
+            "orderwright_reviews_oldest_seconds",
+            "How long the oldest open review of a kind has waited; 0 when there is none",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._overdue = Gauge(
+            "orderwright_reviews_overdue",
+            "Open reviews whose deadline has passed: their run should have gone on without an answer",
+            registry=self.registry,
+        )
+        self._unclear = Gauge(
+            "orderwright_effects_unclear",
+            "Effects asked of a neighbour more than 5 minutes ago whose outcome we do not know, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._oldest_unclear = Gauge(
+            "orderwright_effects_unclear_oldest_seconds",
+            "How long ago the oldest of them was asked for; 0 when there is none",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._never_started = Gauge(
+            "orderwright_orders_never_started",
+            "Accepted orders whose run was not started yet",
+            registry=self.registry,
+        )
+        self._oldest_never_started = Gauge(
+            "orderwright_orders_never_started_oldest_seconds",
+            "How long ago the oldest of them was accepted; 0 when there is none",
+            registry=self.registry,
+        )
+
+    def render(self, found: Measures) -> bytes:
+        """The text exposition, with the gauges set to ``found``; what is missing there counts zero."""
         for state in OrderState:
-            self._orders.labels(state.value).set(orders_by_state.get(state, 0))
+            self._orders.labels(state.value).set(found.orders.get(state, 0))
+        for parcel_state in ShipmentState:
+            self._shipments.labels(parcel_state.value).set(found.shipments.get(parcel_state, 0))
+        for kind in ReviewKind:
+            waiting = found.reviews.get(kind, Waiting())
+            self._reviews.labels(kind.value).set(waiting.count)
+            self._oldest_review.labels(kind.value).set(waiting.oldest_seconds)
+        self._overdue.set(found.reviews_overdue)
+        for effect in (*PaymentKind, *ShippingKind):
+            unclear = found.effects_unclear.get(effect.value, Waiting())
+            self._unclear.labels(effect.value).set(unclear.count)
+            self._oldest_unclear.labels(effect.value).set(unclear.oldest_seconds)
+        self._never_started.set(found.never_started.count)
+        self._oldest_never_started.set(found.never_started.oldest_seconds)
+        self._late_events.set(found.late_events)
         return generate_latest(self.registry)

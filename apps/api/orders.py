@@ -78,7 +78,7 @@ async def submit_order(
     intake = parts.metrics.intake
     try:
         draft = await check(await read_body(request, MAX_DOCUMENT_BYTES))
-        structlog.contextvars.bind_contextvars(order_id=make_order_id(draft.channel, draft.external_id))
+        _bind(make_order_id(draft.channel, draft.external_id))
         clock = ClockStart(speed=parts.settings.speed, business_start=_possible(business_start))
         accepted = await take_in(parts.store, parts.runs, draft, clock)
     except InvalidDocument:
@@ -177,6 +177,7 @@ async def cancel_order(
 ) -> CancelTaken | Queued:
     """Ask the running order to stop. It answers what happens to goods and money; parcels on their way go on."""
     wish = await read_message(request, CancelRequest)
+    structlog.contextvars.bind_contextvars(actor=wish.actor)
     order = await _known_order(parts, order_id)
     if order.state in ORDER_TERMINAL:
         return await _called_off_before(parts, order, wish)
@@ -244,7 +245,11 @@ def _check_order_id(order_id: str) -> None:
         _ORDER_ID.validate_python(order_id)
     except ValidationError:
         raise NotFound("there is no such order: an order id looks like web:1001") from None
-    structlog.contextvars.bind_contextvars(order_id=order_id)
+    _bind(order_id)
+
+
+def _bind(order_id: str) -> None:
+    structlog.contextvars.bind_contextvars(order_id=order_id, workflow_id=order_workflow_id(order_id))
 
 
 def _links(order_id: str) -> OrderLinks:

@@ -82,6 +82,7 @@ async def decide_review(
 ) -> DecisionTaken | Queued:
     """Give the decision to the waiting run. With the same `request_id` a repeat changes nothing."""
     decision = await read_message(request, DecisionRequest)
+    structlog.contextvars.bind_contextvars(actor=decision.actor)
     task = await _known_task(parts, task_id)
     if task.state is not ReviewState.OPEN:
         if _says_the_same(task, decision):
@@ -131,7 +132,9 @@ async def _known_task(parts: Parts, task_id: str) -> ReviewTask:
             task = await reads.review(session, task_id)
     if task is None:
         raise NotFound("there is no such review task: the open ones are listed at /v1/reviews")
-    structlog.contextvars.bind_contextvars(order_id=task.order_id, task_id=task_id)
+    structlog.contextvars.bind_contextvars(
+        order_id=task.order_id, workflow_id=task.workflow_id, task_id=task_id
+    )
     return task
 
 

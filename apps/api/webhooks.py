@@ -10,10 +10,10 @@ from activities.store.late import keep_late_event
 from apps.api import examples
 from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
 from apps.api.contracts import WebhookResult, WebhookTaken
-from apps.api.parts import PartsOf
+from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
 from apps.api.runs import Told
-from models.errors import Problem
+from models.errors import OrderwrightError, Problem
 from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEnvelope, WebhookKind, verify
 
@@ -75,21 +75,15 @@ async def take_event(
 
     Any answer but 2xx asks the sender to try again; 401 and 422 will not get better by it.
     """
-    raw = await read_body(request, MAX_MESSAGE_BYTES)
-    verify(
-        parts.settings.webhook_secret,
-        request.headers.get(SIGNATURE_HEADER),
-        request.headers.get(TIMESTAMP_HEADER),
-        raw,
-        time.time(),
-    )
-    envelope = parse_message(raw, WebhookEnvelope)
-    if envelope.kind is not _KIND[neighbour]:
-        raise InvalidRequest(
-            [Problem(path="kind", code="wrong_kind", message=f"{neighbour} sends {_KIND[neighbour]} only")]
-        )
+    try:
+        envelope = await _envelope(neighbour, request, parts)
+    except OrderwrightError as refused:
+        parts.metrics.webhooks_refused.labels(neighbour.value, refused.code).inc()
+        raise
     order_id, workflow_id = _concerns(envelope)
-    structlog.contextvars.bind_contextvars(order_id=order_id, event_id=envelope.event_id)
+    structlog.contextvars.bind_contextvars(
+        order_id=order_id, workflow_id=workflow_id, event_id=envelope.event_id, actor=neighbour.value
+    )
 
     told = await parts.runs.tell(workflow_id, envelope.kind.value, envelope.event)
     if told is Told.NO_RUN:
@@ -108,6 +102,24 @@ async def take_event(
         result = WebhookResult.DELIVERED
     parts.metrics.webhooks.labels(envelope.kind.value, result.value).inc()
     return WebhookTaken(status=result)
+
+
+async def _envelope(neighbour: Neighbour, request: Request, parts: Parts) -> WebhookEnvelope:
+    """What was sent, if the signature vouches for it and the neighbour may send such a thing."""
+    raw = await read_body(request, MAX_MESSAGE_BYTES)
+    verify(
+        parts.settings.webhook_secret,
+        request.headers.get(SIGNATURE_HEADER),
+        request.headers.get(TIMESTAMP_HEADER),
+        raw,
+        time.time(),
+    )
+    envelope = parse_message(raw, WebhookEnvelope)
+    if envelope.kind is not _KIND[neighbour]:
+        raise InvalidRequest(
+            [Problem(path="kind", code="wrong_kind", message=f"{neighbour} sends {_KIND[neighbour]} only")]
+        )
+    return envelope
 
 
 def _concerns(envelope: WebhookEnvelope) -> tuple[str, str]:

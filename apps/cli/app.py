@@ -28,7 +28,10 @@ _COMMANDS = (
     _Command("orders", "apps.cli.orders", "app", "Submit, show, list and cancel orders."),
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
     _Command("simulators", "apps.cli.simulators", "app", "Print what the simulated neighbours did."),
+    _Command("api", "apps.cli.serve", "api", "Serve the HTTP API."),
     _Command("worker", "apps.cli.worker", "app", "Run workers for chosen task queues."),
+    _Command("prepare", "apps.cli.serve", "prepare", "Make database and namespace ready for this version."),
+    _Command("migrate", "apps.cli.serve", "migrate", "Bring the database's tables up to date."),
 )
 
 

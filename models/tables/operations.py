@@ -45,6 +45,8 @@ class PaymentOperationRow(Operation, table=True):
         Index("uq_payment_operations_provider_ref", "kind", "provider_ref", unique=True),
         Index("ix_payment_operations_order", "order_id"),
         Index("ix_payment_operations_parent", "kind", "parent"),
+        # What is watched all the time: asked for, and not answered.
+        Index("ix_payment_operations_intended", "intended_at", postgresql_where="state = 'intended'"),
     )
 
     amount_minor: int = Field(sa_type=BigInteger)
@@ -60,4 +62,5 @@ class ShippingOperationRow(Operation, table=True):
         one_of("kind", ShippingKind),
         one_of("state", OperationState),
         Index("ix_shipping_operations_shipment", "shipment_id"),
+        Index("ix_shipping_operations_intended", "intended_at", postgresql_where="state = 'intended'"),
     )

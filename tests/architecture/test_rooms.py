@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workflows": ("models", "policies", "workflows"),
     "activities": ("models", "policies", "workflows.steps", "activities"),
     "workers": ("models", "policies", "workflows", "activities", "workers"),
-    # Besides client and settings: how a process logs, and how it ends.
+    # Besides client and settings: how a process logs, is watched, and ends.
     "apps": (
         "models",
         "policies",
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "workers.client",
         "workers.settings",
         "workers.logging",
+        "workers.telemetry",
         "workers.exit",
     ),
     "apps.api": ("apps.api",),

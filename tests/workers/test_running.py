@@ -11,7 +11,7 @@ from workflows import steps
 async def test_reminders_and_escalations_go_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERWRIGHT_REVIEWERS", "#reviews")
     monkeypatch.setenv("ORDERWRIGHT_ESCALATION", "dana@shop.test")
-    async with _open_activities([steps.NOTIFY_QUEUE], Settings()) as activities:
+    async with _open_activities([steps.NOTIFY_QUEUE], Settings()) as (activities, _):
         (notify,) = activities[steps.NOTIFY_QUEUE]
         told = getattr(notify, "__self__", None)
         assert isinstance(told, NotifyActivities)

@@ -10,6 +10,7 @@ from temporalio.api.namespace.v1 import NamespaceConfig
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
+    RegisterNamespaceRequest,
     SetWorkerDeploymentCurrentVersionRequest,
     UpdateNamespaceRequest,
 )
@@ -44,13 +45,68 @@ _PASSING = {
 }
 
 
+async def create_if_missing(client: Client, *, patience: float = 60.0) -> bool:
+    """Register the client's namespace unless it exists, and wait until the server knows it; whether it was missing.
+
+    A server of one's own starts without any namespace. A hosted one may refuse: then its administrator makes it.
+
+    Raises:
+        NotReachable: the server refused, or kept failing for ``patience`` seconds.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + patience
+    missing = False
+    while True:
+        try:
+            if await _exists(client):
+                return missing
+            if not missing:
+                await _register(client)
+            missing = True
+        except RPCError as failed:
+            if failed.status not in _PASSING or clock() >= deadline:
+                raise NotReachable(
+                    f"the Temporal namespace {client.namespace!r} is missing and could not be created"
+                    f" ({failed.message}): let its administrator create it"
+                ) from failed
+        if clock() >= deadline:
+            raise NotReachable(
+                f"Temporal does not know its new namespace {client.namespace!r} yet: try again"
+            )
+        await asyncio.sleep(0.5)
+
+
+async def _exists(client: Client) -> bool:
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    except RPCError as failed:
+        if failed.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+async def _register(client: Client) -> None:
+    try:
+        await client.workflow_service.register_namespace(
+            RegisterNamespaceRequest(
+                namespace=client.namespace,
+                description="Orderwright: orders, one workflow each",
+                workflow_execution_retention_period=_duration(RETENTION),
+            )
+        )
+    except RPCError as failed:
+        if failed.status is not RPCStatusCode.ALREADY_EXISTS:  # somebody else was as quick
+            raise
+
+
 async def prepare(client: Client, build_id: str, *, ours: bool, patience: float = 60.0) -> None:
     """Do all of the below, again while a server that has only just come up stumbles.
 
     Args:
         client: connected to the namespace.
         build_id: the build whose workers are about to start.
-        ours: whether the namespace is the embedded server's, whose retention is ours to set.
+        ours: whether we made the namespace, so that its retention is ours to set.
         patience: seconds after which a failure is final.
 
     Raises:
@@ -58,6 +114,8 @@ async def prepare(client: Client, build_id: str, *, ours: bool, patience: float 
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + patience
+    # Each part of a server learns of a new namespace in its own time; a wrong name of somebody else's stays wrong.
+    passing = _PASSING | {RPCStatusCode.NOT_FOUND} if ours else _PASSING
     while True:
         try:
             await reconcile_search_attributes(client)
@@ -65,7 +123,7 @@ async def prepare(client: Client, build_id: str, *, ours: bool, patience: float 
                 await keep_for(client)
             await make_current(client, build_id)
         except RPCError as failed:
-            if failed.status not in _PASSING or clock() >= deadline:
+            if failed.status not in passing or clock() >= deadline:
                 raise NotReachable(
                     f"the Temporal namespace {client.namespace!r} could not be prepared: {failed.message}"
                 ) from failed
@@ -119,13 +177,18 @@ async def keep_for(client: Client, retention: timedelta = RETENTION) -> None:
     )
     if described.config.workflow_execution_retention_ttl.ToTimedelta() == retention:
         return
-    ttl = Duration()
-    ttl.FromTimedelta(retention)
     await client.workflow_service.update_namespace(
         UpdateNamespaceRequest(
-            namespace=client.namespace, config=NamespaceConfig(workflow_execution_retention_ttl=ttl)
+            namespace=client.namespace,
+            config=NamespaceConfig(workflow_execution_retention_ttl=_duration(retention)),
         )
     )
+
+
+def _duration(time: timedelta) -> Duration:
+    made = Duration()
+    made.FromTimedelta(time)
+    return made
 
 
 async def make_current(client: Client, build_id: str) -> None:
