@@ -1,6 +1,7 @@
 """``orderwright doctor``: is everything there, does it answer, and does every open order have an owner?"""
 
 import asyncio
+import os
 import platform
 import shutil
 from collections.abc import Awaitable, Callable
@@ -31,10 +32,11 @@ from apps.cli.remote import AsJson, DataDir
 from models.base import Contract
 from models.errors import NotReachable, OrderwrightError
 from models.identifiers import order_workflow_id, shipment_workflow_id
-from workers.client import connect
+from workers.client import configured_address, configured_namespace, connect
 from workers.embedded.published import PublishedStack, read_stack
 from workers.logging import configure_logging
 from workers.settings import get_settings
+from workers.versioning import current_build_id
 
 # Between "accepted" and "started" lies the sweeper's round; younger orders are nobody's fault yet.
 GRACE = timedelta(seconds=60)
@@ -69,6 +71,9 @@ class Check(Contract):
 def doctor(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Look at versions, disk, every part of the running stack, and at every open order.
 
+    Without a stack on this machine: at the deployment that DATABASE_URL, TEMPORAL_ADDRESS, ORDERWRIGHT_API_URL and
+    ORDERWRIGHT_API_TOKEN name.
+
     Exit code 0: all well; 1: a problem; 3: no stack runs, or a part of it does not answer.
     """
     settings = get_settings()
@@ -88,15 +93,19 @@ def doctor(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 async def _examine(data_dir: Path) -> list[Check]:
     checks = [_versions(), _disk(data_dir)]
-    stack = read_stack(data_dir)
+    stack = read_stack(data_dir) or _deployment(data_dir)
     if stack is None:
-        missing = f"none runs on {data_dir}: start it with orderwright up, or name another with --data-dir"
+        missing = (
+            f"none runs on {data_dir}: start it with orderwright up, or name another with --data-dir, or a deployment"
+            " with DATABASE_URL, ORDERWRIGHT_API_URL and ORDERWRIGHT_API_TOKEN"
+        )
         return [*checks, Check(name="stack", verdict=Verdict.NOT_REACHABLE, detail=missing)]
+    where = f"process {stack.pid} on {stack.data_dir}" if stack.pid else f"the deployment at {stack.api_url}"
     checks.append(
         Check(
             name="stack",
             verdict=Verdict.OK,
-            detail=f"process {stack.pid} on {stack.data_dir}, speed {stack.speed:g}, build {stack.build_id}",
+            detail=f"{where}, speed {stack.speed:g}, build {stack.build_id}",
         )
     )
     store = Store.at(stack.database_url, pool_size=2)
@@ -116,6 +125,26 @@ async def _examine(data_dir: Path) -> list[Check]:
     finally:
         await store.close()
     return checks
+
+
+def _deployment(data_dir: Path) -> PublishedStack | None:
+    """What the environment names instead of a stack of this machine, as in a container of ``docker-compose.yml``."""
+    settings, api_url = get_settings(), os.environ.get("ORDERWRIGHT_API_URL")
+    if api_url is None or "database_url" not in settings.model_fields_set:
+        return None
+    return PublishedStack(
+        pid=0,
+        started=0.0,
+        data_dir=data_dir,
+        speed=settings.speed,
+        api_url=api_url.rstrip("/"),
+        api_token=settings.api_token,
+        database_url=settings.database_url,
+        temporal_address=configured_address(),
+        temporal_namespace=configured_namespace(),
+        temporal_ui_url=None,
+        build_id=current_build_id(),
+    )
 
 
 async def _checked(name: str, check: Callable[[], Awaitable[tuple[bool, str]]]) -> Check:
@@ -197,7 +226,7 @@ def _migrations(url: str) -> tuple[bool, str]:
     return (
         False,
         f"the database is at {', '.join(sorted(at)) or 'nothing'}, this code needs {', '.join(sorted(heads))}: "
-        "run python -m workers.prepare",
+        "run orderwright migrate",
     )
 
 

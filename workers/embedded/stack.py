@@ -304,6 +304,7 @@ class Stack:
 
     async def _start_worker(self, group: str, queues: tuple[str, ...], environment: dict[str, str]) -> None:
         name = _worker_name(group)
+        environment = environment | self._own_ports(group)
         ready_file = self.data_dir / "run" / f"{name}.ready"
         ready_file.parent.mkdir(exist_ok=True)
         arguments = ["-m", "apps.cli", "worker", "run", "--queues", ",".join(queues)]
@@ -318,6 +319,12 @@ class Stack:
                 grace=30.0,  # what a worker has begun it finishes, within 25 s
             )
         )
+
+    def _own_ports(self, group: str) -> dict[str, str]:
+        """A port asked for is the first worker's; of those on one machine each needs its own."""
+        settings, number = get_settings(), list(WORKER_GROUPS).index(group)
+        ports = {"METRICS": settings.metrics_port, "HEALTH": settings.health_port}
+        return {f"ORDERWRIGHT_{name}_PORT": str(port + number if port else 0) for name, port in ports.items()}
 
     async def _supervise(self, child: Child) -> None:
         if self._supervisor is None:

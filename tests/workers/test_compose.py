@@ -1,0 +1,198 @@
+"""``docker-compose.yml`` against the specification, and against what our code really offers.
+
+There is no Docker where this runs. So whatever the file names is looked up: commands, settings, queues, paths, ports.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+from apps.api.application import routes_only
+from apps.api.openapi import describe
+from apps.api.webhooks import Neighbour
+from apps.simulators.__main__ import _parser
+from tests.apps.cli.test_readme import command_of
+from workers.settings import REPOSITORY, Settings
+from workflows.steps import QUEUES
+
+TEXT = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
+SECRETS = {
+    "POSTGRES_PASSWORD",
+    "TEMPORAL_POSTGRES_PASSWORD",
+    "ORDERWRIGHT_API_TOKEN",
+    "ORDERWRIGHT_WEBHOOK_SECRET",
+}
+# Read by the SDK itself (workers.client), or by the command line (--api-url).
+NOT_OURS_TO_READ = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "ORDERWRIGHT_API_URL"}
+
+_VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]*))?\}")
+
+
+def interpolated(environment: Mapping[str, str]) -> str:
+    """The file's text as Compose reads it; ``KeyError`` for a variable that is required and missing."""
+
+    def value(found: re.Match[str]) -> str:
+        name, operator, default = found.groups()
+        if environment.get(name):
+            return environment[name]
+        if operator != ":-":
+            raise KeyError(name)
+        return default or ""
+
+    return _VARIABLE.sub(value, TEXT).replace("$$", "$")
+
+
+def loaded() -> dict[str, Any]:
+    read = yaml.safe_load(interpolated({name: f"made-up-{name.lower()}" for name in SECRETS}))
+    return {key: value for key, value in read.items() if not key.startswith("x-")}
+
+
+FILE = loaded()
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+WORKERS = {name: service for name, service in OURS.items() if name.startswith("worker-")}
+SIMULATORS = {name: service for name, service in OURS.items() if name.startswith("simulator-")}
+
+
+def test_the_file_keeps_to_the_compose_specification() -> None:
+    PyCompose.from_yaml(yaml.safe_dump(FILE))
+
+
+def test_the_specification_is_really_looked_at() -> None:
+    with pytest.raises(ValueError, match="helthcheck"):
+        PyCompose.from_yaml(yaml.safe_dump({"services": {"api": {"image": "x", "helthcheck": {}}}}))
+
+
+@pytest.mark.parametrize("missing", sorted(SECRETS))
+def test_a_secret_has_no_default(missing: str) -> None:
+    with pytest.raises(KeyError, match=missing):
+        interpolated(dict.fromkeys(SECRETS - {missing}, "made-up"))
+
+
+def test_no_other_value_is_a_secret() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|PWD")
+    for name, service in SERVICES.items():
+        for variable, value in (service.get("environment") or {}).items():
+            if secret.search(variable):
+                assert str(value).startswith("made-up-"), f"{name}: {variable} is written in the file"
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_variable_is_a_setting_and_its_value_can_be_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {variable: str(value) for variable, value in OURS[name]["environment"].items()}
+    known = {f"ORDERWRIGHT_{field.upper()}" for field in Settings.model_fields}
+    known |= {"DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    assert given.keys() - known - NOT_OURS_TO_READ == set()
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    settings = Settings()
+    if "DATABASE_URL" in given:
+        assert urlsplit(settings.database_url).hostname in SERVICES
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    for name, service in OURS.items():
+        yield name, [*service.get("entrypoint", ["orderwright"]), *service["command"]]
+
+
+@pytest.mark.parametrize(("name", "line"), list(command_lines()))
+def test_every_command_is_one_that_we_have(name: str, line: list[str]) -> None:
+    if line[0] == "orderwright":
+        command, arguments = command_of(line[1:])
+        command.make_context(name, arguments)  # raises what the user would be told
+    else:
+        assert line[:3] == ["python", "-m", "apps.simulators"]
+        asked = _parser().parse_args(line[3:])
+        assert f"simulator-{asked.what}" == name
+
+
+def queues_of(service: Mapping[str, Any]) -> list[str]:
+    line = service["command"]
+    return str(line[line.index("--queues") + 1]).split(",")
+
+
+def test_every_queue_is_served_by_exactly_one_service() -> None:
+    assert sorted(queue for service in WORKERS.values() for queue in queues_of(service)) == sorted(QUEUES)
+    for name, service in WORKERS.items():
+        assert queues_of(service) == [name.replace("worker-", "oms-")]
+
+
+def test_workers_can_be_scaled() -> None:
+    for service in WORKERS.values():
+        # A second container cannot have the same name, or the same port of this machine.
+        assert service.keys().isdisjoint({"container_name", "ports", "deploy"})
+
+
+def test_services_wait_for_what_they_need_and_what_they_wait_for_can_come_true() -> None:
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            other = SERVICES[needed]
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in other, f"{name} waits for the health of {needed}, which has none"
+            else:
+                assert how["condition"] == "service_completed_successfully"
+                assert other["restart"] == "on-failure", f"{needed} must be able to come to an end"
+            assert "profiles" not in other or other["profiles"] == service.get("profiles")
+    for name in ("api", *WORKERS):
+        assert "prepare" in SERVICES[name]["depends_on"]
+
+
+def test_every_service_of_ours_that_stays_says_whether_it_is_well() -> None:
+    for name, service in OURS.items():
+        if name != "prepare":
+            *program, module, url = service["healthcheck"]["test"]
+            assert (program, module) == (["CMD", "python", "-m"], "workers.probe")
+            assert find_spec(module) is not None
+            assert urlsplit(url).port == listens_on(name), f"{name} is asked where it does not answer"
+            assert urlsplit(url).path == ("/healthz" if name in SIMULATORS else "/readyz")
+
+
+def listens_on(name: str) -> int:
+    service = SERVICES[name]
+    if name in SIMULATORS:
+        return int(service["command"][service["command"].index("--port") + 1])
+    setting = "ORDERWRIGHT_HEALTH_PORT" if name in WORKERS else "ORDERWRIGHT_API_PORT"
+    return int(service["environment"][setting])
+
+
+def test_neighbours_and_webhooks_are_where_the_others_look_for_them() -> None:
+    for variable, value in SERVICES["worker-payments"]["environment"].items():
+        if variable.endswith("_URL") and variable.startswith("ORDERWRIGHT_"):
+            url = urlsplit(value)
+            assert url.hostname in SIMULATORS
+            assert url.port == listens_on(url.hostname)
+    assert "/v1/webhooks/{neighbour}" in describe(routes_only())["paths"]
+    for name, service in SIMULATORS.items():
+        line = service["command"]
+        if "--webhook-url" in line:
+            url = urlsplit(line[line.index("--webhook-url") + 1])
+            assert (url.hostname, url.port) == ("api", listens_on("api"))
+            neighbour = Neighbour(url.path.removeprefix("/v1/webhooks/"))
+            assert name == f"simulator-{neighbour}"
+        assert service["profiles"] == ["simulators"]
+
+
+def test_nothing_is_open_to_other_machines_unless_asked_for() -> None:
+    for service in SERVICES.values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_containers_of_ours_have_no_rights_that_they_do_not_need() -> None:
+    for service in OURS.values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_data_outlive_containers() -> None:
+    for name in ("postgresql", "temporal-postgresql", *SIMULATORS):
+        (volume,) = SERVICES[name]["volumes"]
+        assert volume.partition(":")[0] in FILE["volumes"]
