@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from temporalio.client import WorkflowHistory
+from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
@@ -26,6 +28,21 @@ async def test_a_recorded_history_replays(name: str) -> None:
     # Its own id: children and keys are named after it.
     workflow_id = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
     replayer = Replayer(workflows=[OrderWorkflow, ShipmentWorkflow], data_converter=pydantic_data_converter)
+    await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, text))
+
+
+@pytest.mark.parametrize("name", _FILES[:: max(1, len(_FILES) // 3)])
+async def test_a_history_recorded_without_traces_replays_with_them(name: str) -> None:
+    """Whoever turns tracing on has orders in flight. (The other way round: tests/workers/test_watched.)"""
+    text = gzip.decompress((HISTORIES / name).read_bytes()).decode()
+    workflow_id = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
+    replayer = Replayer(
+        workflows=[OrderWorkflow, ShipmentWorkflow],
+        data_converter=pydantic_data_converter,
+        interceptors=[
+            TracingInterceptor(TracerProvider().get_tracer("tests"), always_create_workflow_spans=True)
+        ],
+    )
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, text))
 
 

@@ -17,13 +17,20 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
 
+from workers.client import connect
 from workers.embedded.children import Child, end, start_and_wait
 from workers.embedded.ports import LOOPBACK, answers_ok, any_port
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
 from workflows.steps import QUEUES
+
+NAMESPACE = "orderwright-team"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -102,6 +109,7 @@ class Team:
     """What runs, and where."""
 
     api: httpx.Client
+    temporal: str
     health: str
     metrics: str
     logs: dict[str, Path]
@@ -122,7 +130,7 @@ def team(database_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)} | {
             "DATABASE_URL": database_server.url("ow_team"),
             "TEMPORAL_ADDRESS": temporal.address,
-            "TEMPORAL_NAMESPACE": "orderwright-team",
+            "TEMPORAL_NAMESPACE": NAMESPACE,
             "ORDERWRIGHT_API_PORT": str(api),
             "ORDERWRIGHT_API_TOKEN": "a-token-of-the-tests",
             "ORDERWRIGHT_WEBHOOK_SECRET": "a-secret-of-the-tests",
@@ -174,7 +182,12 @@ def team(database_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
         )
         assert client.post("/v1/orders", json=ORDER).status_code == 202
         yield Team(
-            client, f"http://{LOOPBACK}:{health}", f"http://{LOOPBACK}:{metrics}/metrics", logs, collector
+            client,
+            temporal.address,
+            f"http://{LOOPBACK}:{health}",
+            f"http://{LOOPBACK}:{metrics}/metrics",
+            logs,
+            collector,
         )
 
 
@@ -201,6 +214,16 @@ def test_one_trace_leads_from_the_request_through_the_workflow_to_the_call_of_a_
     until(lambda: team.collector.way_to("RunWorkflow:ShipmentWorkflow"), "the shipment")
     for name in ("RunWorkflow:OrderWorkflow", "RunWorkflow:ShipmentWorkflow"):
         assert team.collector.way_to(name)[0] == way[0], f"{name} is part of the same trace"
+
+
+async def test_a_run_that_was_traced_replays_without_traces(team: Team) -> None:
+    client = await connect(team.temporal, NAMESPACE, from_environment=False)
+    run = client.get_workflow_handle(f"order:{ORDER['channel']}:{ORDER['external_id']}")
+    history = await run.fetch_history()
+    started = history.events[0].workflow_execution_started_event_attributes
+    assert started.header.fields, "this run was started within a trace"
+    replayer = Replayer(workflows=[OrderWorkflow, ShipmentWorkflow], data_converter=pydantic_data_converter)
+    await replayer.replay_workflow(history)
 
 
 def test_a_worker_says_whether_it_can_work_and_what_it_counts(team: Team) -> None:

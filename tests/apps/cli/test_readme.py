@@ -22,8 +22,10 @@ def shown() -> Iterator[tuple[str, str]]:
         lines = [line.strip() for line in blocks.replace("\\\n", " ").splitlines()]
         prose = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
         for line in [*lines, *prose]:
-            if line.startswith("orderwright "):
-                yield page.name, line
+            # In a container it is the same command.
+            command = line.removeprefix("docker compose exec api ")
+            if command.startswith("orderwright "):
+                yield page.name, command
 
 
 def command_of(words: list[str]) -> tuple[Any, list[str]]:

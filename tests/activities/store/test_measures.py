@@ -1,0 +1,56 @@
+from datetime import UTC, datetime, timedelta
+
+from activities.store.measures import UNCLEAR_AFTER, measures
+from activities.store.operations import PaymentOperation, intend
+from activities.store.store import Store
+from models.money import Money
+from models.operations import PaymentKind
+from models.review import ReviewKind
+from models.states import ReviewState
+from models.tables.journal import ReviewTaskRow
+from models.tables.operations import PaymentOperationRow
+
+LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
+
+
+def a_review(task_id: str, **columns: object) -> ReviewTaskRow:
+    given = {"kind": ReviewKind.RISK, "state": ReviewState.OPEN, "opened_at": LONG_AGO} | columns
+    return ReviewTaskRow(task_id=task_id, order_id="web:1", workflow_id="order:web:1", task={}, **given)
+
+
+async def test_an_empty_store_counts_nothing(fresh_store: Store) -> None:
+    async with fresh_store.transaction() as session:
+        found = await measures(session)
+    assert found.reviews == found.effects_unclear == found.orders == found.shipments == {}
+    assert (found.reviews_overdue, found.never_started.count, found.late_events) == (0, 0, 0)
+
+
+async def test_open_reviews_are_counted_by_kind_with_the_age_of_the_oldest(fresh_store: Store) -> None:
+    async with fresh_store.transaction() as session:
+        session.add(a_review("a", opened_at=datetime.now(UTC)))
+        session.add(a_review("b", deadline_at=LONG_AGO))
+        session.add(a_review("c", state=ReviewState.DECIDED, deadline_at=LONG_AGO))
+    async with fresh_store.transaction() as session:
+        found = await measures(session)
+    assert set(found.reviews) == {ReviewKind.RISK}
+    assert found.reviews[ReviewKind.RISK].count == 2
+    assert found.reviews[ReviewKind.RISK].oldest_seconds >= 7200
+    assert found.reviews_overdue == 1
+
+
+async def test_an_effect_is_unclear_once_its_answer_is_overdue(fresh_store: Store) -> None:
+    pence = Money(minor=100, currency="GBP")
+    async with fresh_store.transaction() as session:
+        for key in ("just-now", "long-ago"):
+            await intend(
+                session,
+                PaymentOperation(key=key, order_id="web:1", kind=PaymentKind.AUTHORISE, amount=pence),
+            )
+        row = await session.get(PaymentOperationRow, "long-ago")
+        assert row is not None
+        row.intended_at = datetime.now(UTC) - 2 * UNCLEAR_AFTER
+    async with fresh_store.transaction() as session:
+        unclear = (await measures(session)).effects_unclear
+    assert set(unclear) == {"authorise"}
+    assert unclear["authorise"].count == 1
+    assert unclear["authorise"].oldest_seconds >= UNCLEAR_AFTER.total_seconds()
