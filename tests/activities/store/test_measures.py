@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from activities.store.measures import UNCLEAR_AFTER, measures
 from activities.store.operations import PaymentOperation, intend
@@ -13,15 +14,19 @@ from models.tables.operations import PaymentOperationRow
 LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
 
 
-def a_review(task_id: str, **columns: object) -> ReviewTaskRow:
-    given = {"kind": ReviewKind.RISK, "state": ReviewState.OPEN, "opened_at": LONG_AGO} | columns
+def a_review(task_id: str, **columns: Any) -> ReviewTaskRow:
+    given: dict[str, Any] = {
+        "kind": ReviewKind.RISK,
+        "state": ReviewState.OPEN,
+        "opened_at": LONG_AGO,
+    } | columns
     return ReviewTaskRow(task_id=task_id, order_id="web:1", workflow_id="order:web:1", task={}, **given)
 
 
 async def test_an_empty_store_counts_nothing(fresh_store: Store) -> None:
     async with fresh_store.transaction() as session:
         found = await measures(session)
-    assert found.reviews == found.effects_unclear == found.orders == found.shipments == {}
+    assert not (found.reviews or found.effects_unclear or found.orders or found.shipments)
     assert (found.reviews_overdue, found.never_started.count, found.late_events) == (0, 0, 0)
 
 
