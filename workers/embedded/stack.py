@@ -126,6 +126,26 @@ class Stack:
         """The process id of each child, as of now."""
         return self._supervisor.pids() if self._supervisor else {}
 
+    async def scale(self, group: str, processes: int) -> None:
+        """Serve the queues of a worker group by so many processes, at least one. A surplus one ends what it has begun.
+
+        Raises:
+            ChildFailed: a process did not come up.
+        """
+        if self._supervisor is None:
+            raise Refused("the stack is not running")
+        environment = self._environment(self._running(), load_secrets(self.data_dir))
+        running = [name for name in self.pids if name.partition("#")[0] == _worker_name(group)]
+        wanted = [_worker_name(group, number) for number in range(1, max(processes, 1) + 1)]
+        await self._supervisor.stop([name for name in running if name not in wanted])
+        await _together(
+            *(
+                self._start_worker(name, WORKER_GROUPS[group], environment)
+                for name in wanted
+                if name not in running
+            )
+        )
+
     async def run_until_stopped(self) -> None:
         """Keep everything alive until a stop signal arrives or ``ask_to_stop`` is called. Does not stop it itself."""
         with on_stop_signal(self._stop_asked.set):
@@ -141,7 +161,7 @@ class Stack:
         if supervisor is not None:
             with on_stop_signal(supervisor.hurry):
                 progress("stopping workers and API")
-                await supervisor.stop([*(_worker_name(group) for group in WORKER_GROUPS), "api"])
+                await supervisor.stop([name for name in supervisor.pids() if _is_worker(name)] + ["api"])
                 await supervisor.stop(SIMULATORS)
                 progress("stopping Temporal and PostgreSQL")
                 await supervisor.stop(["temporal"])
@@ -171,7 +191,10 @@ class Stack:
         progress("starting API and workers")
         await _together(
             self._start_api(stack, environment),
-            *(self._start_worker(group, queues, environment) for group, queues in WORKER_GROUPS.items()),
+            *(
+                self._start_worker(_worker_name(group), queues, environment)
+                for group, queues in WORKER_GROUPS.items()
+            ),
         )
         self.published = stack
         publish(stack)
@@ -302,9 +325,8 @@ class Stack:
             )
         )
 
-    async def _start_worker(self, group: str, queues: tuple[str, ...], environment: dict[str, str]) -> None:
-        name = _worker_name(group)
-        environment = environment | self._own_ports(group)
+    async def _start_worker(self, name: str, queues: tuple[str, ...], environment: dict[str, str]) -> None:
+        environment = environment | self._own_ports(name)
         ready_file = self.data_dir / "run" / f"{name}.ready"
         ready_file.parent.mkdir(exist_ok=True)
         arguments = ["-m", "apps.cli", "worker", "run", "--queues", ",".join(queues)]
@@ -320,11 +342,15 @@ class Stack:
             )
         )
 
-    def _own_ports(self, group: str) -> dict[str, str]:
-        """A port asked for is the first worker's; of those on one machine each needs its own."""
-        settings, number = get_settings(), list(WORKER_GROUPS).index(group)
+    @staticmethod
+    def _own_ports(name: str) -> dict[str, str]:
+        """A port asked for is the first worker's; of those on one machine each needs its own, further ones have none."""
+        settings, firsts = get_settings(), [_worker_name(group) for group in WORKER_GROUPS]
         ports = {"METRICS": settings.metrics_port, "HEALTH": settings.health_port}
-        return {f"ORDERWRIGHT_{name}_PORT": str(port + number if port else 0) for name, port in ports.items()}
+        return {
+            f"ORDERWRIGHT_{what}_PORT": str(port + firsts.index(name) if port and name in firsts else 0)
+            for what, port in ports.items()
+        }
 
     async def _supervise(self, child: Child) -> None:
         if self._supervisor is None:
@@ -442,8 +468,12 @@ def _embeds_postgres() -> bool:
     return "database_url" not in get_settings().model_fields_set
 
 
-def _worker_name(group: str) -> str:
-    return f"worker-{group}"
+def _worker_name(group: str, number: int = 1) -> str:
+    return f"worker-{group}" + (f"#{number}" if number > 1 else "")
+
+
+def _is_worker(name: str) -> bool:
+    return name.startswith("worker-")
 
 
 def _port_of(address: str) -> int:
