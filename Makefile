@@ -2,6 +2,7 @@
 #   make run     real orders on the real engine; Ctrl-C stops the stack
 #   make test    the whole test suite
 #   make check   formatting, lint and types
+#   make bench   what an order costs, against the engine's limit: ten minutes on a machine with nothing else to do
 #   make record  record the histories that changed workflow code is tried on
 #   make setup   only prepare .venv
 #   make lock    recompile the two lock files (needs uv)
@@ -23,7 +24,7 @@ CREATED := $(VENV)/created
 RUNTIME := $(VENV)/installed-runtime
 DEV     := $(VENV)/installed-dev
 
-.PHONY: run test record check format setup lock clean
+.PHONY: run test bench record check format setup lock clean
 .DELETE_ON_ERROR:
 
 run: $(RUNTIME)
@@ -31,6 +32,10 @@ run: $(RUNTIME)
 
 test: $(DEV)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Tables on the terminal, figures in bench.json, both and a plot in docs. ARGS=--quick is rough and leaves docs alone.
+bench: $(DEV)
+	@$(BIN)/python -m benchmarks.throughput --json bench.json --page docs/performance.md $(ARGS)
 
 # Every history that the workflow tests make, for tests/replay; see docs/change-a-workflow.md.
 record: $(DEV)

@@ -344,7 +344,7 @@ class Stack:
 
     @staticmethod
     def _own_ports(name: str) -> dict[str, str]:
-        """A port asked for is the first worker's; of those on one machine each needs its own, further ones have none."""
+        """A port asked for is the first worker's; of those on one machine each needs its own; later ones have none."""
         settings, firsts = get_settings(), [_worker_name(group) for group in WORKER_GROUPS]
         ports = {"METRICS": settings.metrics_port, "HEALTH": settings.health_port}
         return {

@@ -1,0 +1,177 @@
+"""The arithmetic of the benchmark, the shape of its JSON, the paper cluster, and the page that shows them."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+
+from benchmarks import page
+from benchmarks.capacity import Assumptions, cpu_ms_per_order, need
+from benchmarks.figures import Figures, Load, aims, highest_rss, mean_by_kind, percentile, ratios, spread
+from benchmarks.histories import summary_of, within
+from benchmarks.loop import Started, drive
+from benchmarks.tables import listings
+from models.errors import Refused
+from tests.architecture.sources import REPOSITORY
+from tests.benchmarks.builders import PROCESSES, a_cell, a_round, some_figures
+
+PAGE = REPOSITORY / "docs" / "performance.md"
+ASKED_FOR = {
+    "engine_ratio",
+    "orders_per_second",
+    "activities_per_order",
+    "history_events_per_order",
+    "history_events_per_shipment",
+    "reserved_p50_ms",
+    "reserved_p99_ms",
+    "rss_mb",
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "expected"),
+    [([7], 99, 7), ([1, 3], 50, 2), ([4, 1, 3, 2], 50, 2.5), (range(101), 99, 99), ([1, 2], 100, 2)],
+)
+def test_a_percentile_lies_between_its_neighbours(
+    values: Sequence[float], percent: float, expected: float
+) -> None:
+    assert percentile(values, percent) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e6), min_size=1), st.floats(min_value=0, max_value=100))
+def test_a_percentile_lies_within_what_was_measured(values: list[float], percent: float) -> None:
+    assert min(values) <= percentile(values, percent) <= max(values) * (1 + 1e-9)
+
+
+def test_the_ratio_of_a_round_is_ours_divided_by_the_engines() -> None:
+    rounds = [a_round(orders=300, bare=400, skeleton=600), a_round(orders=100, bare=100, skeleton=50)]
+    assert ratios(rounds, Load.BARE) == (0.75, 1.0)
+    assert ratios(rounds, Load.SKELETON) == (0.5, 2.0)
+
+
+def test_a_spread_has_the_median_in_its_middle() -> None:
+    found = spread((3, 1, 2))
+    assert (found.lowest, found.median, found.highest) == (1, 2, 3)
+
+
+def test_every_aim_is_met_or_missed_by_its_own_figure() -> None:
+    assert all(aim.met for aim in aims(some_figures()))
+    missed = {
+        "engine ratio": some_figures(engine_ratio=0.69),
+        "activities per order": some_figures(activities_per_order=12.1),
+        "events per order run": some_figures(history_events_per_order=90.5),
+        "events per shipment run": some_figures(history_events_per_shipment=61),
+        "submit to reserved, p50, one at a time": some_figures(reserved_p50_ms=1001),
+        "largest worker": some_figures(rss_mb={"worker-effects#2": 151}),
+        "largest routing and classification worker": some_figures(rss_mb={"worker-decisions": 321}),
+    }
+    for what, figures in missed.items():
+        assert [aim.what for aim in aims(figures) if not aim.met] == [what]
+
+
+def test_the_memory_told_is_the_most_that_was_seen_and_that_of_the_bare_workers_is_none_of_ours() -> None:
+    small, large = PROCESSES["api"], PROCESSES["temporal"]
+    cells = [a_cell(processes={"api": small}), a_cell(processes={"api": large, "bare-workflows": large})]
+    assert highest_rss(cells) == {"api": large.rss_mb}
+
+
+def test_events_are_averaged_by_kind() -> None:
+    assert mean_by_kind([{"a": 1, "b": 4}, {"b": 2}]) == {"b": 3, "a": 0.5}
+
+
+def test_the_json_has_every_figure_that_was_asked_for_and_reads_back_the_same() -> None:
+    figures = some_figures()
+    assert set(Figures.model_json_schema()["required"]) >= ASKED_FOR
+    assert Figures.model_validate_json(figures.model_dump_json()) == figures
+
+
+def test_a_history_is_counted_by_its_own_events() -> None:
+    kinds = (
+        EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
+        EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+        EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED,
+        EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
+    )
+    events = [HistoryEvent(event_id=number, event_type=kind) for number, kind in enumerate(kinds, 1)]
+    for event in events:
+        event.event_time.FromMilliseconds(event.event_id * 500)
+    events[1].activity_task_scheduled_event_attributes.activity_type.name = "reserve_stock"
+    events[2].activity_task_completed_event_attributes.scheduled_event_id = 2
+    found = summary_of("order:x", events)
+    assert (found.events, found.activities) == (4, 1)
+    assert found.done == {"reserve_stock": 1.5}
+    assert within(found.times, 0.5, 2.0) == 3
+
+
+async def test_a_loop_keeps_so_many_in_flight_and_waits_for_all_of_them() -> None:
+    under_way: set[int] = set()
+    most: list[int] = []
+
+    async def start() -> Started:
+        number = len(most)
+        under_way.add(number)
+        most.append(len(under_way))
+
+        async def end() -> None:
+            under_way.remove(number)
+
+        return Started((f"run-{number}",), end())
+
+    driven = await drive(start, in_flight=3, warm_seconds=0, seconds=0.05)
+    assert max(most) <= 3
+    assert not under_way
+    assert driven.closed.keys() == driven.submitted.keys()
+    assert len(driven.closed) == len(most)
+
+
+def test_the_paper_cluster_grows_with_the_rate() -> None:
+    figures = some_figures()
+    ten, thousand = need(figures, 10), need(figures, 1_000)
+    assert ten.activities == pytest.approx(120)
+    assert ten.state_transitions == pytest.approx(900)
+    assert thousand.store_commits == pytest.approx(100 * ten.store_commits)
+    assert thousand.history_gb_kept == pytest.approx(38e3 * 1_000 * 86_400 * 30 / 1e9)
+
+
+def test_a_process_is_planned_for_what_its_group_used_and_not_to_be_full() -> None:
+    figures = some_figures()
+    # 100 ms in one process of the group, 20 ms in the other.
+    assert cpu_ms_per_order(figures)["effect workers"] == pytest.approx(120)
+    assert need(figures, 10).processes["effect workers"] == 2  # 1.2 cores at 60 %
+    assert need(figures, 10, Assumptions(target_use=1.0)).processes["workflow workers"] == 1
+
+
+@pytest.mark.parametrize(("rate", "shards"), [(10, 512), (100, 512), (1_000, 2_048)])
+def test_shards_are_a_power_of_two_that_the_transitions_fit_in(rate: float, shards: int) -> None:
+    # 90 transitions an order, 10 ms each, 60 % busy: 1.5 shards an order a second.
+    assert need(some_figures(), rate).history_shards == shards
+
+
+def test_every_table_has_a_place_on_the_page_and_a_cell_for_each_column() -> None:
+    for listing in listings(some_figures()):
+        assert f"<!-- {listing.name} -->" in PAGE.read_text()
+        assert {len(row) for row in listing.rows} == {len(listing.columns)}
+
+
+def test_a_page_without_a_place_for_a_table_is_refused() -> None:
+    with pytest.raises(Refused, match="<!-- aims -->"):
+        page.with_tables("# nothing here", some_figures())
+
+
+def test_the_page_shows_the_figures_that_lie_beside_it() -> None:
+    figures = Figures.model_validate_json(PAGE.with_suffix(".json").read_bytes())
+    assert not figures.quick
+    assert page.with_tables(PAGE.read_text(), figures) == PAGE.read_text()
+
+
+def test_the_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
+    drawn = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for file in drawn:
+        page.plot(some_figures(), file)
+    assert ET.parse(drawn[0]).getroot().tag.endswith("svg")
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
