@@ -181,7 +181,7 @@ def main() -> None:
 async def _serve(address: str, namespace: str, what: str, ready_file: Path) -> None:
     stopped = asyncio.Event()
     with on_stop_signal(stopped.set):
-        client = await connect(address, namespace, from_environment=False)
+        client = await connect(address, namespace)
         async with _worker(client, what):
             await asyncio.to_thread(ready_file.touch)
             await stopped.wait()

@@ -1,6 +1,7 @@
 """The measuring itself: a stack of our own, the bare workers beside it on the same server, one cell after another."""
 
 import asyncio
+import os
 import platform
 import signal
 import statistics
@@ -35,6 +36,7 @@ from models.order import OrderDraft
 from models.states import OrderState
 from workers.client import connect
 from workers.embedded.children import Child, end, start_and_wait
+from workers.embedded.published import PublishedStack
 from workers.embedded.stack import WORKER_GROUPS, Stack, StackOptions
 from workers.settings import REPOSITORY
 
@@ -409,7 +411,7 @@ async def _bench(stack: Stack) -> AsyncIterator[Bench]:
     began: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for what in ("workflows", "activities"):
-            child = _bare_worker(what, live.temporal_address, live.temporal_namespace, stack.data_dir)
+            child = _bare_worker(what, live)
             began[child.name] = await asyncio.to_thread(start_and_wait, child)
         pids = {name: process.pid for name, process in began.items()}
         yield Bench(stack=stack, client=client, api=api, store=store, bare_pids=pids)
@@ -420,18 +422,28 @@ async def _bench(stack: Stack) -> AsyncIterator[Bench]:
         await store.close()
 
 
-def _bare_worker(what: str, address: str, namespace: str, data_dir: Path) -> Child:
+def _bare_worker(what: str, live: PublishedStack) -> Child:
+    data_dir = live.data_dir
     name = f"bare-{what}"
     ready_file = data_dir / "run" / f"{name}.ready"
-    arguments = ["--address", address, "--namespace", namespace, "--serve", what]
+    arguments = ["--address", live.temporal_address, "--namespace", live.temporal_namespace, "--serve", what]
     return Child(
         name=name,
         argv=(sys.executable, "-m", "benchmarks.bare", *arguments, "--ready-file", str(ready_file)),
         log=data_dir / "logs" / f"{name}.log",
+        env=_environment(live),
         cwd=REPOSITORY,
         ready=ready_file.exists,
         prepare=lambda: ready_file.unlink(missing_ok=True),
     )
+
+
+def _environment(live: PublishedStack) -> dict[str, str]:
+    """As for the processes of the stack: nothing of the user's own Temporal settings reaches an embedded server."""
+    if live.temporal_ui_url is None:
+        return dict(os.environ)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
+    return ours | {"TEMPORAL_CONFIG_FILE": os.devnull}
 
 
 async def _machine(client: Client) -> Machine:

@@ -121,4 +121,7 @@ def _cpu_of(name: str, processes: Mapping[str, ProcessUse]) -> float:
 def _shards(transitions: float, assumed: Assumptions) -> int:
     """A power of two, at least 512: it is fixed when a cluster is made, and the spare ones cost next to nothing."""
     busy = transitions * assumed.shard_write_ms / 1000 / assumed.target_use
-    return max(2 ** math.ceil(math.log2(max(busy, 1))), 512)
+    shards = 512
+    while shards < busy:
+        shards *= 2
+    return shards

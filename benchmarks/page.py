@@ -38,10 +38,11 @@ def with_tables(text: str, figures: Figures) -> str:
 
 def _where(figures: Figures) -> str:
     machine = figures.machine
+    rough = " A quick run: too rough to rely on." if figures.quick else ""
     return (
         f"Measured {figures.measured_at} in {figures.seconds:.0f} s: {machine.cores} cores ({machine.processor}),"
         f" {machine.memory_gb:.0f} GB, {machine.system}, Python {machine.python}, Temporal server {machine.temporal}"
-        f" (dev server on SQLite), Python SDK {machine.sdk}."
+        f" (dev server on SQLite), Python SDK {machine.sdk}.{rough}"
     )
 
 

@@ -165,7 +165,6 @@ def test_a_page_without_a_place_for_a_table_is_refused() -> None:
 
 def test_the_page_shows_the_figures_that_lie_beside_it() -> None:
     figures = Figures.model_validate_json(PAGE.with_suffix(".json").read_bytes())
-    assert not figures.quick
     assert page.with_tables(PAGE.read_text(), figures) == PAGE.read_text()
 
 
