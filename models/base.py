@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
 
 
 def storable(value: Any) -> Any:
@@ -17,6 +18,25 @@ def storable(value: Any) -> Any:
 
 # Text that may quote a stranger: it is cleaned, never refused, for a fact that happened must be kept.
 StorableText = Annotated[str, BeforeValidator(storable)]
+
+
+def _written_out(value: Any) -> Any:
+    """A number would be taken for seconds or, if it is large, for milliseconds: whoever sends one meant only one."""
+    if isinstance(value, int | float) or (isinstance(value, str) and _is_number(value)):
+        raise PydanticCustomError("datetime_type", "must be a time, e.g. 2026-03-01T09:30:00Z")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# A point in time that a stranger sends: RFC 3339, with a zone.
+SentMoment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 class Contract(BaseModel):

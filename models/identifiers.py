@@ -11,13 +11,16 @@ from pydantic import StringConstraints
 
 Channel = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 ExternalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sku = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")]
+Sku = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\s\x00]([^\n\x00]*[^\s\x00])?$")
+]
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
 OrderId = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 ]
 
-_SHIPMENT_ID = re.compile(r"^(?P<order>[^:]+:[^:]+):(?P<number>[1-9]\d*)$")
+SHIPMENT_ID_PATTERN = r"^[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[1-9][0-9]{0,5}$"
+_SHIPMENT_ID = re.compile(SHIPMENT_ID_PATTERN)
 
 
 def order_id(channel: str, external_id: str) -> str:
@@ -42,10 +45,9 @@ def shipment_workflow_id(shipment: str) -> str:
 
 def order_of_shipment(shipment: str) -> str:
     """The order that a shipment id belongs to. Raises ``ValueError`` for anything else."""
-    match = _SHIPMENT_ID.match(shipment)
-    if match is None:
+    if _SHIPMENT_ID.fullmatch(shipment) is None:
         raise ValueError(f"{shipment!r} is not a shipment id (channel:order:number)")
-    return match["order"]
+    return shipment.rpartition(":")[0]
 
 
 def order_of_workflow(workflow_id: str) -> str | None:

@@ -159,7 +159,7 @@ class WmsEvent(Contract):
     event_id: RequestId
     kind: WmsEventKind
     occurred_at: AwareDatetime
-    pick_id: str
+    pick_id: Detail
     detail: Detail = ""
 
 
@@ -179,7 +179,7 @@ class PaymentEvent(Contract):
     event_id: RequestId
     kind: PaymentEventKind
     occurred_at: AwareDatetime
-    provider_ref: str
+    provider_ref: Detail
     amount: Money
 
 

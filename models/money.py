@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
 
 from models.base import Contract
 
@@ -34,7 +35,15 @@ def _known_currency(code: str) -> str:
     return code
 
 
-Currency = Annotated[str, AfterValidator(_known_currency)]
+# A type of its own name, so that every schema with an amount in it refers to one list.
+Currency = TypeAliasType(
+    "Currency",
+    Annotated[
+        str,
+        AfterValidator(_known_currency),
+        Field(description="ISO 4217 code", json_schema_extra={"enum": sorted(CURRENCY_EXPONENT)}),
+    ],
+)
 
 
 class Money(Contract):

@@ -4,16 +4,19 @@ import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from models.base import Document
+from models.base import Document, SentMoment
 from models.identifiers import Channel, ExternalId, Sku
 from models.money import MAX_MINOR, Currency
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# What intake checks for all texts at once (policies.strict_json), said to those who read the schema.
+_STORABLE = Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
+_SAYS_SOMETHING = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200), _SAYS_SOMETHING]
 _COUNTRY = r"^[A-Z]{2}$"
-_EMAIL = r"^[^@\s]+@[^@\s]+$"
+_EMAIL = r"^[^@\s\x00]+@[^@\s\x00]+$"
 
 
 # Said in words, and without the value: it may be somebody's address.
@@ -75,8 +78,8 @@ class Address(Document):
 
     lines: tuple[Text, ...] = Field(min_length=1, max_length=5)
     city: Text
-    postcode: Annotated[str, StringConstraints(max_length=20)] = ""
-    region: Annotated[str, StringConstraints(max_length=100)] = ""
+    postcode: Annotated[str, StringConstraints(max_length=20), _STORABLE] = ""
+    region: Annotated[str, StringConstraints(max_length=100), _STORABLE] = ""
     country: Country
 
 
@@ -85,18 +88,20 @@ class Party(Document):
 
     name: Text
     email: Email | None = None
-    phone: Annotated[str, StringConstraints(max_length=40)] | None = None
+    phone: Annotated[str, StringConstraints(max_length=40), _STORABLE] | None = None
     company: Text | None = None
-    tax_id: Annotated[str, StringConstraints(min_length=4, max_length=40)] | None = None
-    customer_ref: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    tax_id: Annotated[str, StringConstraints(min_length=4, max_length=40), _SAYS_SOMETHING] | None = None
+    customer_ref: Annotated[str, StringConstraints(min_length=1, max_length=64), _SAYS_SOMETHING] | None = (
+        None
+    )
 
 
 class DraftLine(Document):
     """Goods asked for: ``quantity`` whole units at ``unit_price_minor`` each."""
 
-    line_id: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    line_id: Annotated[str, StringConstraints(min_length=1, max_length=64), _SAYS_SOMETHING]
     sku: Sku
-    description: Annotated[str, StringConstraints(max_length=200)] = ""
+    description: Annotated[str, StringConstraints(max_length=200), _STORABLE] = ""
     quantity: Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
     unit_price_minor: PositiveMinor
 
@@ -104,9 +109,9 @@ class DraftLine(Document):
 class DraftCharge(Document):
     """Money that is not goods: postage, tax, a fee; a discount is negative."""
 
-    code: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    code: Annotated[str, StringConstraints(min_length=1, max_length=64), _SAYS_SOMETHING]
     kind: ChargeKind
-    description: Annotated[str, StringConstraints(max_length=200)] = ""
+    description: Annotated[str, StringConstraints(max_length=200), _STORABLE] = ""
     amount_minor: Minor
 
 
@@ -114,7 +119,7 @@ class Tender(Document):
     """A means of payment. ``token`` is the payment provider's; a card number must never get here."""
 
     kind: TenderKind = TenderKind.CARD
-    token: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    token: Annotated[str, StringConstraints(min_length=1, max_length=128), _SAYS_SOMETHING]
     amount_minor: PositiveMinor
 
 
@@ -132,7 +137,7 @@ class OrderDraft(Document):
     schema_version: int = Field(default=1, ge=1, le=1)
     channel: Channel
     external_id: ExternalId
-    placed_at: AwareDatetime
+    placed_at: SentMoment
     currency: Currency
     customer: Party
     ship_to: Address
@@ -142,6 +147,8 @@ class OrderDraft(Document):
     tenders: tuple[Tender, ...] = Field(min_length=1, max_length=1)
     totals: DraftTotals
     customer_type: CustomerType | None = None
-    purchase_order: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    promise_by: AwareDatetime | None = None
+    purchase_order: Annotated[str, StringConstraints(min_length=1, max_length=64), _SAYS_SOMETHING] | None = (
+        None
+    )
+    promise_by: SentMoment | None = None
     ship_complete: bool = False

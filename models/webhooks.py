@@ -4,19 +4,23 @@ The signature covers the time of sending and the exact bytes: a body can be neit
 
     Orderwright-Timestamp: 1767225600
     Orderwright-Signature: v1=<hex of HMAC-SHA256(secret, "{timestamp}.{raw body}")>
+
+Replayed at once, within the window, it is an event whose id was taken before: ``WebhookEnvelope.fingerprint`` tells it
+from another event under the same id.
 """
 
 import hashlib
 import hmac
+import json
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models.base import Contract
 from models.errors import Unauthorised
-from models.identifiers import OrderId, order_of_shipment
-from models.messages import CarrierEvent, PaymentEvent, RequestId, WmsEvent
+from models.identifiers import SHIPMENT_ID_PATTERN, OrderId, order_of_shipment
+from models.messages import CarrierEvent, PaymentEvent, WmsEvent
 
 TIMESTAMP_HEADER = "Orderwright-Timestamp"
 SIGNATURE_HEADER = "Orderwright-Signature"
@@ -30,7 +34,11 @@ def _shipment_id(value: str) -> str:
     return value
 
 
-ShipmentId = Annotated[str, AfterValidator(_shipment_id)]
+ShipmentId = Annotated[
+    str, AfterValidator(_shipment_id), Field(json_schema_extra={"pattern": SHIPMENT_ID_PATTERN})
+]
+# It stands in tables and logs.
+EventId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 
 
 class WebhookKind(StrEnum):
@@ -41,10 +49,17 @@ class WebhookKind(StrEnum):
     PAYMENT_EVENT = "payment_event"
 
 
+class WebhookResult(StrEnum):
+    """What became of an event. LATE: there was no run to take it."""
+
+    DELIVERED = "delivered"
+    LATE = "late"
+
+
 class WebhookEnvelope(Contract):
     """One event and whom it concerns: a shipment (carrier, warehouse) or an order (payment provider)."""
 
-    event_id: RequestId
+    event_id: EventId
     kind: WebhookKind
     shipment_id: ShipmentId | None = None
     order_id: OrderId | None = None
@@ -63,6 +78,12 @@ class WebhookEnvelope(Contract):
             raise ValueError(f"a {self.kind} names its shipment_id")
         return self
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what the envelope says: white space, order of keys and unknown fields do not matter."""
+        said = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(said.encode()).hexdigest()
+
 
 _EVENT_OF: dict[WebhookKind, type[CarrierEvent] | type[WmsEvent] | type[PaymentEvent]] = {
     WebhookKind.CARRIER_EVENT: CarrierEvent,
@@ -78,7 +99,7 @@ def sign(secret: str, timestamp: int, body: bytes) -> str:
 
 
 def verify(
-    secret: str,
+    secrets: tuple[str, ...],
     header_signature: str | None,
     header_timestamp: str | None,
     body: bytes,
@@ -88,7 +109,8 @@ def verify(
 ) -> None:
     """Raise ``Unauthorised`` unless the two headers vouch for ``body``; ``now`` is Unix seconds.
 
-    ``None`` stands for a missing header. A time-stamp over ``tolerance_seconds`` away, either way, is refused.
+    ``None`` stands for a missing header. Any of ``secrets`` will do: while one is exchanged for another, both are in
+    use. A time-stamp over ``tolerance_seconds`` away, either way, is refused.
     """
     if not header_signature or not header_timestamp:
         raise Unauthorised(f"a webhook needs the headers {TIMESTAMP_HEADER} and {SIGNATURE_HEADER}")
@@ -96,9 +118,13 @@ def verify(
     if not (header_timestamp.isascii() and header_timestamp.isdigit() and len(header_timestamp) <= 12):
         raise Unauthorised(f"{TIMESTAMP_HEADER} must be whole Unix seconds")
     timestamp = int(header_timestamp)
+    # Every secret is tried, also after one has matched: how long it takes says nothing about which one, or how nearly.
+    matches = [
+        hmac.compare_digest(sign(secret, timestamp, body).encode(), header_signature.encode())
+        for secret in secrets
+    ]
     # The signature first: a stranger learns nothing about our clock.
-    expected = sign(secret, timestamp, body)
-    if not hmac.compare_digest(expected.encode(), header_signature.encode()):
+    if not any(matches):
         raise Unauthorised("the webhook's signature does not match its body")
     if abs(now - timestamp) > tolerance_seconds:
         raise Unauthorised(

@@ -1,6 +1,5 @@
 """What makes a document an acceptable order. Every problem is found at once, so that a sender mends it in one go."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +10,8 @@ from models.clock import EARLIEST, LATEST
 from models.errors import DocumentTooLarge, InvalidDocument, Problem
 from models.money import CURRENCY_EXPONENT
 from models.order import MAX_DOCUMENT_BYTES, MAX_LINES, ChargeKind, OrderDraft
+from policies.strict_json import parse, unstorable_text
 
-MAX_DEPTH = 32
 # What a problem says stands in logs and on timelines: nothing about a person may be quoted there.
 _PERSONAL = ("customer", "ship_to", "bill_to")
 
@@ -26,7 +25,7 @@ def check_document(raw: bytes, limit: int = MAX_DOCUMENT_BYTES) -> OrderDraft:
         raise DocumentTooLarge(
             f"the document has {len(raw):,} bytes; at most {limit:,} are accepted: split the order"
         )
-    return check_parsed(_parse(raw))
+    return check_parsed(parse(raw))
 
 
 def check_parsed(document: Any) -> OrderDraft:
@@ -35,7 +34,7 @@ def check_parsed(document: Any) -> OrderDraft:
         raise InvalidDocument(
             (Problem(path="", code="not_an_object", message="must be a JSON object with an order in it"),)
         )
-    unstorable = tuple(_unstorable_text(document))
+    unstorable = tuple(unstorable_text(document))
     if unstorable:
         raise InvalidDocument(unstorable)
     try:
@@ -56,72 +55,6 @@ def check_parsed(document: Any) -> OrderDraft:
 def check_draft(draft: OrderDraft) -> tuple[Problem, ...]:
     """The problems of sense in a draft whose shape is right; empty when it is acceptable."""
     return tuple(_problems_of_sense(draft))
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _not_json(f"is not UTF-8 text (byte {error.start})") from None
-    try:
-        parsed = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise _not_json(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise _not_json(f"is nested more than {MAX_DEPTH} levels deep") from None
-    except ValueError as error:
-        raise _not_json(f"is not acceptable JSON: {error}") from None
-    if _depth_exceeds(parsed, MAX_DEPTH):
-        raise _not_json(f"is nested more than {MAX_DEPTH} levels deep")
-    return parsed
-
-
-def _not_json(message: str) -> InvalidDocument:
-    return InvalidDocument((Problem(path="", code="not_json", message=message),))
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        # Two values for one key: parsers disagree on which one counts, and one of them may be the price.
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise ValueError(f"the key {twice[0]!r} stands twice in one object")
-    return result
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _depth_exceeds(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _unstorable_text(value: Any, path: str = "") -> Iterator[Problem]:
-    if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
-            yield Problem(
-                path=path,
-                code="bad_text",
-                message="holds a NUL or half a surrogate pair: send plain Unicode text",
-            )
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _unstorable_text(key, path or "key")
-            yield from _unstorable_text(item, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _unstorable_text(item, f"{path}[{index}]")
 
 
 _SENTENCES = {

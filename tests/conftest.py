@@ -86,6 +86,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--record-histories", action="store_true", help="keep what the workflow tests did for tests/replay"
     )
+    parser.addoption(
+        "--api-examples",
+        type=int,
+        help="try so many made-up requests per operation of the API, other ones every time",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,6 +44,26 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8080, ge=1, le=65535)
     api_token: str = Field(default="", repr=False)
     webhook_secret: str = Field(default="", repr=False)
+    # While a secret is exchanged for a new one, the old one still opens; empty otherwise.
+    api_token_previous: str = Field(default="", repr=False)
+    webhook_secret_previous: str = Field(default="", repr=False)
+
+    # What one caller may ask of one API process: so many requests a second in the long run, so many at once. Callers
+    # with the token by address; strangers (no or a wrong token, /docs) by address; neighbours by address and kind.
+    api_rate: float = Field(default=200.0, gt=0)
+    api_burst: int = Field(default=2_000, ge=1)
+    stranger_rate: float = Field(default=5.0, gt=0)
+    stranger_burst: int = Field(default=100, ge=1)
+    webhook_rate: float = Field(default=400.0, gt=0)
+    webhook_burst: int = Field(default=4_000, ge=1)
+
+    api_max_connections: int = Field(default=500, ge=1)
+    api_max_header_bytes: int = Field(default=16 * 1024, ge=1024, le=64 * 1024)
+    # Seconds that a caller may take for sending the header of a request, and its body.
+    api_header_seconds: float = Field(default=10.0, gt=0)
+    api_body_seconds: float = Field(default=30.0, gt=0)
+    # How long it is known which webhooks were answered for.
+    webhook_receipt_days: int = Field(default=30, ge=1)
 
     database_url: str = Field(
         default="postgresql+psycopg://postgres@127.0.0.1:5432/orderwright",
@@ -72,6 +92,18 @@ class Settings(BaseSettings):
     deployment_build_id: str = ""
     log_level: str = "INFO"
     log_json: bool = False
+
+    @property
+    def api_tokens(self) -> tuple[str, ...]:
+        """Every token that opens the API."""
+        return tuple(token for token in (self.api_token, self.api_token_previous) if token.strip())
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Every secret that a webhook may be signed with."""
+        return tuple(
+            secret for secret in (self.webhook_secret, self.webhook_secret_previous) if secret.strip()
+        )
 
     @field_validator("database_url")
     @classmethod

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from apps.api.application import create_app
+from apps.api.serving import uvicorn_config
 from models.errors import InvalidDocument
 from workers import exit as process_exit
 from workers.logging import configure_logging
@@ -26,17 +27,7 @@ def main() -> int:
         for problem in unusable.problems:
             sys.stderr.write(f"orderwright api: {problem.path} {problem.message}\n")
         return 2
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.api_host,
-            port=settings.api_port,
-            log_config=None,  # uvicorn's lines go through our logger
-            access_log=False,  # the gate writes one line per request, without what a query string may hold
-            server_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
-    )
+    server = _Server(uvicorn_config(app, settings, stop_within_seconds=SHUTDOWN_SECONDS))
     server.run()
     return 0 if server.started else 1
 

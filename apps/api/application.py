@@ -1,6 +1,7 @@
 """The HTTP API put together: routes, gate, problems, and what runs beside them while it serves."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
@@ -59,7 +60,7 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
             await store.close()
 
     app = routes_only(lifespan)
-    app.add_middleware(Gate, token=settings.api_token, metrics=metrics)
+    app.add_middleware(Gate, settings=settings, metrics=metrics)
     return app
 
 
@@ -90,20 +91,33 @@ def routes_only(
         return describe(app)
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi_document() -> Response:
+    async def openapi_document(request: Request) -> Response:
         """What this API offers, as OpenAPI 3.1."""
-        return JSONResponse(document())
+        return _unless_known(request, JSONResponse(document()))
 
     @app.get("/docs", include_in_schema=False)
     async def documentation(request: Request) -> Response:
         """What this API offers, as a page to read."""
-        return HTMLResponse(docs.render(document(), str(request.base_url)), headers=docs.headers())
+        page = HTMLResponse(docs.render(document(), str(request.base_url)), headers=docs.headers())
+        return _unless_known(request, page)
 
     return app
 
 
 def _is_probe(scope: Mapping[str, Any]) -> bool:
     return scope.get("path") in PROBES
+
+
+def _unless_known(request: Request, response: Response) -> Response:
+    """``response`` with its entity tag, or 304 for a caller that has it already."""
+    tag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+    response.headers["ETag"] = tag
+    response.headers["Cache-Control"] = "no-cache"
+    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
+    if known & {tag, "*"}:
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return Response(status_code=304, headers=kept)
+    return response
 
 
 def _require_secrets(settings: Settings) -> None:

@@ -1,16 +1,24 @@
 """What the HTTP API takes and gives, where that is not already one of the contracts in ``models``."""
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from models.base import Contract, Document
 from models.messages import Actor, CancelOutcome, Reason, RequestId
 from models.review import Verdict
 from models.states import OrderState
+from models.webhooks import WebhookResult
+from policies.strict_json import unstorable_text
 
 SentRequestId = Annotated[RequestId, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+
+
+def _storable(answer: dict[str, Any]) -> dict[str, Any]:
+    """Raise ``ValueError`` for text that no database can store: the run would stop at writing it down."""
+    for problem in unstorable_text(answer):
+        raise ValueError(f"{problem.path} {problem.message}")
+    return answer
 
 
 class OrderLinks(Contract):
@@ -37,7 +45,7 @@ class DecisionRequest(Document):
     actor: Actor
     reason: Reason
     request_id: SentRequestId | None = None
-    answer: dict[str, Any] | None = Field(
+    answer: Annotated[dict[str, Any], AfterValidator(_storable)] | None = Field(
         default=None, description="with `finish`: what was done by hand; the task's options show its form"
     )
 
@@ -76,17 +84,14 @@ class Queued(Contract):
     request_id: str
 
 
-class WebhookResult(StrEnum):
-    """What became of a webhook's event. A repeat is delivered again and ignored by the run."""
-
-    DELIVERED = "delivered"
-    LATE = "late"
-
-
 class WebhookTaken(Contract):
-    """``late``: the run it concerns has ended or is unknown; the event is kept for reconciliation."""
+    """``late``: the run it concerns has ended or is unknown; the event is kept for reconciliation.
+
+    ``repeated``: it was delivered before, and nothing happened this time.
+    """
 
     status: WebhookResult
+    repeated: bool = False
 
 
 class Health(Contract):

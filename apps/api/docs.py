@@ -226,11 +226,15 @@ _LIMITS = {
 }
 
 
+# A pattern that only says which texts no database can store: the page has said so once.
+ANY_TEXT = r"^[^\x00]"
+
+
 def _limits(schema: dict[str, Any]) -> str:
     said = [
         words.format(f"<code>{escape(str(schema[key]))}</code>")
         for key, words in _LIMITS.items()
-        if schema.get(key) not in (None, "", [])
+        if schema.get(key) not in (None, "", []) and not str(schema[key]).startswith(ANY_TEXT)
     ]
     return f", {', '.join(said)}" if said else ""
 

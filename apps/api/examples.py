@@ -217,13 +217,24 @@ REVIEW: dict[str, Any] = {
 REVIEW_PAGE: dict[str, Any] = {"reviews": [REVIEW], "next_cursor": None}
 
 PROBLEMS: dict[int, tuple[str, str]] = {
+    400: ("bad_request", "this is no HTTP request that could be read"),
     401: ("unauthorised", "send the API token: Authorization: Bearer …"),
     404: ("not_found", "there is no order web:4711"),
     409: ("conflict", "order web:1001 was already accepted with other content"),
+    408: ("too_slow", "the body did not arrive within 30 s: send it again"),
     413: ("document_too_large", "the body is larger than the 5,242,880 bytes that are accepted here"),
+    414: ("uri_too_long", "the address is longer than the 8,192 bytes that are accepted"),
+    415: ("unsupported_media_type", "send JSON in UTF-8, with Content-Type: application/json"),
     422: (
         "invalid_document",
         "the document has 1 problem: totals.total_minor: says 19.26 GBP, the document adds up to 19.25 GBP",
+    ),
+    429: ("rate_limited", "too many requests: the next one is served in 1 s"),
+    431: ("header_too_large", "the header is larger than the 16,384 bytes that are accepted"),
+    500: ("internal", "Something went wrong on our side; it has been logged."),
+    502: (
+        "neighbour_refused",
+        "Temporal refused the call (permission_denied); whoever runs this server has to look at it",
     ),
     503: ("not_reachable", "Temporal does not answer; try again in a few seconds"),
 }

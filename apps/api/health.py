@@ -12,6 +12,7 @@ from apps.api.parts import PartsOf
 from apps.api.problems import answers
 from models.errors import OrderwrightError
 
+# Query parameters are let pass: some probes and caches add one of their own.
 router = APIRouter(tags=["operations"])
 
 _READY = {"ready": True, "parts": {"database": "ok", "temporal": "ok"}}

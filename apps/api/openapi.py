@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
 from apps.api.contracts import CancelRequest, DecisionRequest
-from apps.api.problems import MEDIA_TYPE, ProblemDetails
+from apps.api.gate import PROBES
+from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
 from models.webhooks import WebhookEnvelope
 
@@ -22,6 +23,12 @@ and money.
 
 Send the token as `Authorization: Bearer …`. Every error answer is `application/problem+json` (RFC 9457); rely on its
 `code`. Amounts are integer minor units (1299 GBP is £12.99), times are RFC 3339 with a zone.
+
+Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; other bodies of 64 KB; addresses of 8 KB and headers
+of 16 KB; no number of more than 100 digits, no NaN, no key twice in one object. Bodies are `application/json` in UTF-8,
+not compressed, and arrive within 30 seconds. Each answer says in `RateLimit-Policy` and `RateLimit` how many requests
+you may make; over that it is `429`, and `Retry-After` says when the next one is served. A query parameter that does not
+exist is refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which methods there are.
 """
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
@@ -29,6 +36,34 @@ TAGS = [
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "operations", "description": "Health and metrics."},
 ]
+
+# A request that cannot be read, or is too large to be looked at, is on nobody's account.
+BEFORE_THE_BUDGET = frozenset({"400", "414", "431"})
+RATE_LIMITS = {
+    "RateLimit-Policy": {
+        "description": "How many requests (`q`) in how many seconds (`w`)",
+        "schema": {"type": "string", "pattern": r'^"[a-z]+";q=[0-9]+;w=[0-9]+$'},
+    },
+    "RateLimit": {
+        "description": "How many requests remain (`r`), and in how many seconds all of them will be there again (`t`)",
+        "schema": {"type": "string", "pattern": r'^"[a-z]+";r=[0-9]+;t=[0-9]+$'},
+    },
+}
+
+# What can be asked next, of which operation, by which part of the answer.
+_LINKS = {
+    "submit_order": (
+        ("200", "202"),
+        ("show_order", "show_timeline", "cancel_order"),
+        {"order_id": "/order_id"},
+    ),
+    "list_orders": (
+        ("200",),
+        ("show_order", "show_timeline", "cancel_order"),
+        {"order_id": "/orders/0/order_id"},
+    ),
+    "list_reviews": (("200",), ("show_review", "decide_review"), {"task_id": "/reviews/0/task_id"}),
+}
 
 # Bodies that handlers read themselves, so that FastAPI does not see them.
 _READ_BY_HAND = (OrderDraft, CancelRequest, DecisionRequest, WebhookEnvelope)
@@ -59,7 +94,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     for name, schema in extra.get("$defs", {}).items():
         schemas.setdefault(name, schema)
-    _replace_fastapis_errors(document)
+    _complete_answers(document)
+    _add_links(document)
     for path, example in _EXAMPLES_WITH_NULLS.items():
         document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["example"] = example
     components["schemas"] = dict(sorted(schemas.items()))
@@ -70,20 +106,51 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _replace_fastapis_errors(document: dict[str, Any]) -> None:
-    """Take out FastAPI's own form of an invalid request: every error of ours is a problem document."""
+def _complete_answers(document: dict[str, Any]) -> None:
+    """Every answer that an operation can give, with the headers that come with it, in place of FastAPI's own form."""
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
-    anything_else = {
-        "description": "Anything else that went wrong",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
-    }
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for operation in operations.values():
-            answers = operation["responses"]
-            if "application/json" in answers.get("422", {}).get("content", {}):
-                del answers["422"]
-            operation["responses"] = dict(sorted(answers.items())) | {"default": anything_else}
+            own = operation["responses"]
+            if "application/json" in own.get("422", {}).get("content", {}):
+                del own["422"]
+            every = {str(status): said for status, said in answers(*_also(path, operation)).items()} | own
+            for status, said in every.items():
+                if path not in PROBES and status not in BEFORE_THE_BUDGET:
+                    said["headers"] = said.get("headers", {}) | RATE_LIMITS
+            operation["responses"] = dict(sorted(every.items()))
+
+
+def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
+    """What an operation may answer besides what its route says."""
+    yield from (400, 414, 431, 500, 503)
+    if path not in PROBES:
+        yield 429
+    if operation.get("security") != []:
+        yield 401
+    if path.startswith(("/v1/orders", "/v1/reviews")):
+        yield 422
+    if "requestBody" in operation:
+        # 502: Temporal may refuse what is asked of a run.
+        yield from (408, 413, 415, 502)
+
+
+def _add_links(document: dict[str, Any]) -> None:
+    operations = {
+        operation["operationId"]: operation
+        for operations in document["paths"].values()
+        for operation in operations.values()
+    }
+    for name, (statuses, targets, parameters) in _LINKS.items():
+        for status in statuses:
+            operations[name]["responses"][status]["links"] = {
+                target: {
+                    "operationId": target,
+                    "parameters": {key: f"$response.body#{at}" for key, at in parameters.items()},
+                }
+                for target in targets
+            }
 
 
 def text_of(document: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Header, Request, Response
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from pydantic import TypeAdapter, ValidationError
 
 from activities.store import reads
 from activities.store.intake import Acceptance
@@ -18,6 +18,8 @@ from apps.api.intake import check, state_of, take_in
 from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
+from apps.api.queries import only_known_parameters
+from models.base import SentMoment
 from models.clock import EARLIEST, LATEST, ClockStart
 from models.errors import (
     Conflict,
@@ -34,10 +36,22 @@ from models.messages import CancelAnswer, CancelOrder, CancelOutcome
 from models.order import MAX_DOCUMENT_BYTES, CustomerType, OrderDraft
 from models.states import ORDER_TERMINAL, OrderState
 
-router = APIRouter(prefix="/v1/orders", tags=["orders"])
+router = APIRouter(prefix="/v1/orders", tags=["orders"], dependencies=[Depends(only_known_parameters)])
 
+_LOCATION = {
+    "Location": {"description": "The order", "required": True, "schema": {"type": "string"}},
+}
 BUSINESS_START_HEADER = "Orderwright-Business-Start"
 _ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
+# Only described: what does not look like an order's id is not found, like an order that does not exist.
+AnOrder = Annotated[
+    str,
+    Path(
+        description="The order's id, `{channel}:{external_id}`",
+        examples=["web:1001"],
+        json_schema_extra={"pattern": TypeAdapter(OrderId).json_schema()["pattern"]},
+    ),
+]
 
 
 @router.post(
@@ -50,11 +64,12 @@ _ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
         200: {
             "model": OrderAccepted,
             "description": "The same document was accepted before; this is its order",
+            "headers": _LOCATION,
             "content": {"application/json": {"example": examples.ACCEPTED | {"state": "released"}}},
         },
         202: {
             "description": "Stored; its run starts now, or as soon as Temporal is there again",
-            "headers": {"Location": {"description": "The order", "schema": {"type": "string"}}},
+            "headers": _LOCATION,
             "content": {"application/json": {"example": examples.ACCEPTED}},
         },
     },
@@ -64,12 +79,12 @@ async def submit_order(
     response: Response,
     parts: PartsOf,
     business_start: Annotated[
-        AwareDatetime | None,
+        SentMoment,
         Header(
             alias=BUSINESS_START_HEADER,
             description="When the order's business clock starts, for replaying old orders; default is now",
         ),
-    ] = None,
+    ] = None,  # type: ignore[assignment] # may be left out, but is no null when it is there
 ) -> OrderAccepted:
     """Check the document and store it; from then on it is accepted. Sending the same document again is always safe.
 
@@ -77,7 +92,8 @@ async def submit_order(
     """
     intake = parts.metrics.intake
     try:
-        draft = await check(await read_body(request, MAX_DOCUMENT_BYTES))
+        raw = await read_body(request, MAX_DOCUMENT_BYTES, parts.settings.api_body_seconds)
+        draft = await check(raw)
         _bind(make_order_id(draft.channel, draft.external_id))
         clock = ClockStart(speed=parts.settings.speed, business_start=_possible(business_start))
         accepted = await take_in(parts.store, parts.runs, draft, clock)
@@ -134,7 +150,7 @@ async def list_orders(
     summary="Look at an order",
     responses=answers(401, 404, 503) | {200: {"content": {"application/json": {"example": examples.VIEW}}}},
 )
-async def show_order(order_id: str, parts: PartsOf) -> OrderView:
+async def show_order(order_id: AnOrder, parts: PartsOf) -> OrderView:
     """The order with lines, shipments, review tasks and money. Names and addresses are not shown."""
     return await _known_order(parts, order_id)
 
@@ -145,7 +161,7 @@ async def show_order(order_id: str, parts: PartsOf) -> OrderView:
     responses=answers(401, 404, 503)
     | {200: {"content": {"application/json": {"example": [examples.ENTRY | {"position": 1204}]}}}},
 )
-async def show_timeline(order_id: str, parts: PartsOf) -> list[TimelineView]:
+async def show_timeline(order_id: AnOrder, parts: PartsOf) -> list[TimelineView]:
     """Every fact in the order of writing: who did what, when, why, under which policy.
 
     A document that came in by Temporal and was refused has a timeline too, though it never became an order.
@@ -173,10 +189,10 @@ async def show_timeline(order_id: str, parts: PartsOf) -> list[TimelineView]:
     },
 )
 async def cancel_order(
-    order_id: str, request: Request, response: Response, parts: PartsOf
+    order_id: AnOrder, request: Request, response: Response, parts: PartsOf
 ) -> CancelTaken | Queued:
     """Ask the running order to stop. It answers what happens to goods and money; parcels on their way go on."""
-    wish = await read_message(request, CancelRequest)
+    wish = await read_message(request, CancelRequest, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=wish.actor)
     order = await _known_order(parts, order_id)
     if order.state in ORDER_TERMINAL:

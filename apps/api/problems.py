@@ -1,7 +1,9 @@
 """Every error answer of the API: RFC 9457 problem details with a stable code, and never anything from inside."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from apps.api import examples
 from models.base import Contract
@@ -32,6 +36,10 @@ RETRY_AFTER_SECONDS = 5
 
 _log = get_logger(__name__)
 
+# Enough to mend a document by; a document made of mistakes must not be answered with a larger one.
+MAX_PROBLEMS = 100
+MAX_DETAIL = 2_000
+
 _CODES = {
     400: "bad_request",
     401: "unauthorised",
@@ -51,7 +59,9 @@ class ProblemDetails(Contract):
     detail: str
     code: str
     problems: tuple[Problem, ...] = Field(
-        default=(), description="Every single thing that is wrong with the input, where there is one"
+        default=(),
+        max_length=MAX_PROBLEMS,
+        description="Every single thing that is wrong with the input, where there is one; the first 100",
     )
 
 
@@ -66,6 +76,59 @@ class InvalidRequest(OrderwrightError):
         super().__init__("; ".join(f"{p.path or 'request'}: {p.message}" for p in self.problems))
 
 
+class UnsupportedMediaType(OrderwrightError):
+    """The body is not said to be JSON (`Content-Type: application/json`), or is compressed."""
+
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class TooSlow(OrderwrightError):
+    """The request did not arrive as a whole in the time that is allowed for it."""
+
+    code = "too_slow"
+    http_status = 408
+    retryable = True
+
+
+class UriTooLong(OrderwrightError):
+    """The address is longer than is accepted."""
+
+    code = "uri_too_long"
+    http_status = 414
+
+
+class HeaderTooLarge(OrderwrightError):
+    """The header of the request is larger than is accepted."""
+
+    code = "header_too_large"
+    http_status = 431
+
+
+class Busy(OrderwrightError):
+    """The server has as many callers as it can serve at once; `Retry-After` says when to come back."""
+
+    code = "busy"
+    http_status = 503
+    retryable = True
+
+
+class RateLimited(OrderwrightError):
+    """More requests than one caller may make; `Retry-After` says in how many seconds the next one is served.
+
+    ``rate_limits`` are the header fields that tell where the caller stands.
+    """
+
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, wait_seconds: float, rate_limits: dict[str, str]) -> None:
+        self.retry_after_seconds = math.ceil(wait_seconds)
+        self.rate_limits = rate_limits
+        super().__init__(f"too many requests: the next one is served in {self.retry_after_seconds} s")
+
+
 def problem_response(
     status: int,
     code: str,
@@ -76,11 +139,11 @@ def problem_response(
     """One error answer. A 401 says how to authenticate and a 503 when to come back."""
     document = ProblemDetails(
         type=f"urn:orderwright:error:{code}",
-        title=HTTPStatus(status).phrase,
+        title=_phrase(status),
         status=status,
-        detail=detail,
+        detail=detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 1]}…",
         code=code,
-        problems=tuple(problems),
+        problems=tuple(islice(problems, MAX_PROBLEMS)),
     )
     extra = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
@@ -93,7 +156,11 @@ def problem_response(
 def response_to(error: OrderwrightError) -> Response:
     """The answer to one of our own errors."""
     problems = error.problems if isinstance(error, InvalidDocument | InvalidRequest) else ()
-    return problem_response(error.http_status, error.code, error.message, problems)
+    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, RateLimited) else {}
+    if isinstance(error, TooSlow):
+        # What is still on its way belongs to the request that was given up.
+        headers["Connection"] = "close"
+    return problem_response(error.http_status, error.code, error.message, problems, headers)
 
 
 def internal_error() -> Response:
@@ -113,14 +180,15 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
         code, detail = examples.PROBLEMS[status]
         example = ProblemDetails(
             type=f"urn:orderwright:error:{code}",
-            title=HTTPStatus(status).phrase,
+            title=_phrase(status),
             status=status,
             detail=detail,
             code=code,
             problems=tuple(Problem(**problem) for problem in examples.PROBLEM_LISTS.get(status, ())),
         )
         described[status] = {
-            "description": HTTPStatus(status).phrase,
+            "description": _phrase(status),
+            "headers": _HEADERS.get(status, {}),
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"},
@@ -129,6 +197,26 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
             },
         }
     return described
+
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds to wait before the same request again",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_HEADERS = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "How to authenticate",
+            "required": True,
+            "schema": {"type": "string", "const": "Bearer"},
+        }
+    },
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
 
 
 def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
@@ -142,6 +230,12 @@ def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
         DocumentTooLarge,
         Conflict,
         Refused,
+        TooSlow,
+        UriTooLong,
+        HeaderTooLarge,
+        UnsupportedMediaType,
+        RateLimited,
+        Busy,
         NotReachable,
         NeighbourRefused,
     ):
@@ -161,13 +255,36 @@ def install_problem_handlers(app: FastAPI) -> None:
         return response_to(error)
 
     @app.exception_handler(HTTPException)
-    async def frameworks(_request: Request, error: HTTPException) -> Response:
+    async def frameworks(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The framework names those of one route only, and a path may have several.
+            headers["Allow"] = ", ".join(sorted(_methods_at(app, request.scope)))
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
         code = _CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
-        return problem_response(error.status_code, code, error.detail, headers=error.headers)
+        return problem_response(error.status_code, code, error.detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def parameters(_request: Request, error: RequestValidationError) -> Response:
         return response_to(InvalidRequest(_without_values(error.errors(), skip=("query", "path", "header"))))
+
+
+def _methods_at(app: FastAPI, scope: Scope) -> set[str]:
+    found = {
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    }
+    return found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set())
+
+
+# As in RFC 9110; what Python calls them depends on its version.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
+
+def _phrase(status: int) -> str:
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def _without_values(errors: Iterable[Any], skip: tuple[str, ...] = ()) -> tuple[Problem, ...]:

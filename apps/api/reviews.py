@@ -1,10 +1,10 @@
 """Review tasks over HTTP: what waits for a person, and the person's decision."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from activities.store import reads
 from activities.store.views import ReviewPage
@@ -15,15 +15,22 @@ from apps.api.contracts import DecisionRequest, DecisionTaken, Queued
 from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
+from apps.api.queries import only_known_parameters
 from models.errors import InvalidDocument, NotFound, Refused
 from models.identifiers import OrderId
 from models.messages import DecideReview, DecisionAnswer, SignalledDecision
 from models.review import ReviewKind, ReviewTask
 from models.states import ReviewState
 
-router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
+router = APIRouter(prefix="/v1/reviews", tags=["reviews"], dependencies=[Depends(only_known_parameters)])
 
-_TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,160}")
+_TASK_ID = re.compile(r"^[A-Za-z0-9._:-]{1,160}$")
+ATask = Annotated[
+    str,
+    Path(
+        description="The task's id", examples=["web:1001:r1"], json_schema_extra={"pattern": _TASK_ID.pattern}
+    ),
+]
 
 
 @router.get(
@@ -58,7 +65,7 @@ async def list_reviews(
     summary="Look at a review task",
     responses=answers(401, 404, 503) | {200: {"content": {"application/json": {"example": examples.REVIEW}}}},
 )
-async def show_review(task_id: str, parts: PartsOf) -> ReviewTask:
+async def show_review(task_id: ATask, parts: PartsOf) -> ReviewTask:
     """The question, everything needed to answer it, and the answer if there is one."""
     return await _known_task(parts, task_id)
 
@@ -78,10 +85,10 @@ async def show_review(task_id: str, parts: PartsOf) -> ReviewTask:
     },
 )
 async def decide_review(
-    task_id: str, request: Request, response: Response, parts: PartsOf
+    task_id: ATask, request: Request, response: Response, parts: PartsOf
 ) -> DecisionTaken | Queued:
     """Give the decision to the waiting run. With the same `request_id` a repeat changes nothing."""
-    decision = await read_message(request, DecisionRequest)
+    decision = await read_message(request, DecisionRequest, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=decision.actor)
     task = await _known_task(parts, task_id)
     if task.state is not ReviewState.OPEN:

@@ -2,6 +2,7 @@
 
 Every API process has one; what one takes up, the others leave alone. It starts what has no run because a process died
 between the commit and the start, or because Temporal was down; and it looks after open orders whose run is gone.
+Beside that it forgets the receipts of webhooks that nobody will send again.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
+from activities.store.receipts import forget_receipts
 from apps.api.intake import run_start, start_again, start_run
 from apps.api.parts import Parts
 from apps.api.runs import RunStart
@@ -23,6 +25,8 @@ PAUSE = timedelta(seconds=2)
 # A run that was started writes its first step within moments of a worker being there.
 LOOK_AFTER = timedelta(minutes=1)
 LOOK_PAUSE = timedelta(seconds=30)
+TIDY_PAUSE = timedelta(minutes=10)
+_TIDY_BATCH = 1_000
 
 _log = get_logger(__name__)
 
@@ -50,11 +54,13 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep and look for ever, until cancelled."""
-        look_at = time.monotonic()
+        look_at = tidy_at = time.monotonic()
         while True:
             more = await self._guarded(self.sweep)
             if time.monotonic() >= look_at and not await self._guarded(self.look):
                 look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
+            if time.monotonic() >= tidy_at and not await self._guarded(self.tidy):
+                tidy_at = time.monotonic() + TIDY_PAUSE.total_seconds()
             if not more:
                 await asyncio.sleep(self._pause.total_seconds())
 
@@ -76,6 +82,14 @@ class Sweeper:
         async with self._parts.store.transaction() as session:
             taken = await take_started(session, self._look_after, _BATCH)
         return await self._each(taken, self._look)
+
+    async def tidy(self) -> int:
+        """Forget old receipts of webhooks, at most one batch; returns how many. Raises ``NotReachable`` as above."""
+        kept_for = timedelta(days=self._parts.settings.webhook_receipt_days)
+        async with self._parts.store.transaction() as session:
+            gone = await forget_receipts(session, kept_for, _TIDY_BATCH)
+        self._full = gone == _TIDY_BATCH
+        return gone
 
     async def _guarded(self, work: Callable[[], Awaitable[int]]) -> bool:
         """Do one batch of ``work``; whether it was a full one, so that there may be more to do at once."""

@@ -7,16 +7,25 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from activities.store.late import keep_late_event
+from activities.store.receipts import Receipt, keep_receipt, receipt_of
 from apps.api import examples
 from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
-from apps.api.contracts import WebhookResult, WebhookTaken
+from apps.api.contracts import WebhookTaken
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
 from apps.api.runs import Told
-from models.errors import OrderwrightError, Problem
+from models.errors import Conflict, OrderwrightError, Problem
 from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
-from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEnvelope, WebhookKind, verify
+from models.webhooks import (
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    WebhookEnvelope,
+    WebhookKind,
+    WebhookResult,
+    verify,
+)
 
+# Query parameters are let pass: what a neighbour's gateway adds to an address is not for us to mind.
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 
@@ -58,7 +67,7 @@ _KIND = {
             )
         ],
     },
-    responses=answers(401, 413, 422, 503)
+    responses=answers(401, 409, 413, 422, 503)
     | {
         200: {"content": {"application/json": {"example": {"status": "delivered"}}}},
         202: {
@@ -73,7 +82,9 @@ async def take_event(
 ) -> WebhookTaken:
     """Verify the signature, then hand the event to its run. Sending an event twice is harmless.
 
-    Any answer but 2xx asks the sender to try again; 401 and 422 will not get better by it.
+    An event that was delivered is answered like the first time, marked `repeated`, and has no second effect, whoever
+    sends it again; `409` is another event under an id that was used. Other answers than 2xx ask the sender to try
+    again; 401, 409 and 422 will not get better by it.
     """
     try:
         envelope = await _envelope(neighbour, request, parts)
@@ -85,9 +96,23 @@ async def take_event(
         order_id=order_id, workflow_id=workflow_id, event_id=envelope.event_id, actor=neighbour.value
     )
 
+    async with parts.store.transaction() as session:
+        known = await receipt_of(session, workflow_id, envelope.event_id)
+    if known is not None and known.fingerprint != envelope.fingerprint:
+        parts.metrics.webhooks.labels(envelope.kind.value, "conflict").inc()
+        raise Conflict(
+            f"event {envelope.event_id} was already taken with other content: an event id is used once"
+        )
+    if known is not None and known.result is WebhookResult.DELIVERED:
+        parts.metrics.webhooks.labels(envelope.kind.value, "repeated").inc()
+        return WebhookTaken(status=known.result, repeated=True)
+
+    # Told first and noted after: should we die in between, the neighbour sends it again and the run knows the event.
+    # So does it when two processes take the same event at the same moment.
     told = await parts.runs.tell(workflow_id, envelope.kind.value, envelope.event)
-    if told is Told.NO_RUN:
-        async with parts.store.transaction() as session:
+    result = WebhookResult.LATE if told is Told.NO_RUN else WebhookResult.DELIVERED
+    async with parts.store.transaction() as session:
+        if result is WebhookResult.LATE:
             await keep_late_event(
                 session,
                 workflow_id=workflow_id,
@@ -96,19 +121,20 @@ async def take_event(
                 kind=envelope.kind.value,
                 event=envelope.event,
             )
+        await keep_receipt(
+            session, workflow_id, envelope.event_id, Receipt(fingerprint=envelope.fingerprint, result=result)
+        )
+    if result is WebhookResult.LATE:
         response.status_code = 202
-        result = WebhookResult.LATE
-    else:
-        result = WebhookResult.DELIVERED
     parts.metrics.webhooks.labels(envelope.kind.value, result.value).inc()
     return WebhookTaken(status=result)
 
 
 async def _envelope(neighbour: Neighbour, request: Request, parts: Parts) -> WebhookEnvelope:
     """What was sent, if the signature vouches for it and the neighbour may send such a thing."""
-    raw = await read_body(request, MAX_MESSAGE_BYTES)
+    raw = await read_body(request, MAX_MESSAGE_BYTES, parts.settings.api_body_seconds)
     verify(
-        parts.settings.webhook_secret,
+        parts.settings.webhook_secrets,
         request.headers.get(SIGNATURE_HEADER),
         request.headers.get(TIMESTAMP_HEADER),
         raw,

@@ -164,6 +164,8 @@ def error_of(response: httpx.Response) -> OrderwrightError:
         return InvalidDocument(problems)
     kinds: dict[int, type[OrderwrightError]] = {
         401: Unauthorised,
+        408: NotReachable,
+        429: NotReachable,
         404: NotFound,
         413: DocumentTooLarge,
         502: NotReachable,

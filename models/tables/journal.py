@@ -16,6 +16,7 @@ from models.effects import Audience, Template
 from models.review import ReviewKind, Verdict
 from models.states import ReviewState
 from models.tables.base import moment, one_of
+from models.webhooks import WebhookResult
 
 
 class TimelineRow(SQLModel, table=True):
@@ -114,6 +115,23 @@ class LateEventRow(SQLModel, table=True):
     order_id: str
     kind: str
     event: dict[str, Any] = Field(sa_type=JSONB)
+    received_at: datetime = moment()
+
+
+class WebhookReceiptRow(SQLModel, table=True):
+    """A neighbour's event that we have answered for: whoever sends it again, it has no second effect.
+
+    ``fingerprint`` tells a repeat from another event under the same id. Rows go after a while; see
+    ``activities.store.receipts``.
+    """
+
+    __tablename__ = "webhook_receipts"
+    __table_args__ = (one_of("result", WebhookResult), Index("ix_webhook_receipts_received", "received_at"))
+
+    workflow_id: str = Field(primary_key=True)
+    event_id: str = Field(primary_key=True)
+    fingerprint: str
+    result: str
     received_at: datetime = moment()
 
 

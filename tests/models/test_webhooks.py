@@ -22,13 +22,23 @@ def test_the_signature_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("signed_at", [1_767_225_600, 1_767_225_300, 1_767_225_900])
 def test_a_fresh_signature_is_taken(signed_at: int) -> None:
-    verify(SECRET, sign(SECRET, signed_at, BODY), str(signed_at), BODY, NOW)
+    verify((SECRET,), sign(SECRET, signed_at, BODY), str(signed_at), BODY, NOW)
 
 
 @pytest.mark.parametrize("signed_at", [1_767_225_299, 1_767_225_901, 0])
 def test_a_stale_or_future_signature_is_refused(signed_at: int) -> None:
     with pytest.raises(Unauthorised, match="away from our clock"):
-        verify(SECRET, sign(SECRET, signed_at, BODY), str(signed_at), BODY, NOW)
+        verify((SECRET,), sign(SECRET, signed_at, BODY), str(signed_at), BODY, NOW)
+
+
+@pytest.mark.parametrize("secret", ["the-new-one", "the-old-one"])
+def test_either_of_two_secrets_will_do(secret: str) -> None:
+    verify(("the-new-one", "the-old-one"), sign(secret, int(NOW), BODY), str(int(NOW)), BODY, NOW)
+
+
+def test_without_a_secret_nothing_is_taken() -> None:
+    with pytest.raises(Unauthorised):
+        verify((), sign("", int(NOW), BODY), str(int(NOW)), BODY, NOW)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +65,7 @@ def test_anything_tampered_with_or_missing_is_refused(
     signature: str | None, timestamp: str | None, body: bytes
 ) -> None:
     with pytest.raises(Unauthorised):
-        verify(SECRET, signature, timestamp, body, NOW)
+        verify((SECRET,), signature, timestamp, body, NOW)
 
 
 SCAN = {
@@ -73,6 +83,15 @@ def test_an_envelope_carries_the_event_of_its_kind() -> None:
     )
 
     assert WebhookEnvelope.model_validate_json(envelope.model_dump_json()) == envelope
+
+
+def test_a_fingerprint_is_of_what_is_said_and_not_of_how() -> None:
+    said = {"event_id": "e1", "kind": "carrier_event", "shipment_id": "web:1:1", "event": SCAN}
+    envelope = WebhookEnvelope.model_validate(said)
+    again = WebhookEnvelope.model_validate(dict(reversed(said.items())) | {"unknown": 1, "order_id": None})
+    other = WebhookEnvelope.model_validate(said | {"event": {**SCAN, "kind": "lost"}})
+
+    assert envelope.fingerprint == again.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,14 @@ async def test_scheme_is_read_in_any_case(api: httpx.AsyncClient, scheme: str) -
     assert answer.status_code == 200
 
 
+async def test_old_and_new_token_open_while_they_are_exchanged(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"api_token_previous": "the-old-one"}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as caller:
+        for token, status in ((TOKEN, 404), ("the-old-one", 404), ("", 401), ("neither", 401)):
+            answer = await caller.get("/nowhere", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == status
+
+
 @pytest.mark.parametrize("missing", ["api_token", "webhook_secret"])
 def test_application_refuses_to_exist_without_a_secret(settings: Settings, missing: str) -> None:
     with pytest.raises(InvalidDocument, match=f"ORDERWRIGHT_{missing.upper()}"):

@@ -39,7 +39,7 @@ def test_python_signature_is_one_that_we_accept() -> None:
     (snippet,) = blocks("python")
     exec(snippet, names)
     headers = names["headers"]("secret", b'{"a": 1}')
-    verify("secret", headers[SIGNATURE_HEADER], headers[TIMESTAMP_HEADER], b'{"a": 1}', time.time())
+    verify(("secret",), headers[SIGNATURE_HEADER], headers[TIMESTAMP_HEADER], b'{"a": 1}', time.time())
 
 
 def test_every_message_named_is_one_that_the_workflows_take() -> None:

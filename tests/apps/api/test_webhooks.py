@@ -1,5 +1,6 @@
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -7,9 +8,14 @@ import pytest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.store.receipts import receipt_of
 from activities.store.store import Store
 from apps.api.application import create_app
-from models.tables.journal import LateEventRow
+from apps.api.metrics import Metrics
+from apps.api.parts import Parts
+from apps.api.runs import Runs
+from apps.api.sweeper import Sweeper
+from models.tables.journal import LateEventRow, WebhookReceiptRow
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.apps.api.builders import new_number
 from tests.apps.api.conftest import WEBHOOK_SECRET, serving
@@ -88,7 +94,7 @@ async def test_carriers_scan_reaches_its_shipment(
     shipment_id = await a_running_shipment(client)
     answer = await post(api, "carrier", a_scan(shipment_id))
     assert answer.status_code == 200
-    assert answer.json() == {"status": "delivered"}
+    assert answer.json() == {"status": "delivered", "repeated": False}
     ((name, event),) = (await heard(client, f"shipment:{shipment_id}")).messages
     assert name == "carrier_event"
     assert event["event_id"] == "scan-1"
@@ -113,12 +119,99 @@ async def test_payment_event_reaches_its_order(
     assert (name, event["amount"]) == ("payment_event", {"minor": 905, "currency": "GBP"})
 
 
+async def test_replayed_webhook_has_no_second_effect_in_any_process(
+    api: httpx.AsyncClient, settings: Settings, client: Client, worker: Worker
+) -> None:
+    shipment_id = await a_running_shipment(client)
+    body, at = json.dumps(a_scan(shipment_id)).encode(), time.time()
+    assert (await post(api, "carrier", body, at=at)).json() == {"status": "delivered", "repeated": False}
+    # Byte for byte, as whoever listened in would; signed anew, as the carrier does; and written down differently.
+    again = json.dumps(a_scan(shipment_id) | {"unknown": 1}, indent=2).encode()
+    for replayed, signed_at in ((body, at), (body, at + 1), (again, at)):
+        answer = await post(api, "carrier", replayed, at=signed_at)
+        assert (answer.status_code, answer.json()) == (200, {"status": "delivered", "repeated": True})
+    # Another process, or this one after a restart.
+    async with serving(create_app(settings, client=client)) as other:
+        assert (await post(other, "carrier", body, at=at)).json()["repeated"] is True
+    assert len((await heard(client, f"shipment:{shipment_id}")).messages) == 1
+
+
+async def test_other_event_under_a_used_id_is_a_conflict(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    shipment_id = await a_running_shipment(client)
+    assert (await post(api, "carrier", a_scan(shipment_id))).status_code == 200
+    other = a_scan(shipment_id)
+    other["event"]["kind"] = "delivered"
+    answer = await post(api, "carrier", other)
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    ((_, event),) = (await heard(client, f"shipment:{shipment_id}")).messages
+    assert event["kind"] == "in_transit"
+    # The same id about another parcel is another event: carriers count for themselves.
+    assert (await post(api, "carrier", a_scan(await a_running_shipment(client)))).status_code == 200
+
+
+async def test_late_event_that_is_sent_again_reaches_a_run_that_is_there_by_now(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    shipment_id = f"web:{new_number()}:1"
+    assert (await post(api, "carrier", a_scan(shipment_id))).status_code == 202
+    await client.start_workflow(
+        "ShipmentWorkflow", {}, id=f"shipment:{shipment_id}", task_queue="oms-workflows"
+    )
+    told = [(await post(api, "carrier", a_scan(shipment_id))).json() for _ in range(2)]
+    assert told == [{"status": "delivered", "repeated": False}, {"status": "delivered", "repeated": True}]
+    assert len((await heard(client, f"shipment:{shipment_id}")).messages) == 1
+
+
+async def test_webhook_that_could_not_be_delivered_is_not_taken_for_a_repeat(
+    api: httpx.AsyncClient, settings: Settings, client: Client, worker: Worker
+) -> None:
+    nowhere = Client(client.service_client, namespace="nowhere", data_converter=client.data_converter)
+    shipment_id = await a_running_shipment(client)
+    async with serving(create_app(settings, client=nowhere)) as astray:
+        assert (await post(astray, "carrier", a_scan(shipment_id))).status_code == 503
+    assert (await post(api, "carrier", a_scan(shipment_id))).json() == {
+        "status": "delivered",
+        "repeated": False,
+    }
+
+
+async def test_old_and_new_secret_are_taken_while_they_are_exchanged(
+    settings: Settings, client: Client
+) -> None:
+    app = create_app(settings.model_copy(update={"webhook_secret_previous": "the-old-one"}), client=client)
+    async with serving(app) as caller:
+        for secret, status in ((WEBHOOK_SECRET, 202), ("the-old-one", 202), ("neither", 401), ("", 401)):
+            answer = await post(caller, "carrier", a_scan("web:nobody:1", f"scan-{secret}"), secret=secret)
+            assert answer.status_code == status
+
+
+async def test_receipts_are_forgotten_after_their_time(
+    settings: Settings, client: Client, store: Store
+) -> None:
+    key = {"workflow_id": f"shipment:web:{new_number()}:1", "event_id": "scan-old"}
+    fresh = key | {"event_id": "scan-fresh"}
+    now = datetime.now(UTC)
+    async with store.transaction() as session:
+        for which, days in ((key, 31), (fresh, 29)):
+            received_at = now - timedelta(days=days)
+            session.add(
+                WebhookReceiptRow(**which, fingerprint="f", result="delivered", received_at=received_at)
+            )
+    parts = Parts(settings=settings, store=store, runs=Runs(client), metrics=Metrics())
+    await Sweeper(parts).tidy()
+    async with store.transaction() as session:
+        assert await receipt_of(session, **key) is None
+        assert await receipt_of(session, **fresh) is not None
+
+
 async def test_event_for_an_unknown_run_is_kept_once(api: httpx.AsyncClient, store: Store) -> None:
     shipment_id = f"web:{new_number()}:1"
     for _ in range(2):
         answer = await post(api, "carrier", a_scan(shipment_id, "scan-late"))
         assert answer.status_code == 202
-        assert answer.json() == {"status": "late"}
+        assert answer.json() == {"status": "late", "repeated": False}
     async with store.transaction() as session:
         row = await session.get(
             LateEventRow, {"event_id": "scan-late", "workflow_id": f"shipment:{shipment_id}"}
@@ -197,6 +290,9 @@ async def test_api_token_does_not_stand_in_for_a_signature(api: httpx.AsyncClien
         b"not json",
         a_scan("web:1:1", kind="wms_event"),
         a_scan("no shipment"),
+        a_scan("web:1:1\n"),
+        a_scan("web:1:1", event_id="nul\x00"),
+        a_scan(f"web:{'1' * 65}:1"),
         a_scan("web:1:1") | {"event_id": "another"},
         a_pick("web:1:1"),
         a_payment("web:1"),

@@ -170,7 +170,7 @@ class Received:
     def webhook(self) -> WebhookEnvelope:
         """The body as a webhook; fails unless it is signed with the tests' secret, now."""
         verify(
-            SECRET,
+            (SECRET,),
             self.headers.get("orderwright-signature"),
             self.headers.get("orderwright-timestamp"),
             self.body,

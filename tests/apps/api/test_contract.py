@@ -1,0 +1,109 @@
+"""Whatever a caller makes of the OpenAPI document, the API keeps to it: schemathesis against the real application.
+
+All its checks run on every operation, in four phases: the document's examples, the boundaries of every schema,
+made-up requests, and chains along the links. The run is the same every time; ``pytest tests/apps/api/test_contract.py
+--api-examples 500`` is a long one that is different every time.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from httpx import AsyncClient
+from temporalio.client import Client
+
+from activities.store.migrate import migrate
+from activities.store.store import Store
+from apps.api import examples, runs
+from apps.api.application import create_app
+from models.states import OrderState
+from tests.apps.api.builders import a_review, an_entry, write_down
+from tests.apps.api.conftest import TOKEN, WEBHOOK_SECRET, rehearsing
+from tests.apps.api.serving import behind_a_socket
+from workers.client import connect
+from workers.embedded.namespace import reconcile_search_attributes
+from workers.embedded.postgres import EmbeddedPostgres
+from workers.embedded.temporal import EmbeddedTemporal
+from workers.settings import REPOSITORY, Settings
+
+DOCUMENT = REPOSITORY / "docs" / "openapi.json"
+OPERATIONS = sum(len(path) for path in json.loads(DOCUMENT.read_text())["paths"].values())
+CONFIG = Path(__file__).with_name("contract") / "schemathesis.toml"
+ORDER_ID = "web:1001"
+QUICK = 5
+
+
+@pytest.fixture
+async def own_client(servers_dir: Path) -> AsyncIterator[Client]:
+    """Of a Temporal of its own: the document's examples are orders that other tests have as well."""
+    with EmbeddedTemporal(servers_dir / "contract", in_memory=True) as server:
+        client = await connect(server.address)
+        await reconcile_search_attributes(client)
+        yield client
+
+
+@pytest.fixture
+async def base_url(
+    postgres: EmbeddedPostgres, own_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """The API with the order and the review task of its own examples."""
+    for patience in ("CALL_WITHIN", "ANSWER_WITHIN"):
+        monkeypatch.setattr(runs, patience, timedelta(seconds=60))
+    url = postgres.url("contract")
+    migrate(url)
+    settings = Settings(
+        api_token=TOKEN,
+        webhook_secret=WEBHOOK_SECRET,
+        database_url=url,
+        # One caller plays all of them here; the limits have tests of their own.
+        api_rate=1e6,
+        stranger_rate=1e6,
+        webhook_rate=1e6,
+    )
+    app = create_app(settings, client=own_client)
+    async with rehearsing(own_client), behind_a_socket(app, settings) as port:
+        address = f"http://127.0.0.1:{port}"
+        async with AsyncClient(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}) as caller:
+            (await caller.post("/v1/orders", json=examples.ORDER, timeout=60)).raise_for_status()
+        store = Store.at(url)
+        await write_down(
+            store,
+            ORDER_ID,
+            state=OrderState.IN_REVIEW,
+            entries=(an_entry(ORDER_ID),),
+            reviews=(a_review(ORDER_ID),),
+        )
+        await store.close()
+        yield address
+
+
+@pytest.mark.timeout(0)
+async def test_api_keeps_to_its_document(base_url: str, pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    longer: int | None = pytestconfig.getoption("--api-examples")
+    config = tmp_path / "schemathesis.toml"
+    boundaries = CONFIG.read_text()
+    config.write_text(boundaries.replace('mode = "negative"', 'mode = "all"') if longer else boundaries)
+    ran = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
+        *("run", str(DOCUMENT), "--url", base_url, "--no-color"),
+        *("--max-examples", str(longer or QUICK), *([] if longer else ["--generation-deterministic"])),
+        cwd=REPOSITORY,
+        env=os.environ | {"ORDERWRIGHT_API_TOKEN": TOKEN, "ORDERWRIGHT_WEBHOOK_SECRET": WEBHOOK_SECRET},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await ran.communicate()
+    finally:
+        if ran.returncode is None:
+            ran.kill()
+    assert ran.returncode == 0, said.decode()
+    # A run that was kept from everything would find nothing.
+    assert f"Tested: {OPERATIONS}\n" in said.decode()
+    assert b"Authentication failed" not in said, said.decode()
+    assert b"Missing test data" not in said, said.decode()

@@ -1,0 +1,372 @@
+"""What a caller may do at most, through a real socket where the server itself has a part in it."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.client import Client
+
+from apps.api.application import create_app
+from apps.api.bodies import MAX_MESSAGE_BYTES
+from apps.api.gate import MAX_TARGET_BYTES, SECURITY_HEADERS
+from apps.api.limits import MAX_CALLERS, Budget, caller_of
+from apps.api.problems import MAX_PROBLEMS
+from models.order import MAX_DOCUMENT_BYTES
+from policies.strict_json import MAX_VALUES
+from tests.apps.api.builders import a_draft
+from tests.apps.api.conftest import TOKEN, serving
+from tests.apps.api.serving import behind_a_socket
+from tests.apps.api.test_webhooks import a_scan, post
+from workers.settings import Settings
+
+CANCEL = "/v1/orders/web:nobody/cancel"
+AUTHORISED = f"Authorization: Bearer {TOKEN}\r\n"
+
+
+@asynccontextmanager
+async def served(settings: Settings, client: Client, **limits: Any) -> AsyncIterator[int]:
+    limited = settings.model_copy(update=limits)
+    async with behind_a_socket(create_app(limited, client=client), limited) as port:
+        yield port
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def said(port: int, sent: str | bytes) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Everything that is answered to ``sent`` until the server hangs up: status, headers, body."""
+    async with connected(port) as (reader, writer):
+        writer.write(sent if isinstance(sent, bytes) else sent.encode())
+        return understood(await asyncio.wait_for(reader.read(), 30))
+
+
+def understood(raw: bytes) -> tuple[int, dict[str, str], dict[str, Any]]:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in rest)
+    return int(first.split()[1]), headers, json.loads(body)
+
+
+def is_problem(answer: httpx.Response, status: int, code: str) -> bool:
+    return (
+        (answer.status_code, answer.headers["content-type"], answer.json()["code"])
+        == (status, "application/problem+json", code)
+    )  # fmt: skip
+
+
+# --- Sizes ---
+async def test_header_over_the_limit_is_refused(settings: Settings, client: Client) -> None:
+    async with served(settings, client, api_max_header_bytes=2048) as port:
+        # In one piece, which the server has parsed before it could mind; and one that does not end.
+        whole = f"GET /v1/orders HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-A: {'a' * 3000}\r\n\r\n"
+        for sent in (whole, f"GET /v1/orders HTTP/1.1\r\nHost: a\r\nX-A: {'a' * 3000}"):
+            status, headers, problem = await said(port, sent)
+            assert (status, problem["code"]) == (431, "header_too_large")
+            assert headers["content-type"] == "application/problem+json"
+
+
+async def test_address_over_the_limit_is_refused(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/v1/orders", params={"channel": "a" * MAX_TARGET_BYTES})
+    assert is_problem(answer, 414, "uri_too_long")
+
+
+async def test_chunked_body_over_the_limit_is_refused_and_its_answer_arrives(
+    settings: Settings, client: Client
+) -> None:
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    head = f"POST /v1/orders HTTP/1.1\r\nHost: a\r\n{AUTHORISED}Transfer-Encoding: chunked\r\n\r\n"
+    async with served(settings, client) as port, connected(port) as (reader, writer):
+        writer.write(head.encode())
+        for _ in range(MAX_DOCUMENT_BYTES // 65536 + 1):
+            writer.write(chunk)
+            await writer.drain()
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_small_message_over_its_limit_is_refused(api: httpx.AsyncClient) -> None:
+    answer = await api.post(CANCEL, content=b" " * (MAX_MESSAGE_BYTES + 1))
+    assert is_problem(answer, 413, "document_too_large")
+
+
+@pytest.mark.parametrize("path", ["/v1/orders", CANCEL])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"actor": "a", "actor": "b", "reason": "r"}',
+        b'{"actor": "a", "reason": "r", "more": NaN}',
+        b'{"actor": "a", "reason": "r", "more": -Infinity}',
+        b'{"actor": "a", "reason": "r", "more": 1e999}',
+        b'{"actor": "a", "reason": "r", "more": ' + b"9" * 101 + b"}",
+        b'{"actor": "a", "reason": "r", "more": ' + b"[" * 40 + b"]" * 40 + b"}",
+        b"[" * 30_000,
+        b'{"actor": "\xff"}',
+        b"",
+    ],
+)
+async def test_json_that_readers_disagree_about_is_refused(
+    api: httpx.AsyncClient, path: str, body: bytes
+) -> None:
+    answer = await api.post(path, content=body)
+    assert answer.status_code == 422
+    assert [problem["code"] for problem in answer.json()["problems"]] == ["not_json"]
+
+
+async def test_document_with_too_many_values_is_refused_before_they_are_checked(
+    api: httpx.AsyncClient,
+) -> None:
+    answer = await api.post("/v1/orders", json=a_draft() | {"more": [0] * MAX_VALUES})
+    assert [problem["code"] for problem in answer.json()["problems"]] == ["not_json"]
+
+
+async def test_document_made_of_mistakes_is_not_answered_with_a_larger_one(api: httpx.AsyncClient) -> None:
+    document = a_draft() | {f"mistake{number}": 0 for number in range(5_000)}
+    answer = await api.post("/v1/orders", json=document)
+    problem = answer.json()
+    assert len(problem["problems"]) == MAX_PROBLEMS
+    assert "5000 problems" in problem["detail"]
+    assert len(answer.content) < 20_000
+
+
+# --- Kinds of body, methods, parameters ---
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    ],
+)
+async def test_body_that_is_said_to_be_no_json_is_not_looked_into(
+    api: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    answer = await api.post("/v1/orders", content=json.dumps(a_draft()), headers=headers)
+    assert is_problem(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("kind", [None, "application/json", "application/json; charset=UTF-8"])
+async def test_json_is_taken_also_when_nobody_says_so(api: httpx.AsyncClient, kind: str | None) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    answer = await api.post("/v1/orders", content=json.dumps(a_draft()), headers=headers)
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/orders?stat=closed", "unknown_parameter"),
+        ("/v1/orders?limit=1&limit=2", "repeated_parameter"),
+        ("/v1/reviews/web:1:r1?full=1", "unknown_parameter"),
+    ],
+)
+async def test_parameter_that_does_not_exist_is_named(api: httpx.AsyncClient, path: str, code: str) -> None:
+    answer = await api.get(path)
+    assert is_problem(answer, 422, "invalid_request")
+    assert [problem["code"] for problem in answer.json()["problems"]] == [code]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/orders", "GET, HEAD, OPTIONS, POST"), (CANCEL, "OPTIONS, POST"), ("/docs", "GET, HEAD, OPTIONS")],
+)
+async def test_options_and_wrong_methods_say_which_methods_there_are(
+    api: httpx.AsyncClient, path: str, methods: str
+) -> None:
+    asked = await api.options(path)
+    wrong = await api.delete(path)
+    assert (asked.status_code, asked.headers["Allow"], asked.content) == (204, methods, b"")
+    assert is_problem(wrong, 405, "method_not_allowed")
+    assert wrong.headers["Allow"] == methods
+    assert (await api.options("/nowhere")).status_code == 404
+
+
+async def test_head_is_get_without_the_body(settings: Settings, client: Client) -> None:
+    async with (
+        served(settings, client) as port,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {TOKEN}"}
+        ) as caller,
+    ):
+        for path in ("/v1/orders?limit=1", "/v1/orders/web:nobody", "/healthz"):
+            got, headed = await caller.get(path), await caller.head(path)
+            assert (headed.status_code, headed.content) == (got.status_code, b"")
+            assert headed.headers["content-type"] == got.headers["content-type"]
+        assert (await caller.head(CANCEL)).status_code == 405
+
+
+async def test_document_is_not_sent_to_who_has_it(api: httpx.AsyncClient) -> None:
+    for path in ("/openapi.json", "/docs"):
+        first = await api.get(path)
+        again = await api.get(path, headers={"If-None-Match": f'"other", W/{first.headers["ETag"]}'})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["ETag"] == first.headers["ETag"]
+        assert (await api.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/orders", "/nowhere", "/healthz", "/v1/webhooks/carrier", "/openapi.json"]
+)
+async def test_every_answer_has_the_security_headers(api: httpx.AsyncClient, path: str) -> None:
+    answer = await api.get(path)
+    for name in SECURITY_HEADERS:
+        assert answer.headers[name]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "server" not in answer.headers
+
+
+# --- How often ---
+async def test_caller_over_the_rate_is_told_when_to_come_back(settings: Settings, client: Client) -> None:
+    app = create_app(settings.model_copy(update={"api_rate": 0.01, "api_burst": 2}), client=client)
+    async with serving(app) as caller:
+        left = [(await caller.get("/v1/orders")).headers["RateLimit"] for _ in range(2)]
+        refused = await caller.get("/v1/orders")
+        assert is_problem(refused, 429, "rate_limited")
+        assert 0 < int(refused.headers["Retry-After"]) <= 100
+        assert refused.headers["RateLimit"].startswith('"requests";r=0;t=')
+        assert refused.headers["RateLimit-Policy"] == '"requests";q=2;w=200'
+        assert [field.split(";")[1] for field in left] == ["r=1", "r=0"]
+        # Neighbours and those who watch over us are not held up by it.
+        assert (await caller.get("/healthz")).status_code == 200
+        answer = await post(caller, "carrier", a_scan("web:nobody:1", "scan-not-held-up"))
+        assert answer.status_code == 202
+        assert answer.headers["RateLimit-Policy"].startswith('"webhooks"')
+
+
+async def test_guessing_the_token_is_slowed_down_without_holding_up_its_owner(
+    settings: Settings, client: Client
+) -> None:
+    app = create_app(settings.model_copy(update={"stranger_rate": 0.01, "stranger_burst": 3}), client=client)
+    async with serving(app) as caller:
+        guesses = [
+            (await caller.get("/v1/orders", headers={"Authorization": f"Bearer {number}"})).status_code
+            for number in range(5)
+        ]
+        assert guesses == [401, 401, 401, 429, 429]
+        assert (await caller.get("/v1/orders")).status_code == 200
+
+
+async def test_one_neighbour_does_not_use_up_what_is_anothers(settings: Settings, client: Client) -> None:
+    app = create_app(settings.model_copy(update={"webhook_rate": 0.01, "webhook_burst": 1}), client=client)
+    async with serving(app) as caller:
+        first = await post(caller, "carrier", a_scan("web:nobody:1", "scan-first"))
+        second = await post(caller, "carrier", a_scan("web:nobody:1", "scan-second"))
+        other = await post(caller, "warehouse", b"{}")
+    assert (first.status_code, second.status_code, other.status_code) == (202, 429, 422)
+
+
+def test_budget_fills_up_again_by_itself() -> None:
+    now = 0.0
+    budget = Budget("b", rate=2, burst=3, clock=lambda: now)
+    assert [budget.take("a").remaining for _ in range(3)] == [2, 1, 0]
+    assert budget.take("a").wait == pytest.approx(0.5)
+    assert budget.take("another").wait == 0
+    now = 0.5
+    assert budget.take("a").wait == 0
+    assert budget.take("a").wait == pytest.approx(0.5)
+    now = 100
+    assert budget.take("a").remaining == 2
+
+
+def test_budget_remembers_a_bounded_number_of_callers() -> None:
+    budget = Budget("b", rate=1, burst=1)
+    for number in range(MAX_CALLERS + 10):
+        budget.take(str(number))
+    assert len(budget._clear_at) == MAX_CALLERS
+
+
+@pytest.mark.parametrize(
+    ("address", "caller"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:aaaa::1", "2001:db8:0:1::"),
+        ("2001:db8:0:1:bbbb::2", "2001:db8:0:1::"),
+        ("a socket", "a socket"),
+    ],
+)
+def test_caller_is_known_by_address(address: str, caller: str) -> None:
+    assert caller_of((address, 1)) == caller
+    assert caller_of(None) == "local"
+
+
+# --- How slow, how many ---
+async def test_body_that_does_not_arrive_is_given_up(settings: Settings, client: Client) -> None:
+    head = f"POST /v1/orders HTTP/1.1\r\nHost: a\r\n{AUTHORISED}Content-Length: 100\r\n\r\n{{"
+    async with served(settings, client, api_body_seconds=0.2) as port:
+        status, headers, problem = await said(port, head)
+    assert (status, problem["code"], headers["connection"]) == (408, "too_slow", "close")
+
+
+async def test_header_that_does_not_arrive_is_given_up(settings: Settings, client: Client) -> None:
+    async with served(settings, client, api_header_seconds=0.2) as port:
+        status, _, problem = await said(port, "GET /v1/orders HTTP/1.1\r\nHost:")
+        assert (status, problem["code"]) == (408, "too_slow")
+        async with connected(port) as (reader, _):
+            # Who says nothing at all is owed no answer.
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+
+
+async def test_header_of_a_later_request_is_given_up_as_well(settings: Settings, client: Client) -> None:
+    async with served(settings, client, api_header_seconds=0.2) as port, connected(port) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b'{"status":"ok"}')).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET /healthz HT")
+        status, _, _ = understood(await asyncio.wait_for(reader.read(), 30))
+    assert status == 408
+
+
+async def test_body_that_nobody_asked_for_is_not_read_for_ever(settings: Settings, client: Client) -> None:
+    head = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with served(settings, client, api_header_seconds=0.3) as port, connected(port) as (reader, writer):
+        writer.write(head.encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+
+        async def keep_sending() -> None:
+            while not reader.at_eof():
+                writer.write(b"1\r\n \r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+        try:
+            async with asyncio.timeout(30):
+                await asyncio.gather(keep_sending(), reader.read())
+        except ConnectionError:
+            return
+        assert reader.at_eof()
+
+
+async def test_what_is_no_http_is_a_problem_too(settings: Settings, client: Client) -> None:
+    async with served(settings, client) as port:
+        status, headers, problem = await said(port, b"\x16\x03\x01\x02\x00\x01\r\n\r\n")
+    assert (status, problem["code"]) == (400, "bad_request")
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_callers_beyond_the_limit_are_asked_to_come_back(settings: Settings, client: Client) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with served(settings, client, api_max_connections=2) as port:
+        async with connected(port) as (first, write), connected(port):
+            write.write(request)
+            await first.readuntil(b"}")
+            status, headers, problem = await said(port, request)
+            assert (status, problem["code"]) == (503, "busy")
+            assert int(headers["retry-after"]) > 0
+            # Who is in is served on.
+            write.write(request)
+            assert (await first.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        until = time.monotonic() + 30
+        while (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/healthz")).status_code == 503:
+            assert time.monotonic() < until
