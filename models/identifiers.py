@@ -55,8 +55,8 @@ def order_of_workflow(workflow_id: str) -> str | None:
     kind, _, subject = workflow_id.partition(":")
     if kind == "order" and subject.count(":") == 1:
         return subject
-    if kind == "shipment" and (match := _SHIPMENT_ID.match(subject)):
-        return match["order"]
+    if kind == "shipment" and _SHIPMENT_ID.fullmatch(subject):
+        return order_of_shipment(subject)
     return None
 
 
