@@ -48,7 +48,7 @@ class Moment(StrEnum):
 class Trouble(StrEnum):
     """What befalls a step.
 
-    FAIL: it fails for good, once. LOSE: its first attempt does everything, and every answer is lost. TWICE: every
+    FAIL: it fails for good, once. LOSE: one attempt does everything, and every answer is lost. TWICE: every
     attempt is carried out twice. The others hold each attempt at a moment until the driver lets it go (or kills us).
     """
 
@@ -129,10 +129,12 @@ class Plan:
     def loses_answers(self) -> bool:
         """Whether the answers of this attempt get lost."""
         here = self.here()
-        if here is None or here[2] is not Trouble.LOSE or activity.info().attempt > 1:
+        if here is None or here[2] is not Trouble.LOSE:
             return False
-        mark(self.folder, "struck", here[0], here[1]).touch()
-        return True
+        struck, attempt = mark(self.folder, "struck", here[0], here[1]), str(activity.info().attempt)
+        if not struck.exists():
+            struck.write_text(attempt)
+        return struck.read_text() == attempt
 
 
 class Sabotage(ClientInterceptor, Interceptor):

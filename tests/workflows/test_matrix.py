@@ -26,11 +26,12 @@ from tests.workflows.stage import Child, Stage, set_up
 from workflows import steps
 from workflows.steps import ALL_STEPS, Step
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 SABOTEUR = "tests.workflows.saboteur"
 ON_HAND = 10
-PATIENCE = 600.0
+# Only a machine that hangs uses it up.
+PATIENCE = 1500.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ WAITING = Scenario("waiting", OrderState.CLOSED, city="IDLEVILLE")
 CALLED_OFF = Scenario("called-off", OrderState.CANCELLED, city="IDLEVILLE", cancel_at="labelled")
 LOST = Scenario("lost", OrderState.COMPENSATED, city="LOSTVILLE")
 UNHEARD_PICK = Scenario("unheard-pick", OrderState.CLOSED)
+UNHEARD_AND_WAITING = Scenario("unheard-pick-waiting", OrderState.CLOSED, city="IDLEVILLE")
 RECALLED = Scenario("recalled", OrderState.COMPENSATED, city="SILENTVILLE", cancel_at="handed_over")
 TRAVELLING = Scenario("travelling", OrderState.COMPENSATED, city="SILENTVILLE")
 
@@ -85,7 +87,7 @@ MATRIX: Mapping[str, Row] = {
     steps.RESERVE_STOCK.name: _row(PLAIN, PLAIN, OrderState.CANCELLED, _C.CANCELLING),
     steps.RELEASE_RESERVATION.name: _row(CALLED_OFF, CALLED_OFF, OrderState.CANCELLED, _C.ALREADY),
     steps.REQUEST_PICK.name: _row(PLAIN, WAITING, OrderState.CANCELLED, _C.CANCELLING),
-    steps.CHECK_PICK.name: _row(UNHEARD_PICK, UNHEARD_PICK, OrderState.CANCELLED, _C.CANCELLING),
+    steps.CHECK_PICK.name: _row(UNHEARD_PICK, UNHEARD_AND_WAITING, OrderState.CANCELLED, _C.CANCELLING),
     steps.CANCEL_PICK.name: _row(CALLED_OFF, CALLED_OFF, OrderState.CANCELLED, _C.ALREADY),
     steps.BUY_LABEL.name: _row(PLAIN, WAITING, OrderState.CANCELLED, _C.CANCELLING),
     steps.TRACK_PARCEL.name: _row(LOST, LOST, OrderState.COMPENSATED, _C.INTERCEPTING),
@@ -294,9 +296,13 @@ class _Driver:
 
     async def _cancel(self, played: Played, name: str, let_go: str | None) -> None:
         wish = {"actor": "ana", "reason": "not wanted", "request_id": name.replace(" ", "-")}
-        answer = await self._stage.api.post(f"/v1/orders/{played.order_id}/cancel", json=wish)
-        if answer.status_code not in (200, 202, 409):
-            played.wrong.append(f"calling off was answered {answer.status_code} {answer.text}")
+        while True:
+            answer = await self._stage.api.post(f"/v1/orders/{played.order_id}/cancel", json=wish)
+            if answer.status_code in (200, 202, 409):
+                break
+            # As its document says: too many of us at once. A repeat of the same request counts once.
+            assert answer.status_code in (429, 503), f"{played.order_id}: {answer.status_code} {answer.text}"
+            await asyncio.sleep(1)
         if let_go is not None:
             played.answered = answer
             mark(self._stage.folder, "let_go", played.order_id, let_go).touch()
@@ -337,17 +343,14 @@ def _wrong_answer(played: Played) -> list[str]:
         return []
     answer = played.answered
     assert answer is not None, "it ended, so it was let go, so it was answered"
-    if played.too_late:
-        return (
-            []
-            if answer.status_code == 409
-            else [f"calling off was answered {answer.status_code} {answer.text}"]
-        )
     if answer.status_code == 202:
         return []  # no answer in time on this machine: the wish was kept, and the order's end is checked
-    if answer.status_code != 200 or answer.json()["outcome"] not in played.told:
-        return [f"calling off was answered {answer.status_code} {answer.text}"]
-    return []
+    right = answer.status_code == 409 if played.too_late else _outcome(answer) in played.told
+    return [] if right else [f"calling off was answered {answer.status_code} {answer.text}"]
+
+
+def _outcome(answer: httpx.Response) -> str | None:
+    return answer.json()["outcome"] if answer.status_code == 200 else None
 
 
 def _wrong_money(played: Played, effects: list[dict[str, Any]]) -> list[str]:
@@ -377,6 +380,7 @@ def _wrong_goods(played: Played, stock: dict[str, Any]) -> list[str]:
     return []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: step.name)
 async def test_cell(cells: dict[tuple[str, str], Played], step: Step[Any, Any], column: str) -> None:

@@ -197,7 +197,8 @@ async def test_a_compensation_by_hand_after_a_renewal_is_not_tried_again(case: C
     handle, task = await renewed_review(case)
     await decide(handle, task, Verdict.REJECT)
     assert (await handle.result()).state is OrderState.CANCELLED
-    assert len(case.script.requests("void_authorisation", case.order_id)) == 1
+    asked = [request.by_hand for request in case.script.requests("void_authorisation", case.order_id)]
+    assert asked == [False, True], "the provider is not asked again, our books are told"
 
 
 async def test_a_shipment_waiting_for_its_carrier_keeps_its_deadlines(case: Case) -> None:

@@ -355,6 +355,7 @@ async def test_a_label_whose_answer_was_lost_and_whose_parcel_left_is_found_agai
     await case.until_shipment("handed_over")
     await case.scanned(CarrierEventKind.COLLECTED)
     await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.REJECT)  # it was called off too late, and the customer keeps it
     assert (await order.result()).state is OrderState.CLOSED
     assert len({request.key for request in case.script.requests("buy_label", case.order_id)}) == 1
     assert len(case.script.requests("capture_payment", case.order_id)) == 1
@@ -371,6 +372,7 @@ async def test_a_parcel_that_leaves_while_it_is_called_off_is_delivered_and_paid
     held.set()
     await case.until_shipment("handed_over")
     await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.REJECT)  # it was called off too late, and the customer keeps it
     assert (await order.result()).state is OrderState.CLOSED
     names = case.script.names(case.order_id)
     assert names.count("capture_payment") == 1
@@ -467,6 +469,7 @@ async def test_a_parcel_that_left_without_a_scan_goes_on_by_a_persons_word(case:
     await decide(case, Verdict.REJECT)
     await case.script.reached["capture_payment"].wait()
     await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.REJECT)  # it was called off too late, and the customer keeps it
     assert (await order.result()).state is OrderState.CLOSED
 
 
@@ -495,6 +498,7 @@ async def test_a_parcel_that_could_not_be_called_back_is_not_offered_to_be_calle
     assert "free its units" not in " ".join(task.options.values())
     await decide(case, Verdict.APPROVE)
     await case.scanned(CarrierEventKind.DELIVERED)
+    await decide(case, Verdict.REJECT)  # it was called off too late, and the customer keeps it
     assert (await order.result()).state is OrderState.CLOSED
 
 
