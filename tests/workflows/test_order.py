@@ -255,9 +255,10 @@ async def test_cancel_with_one_parcel_gone_calls_off_the_rest_and_closes(case: C
     order = await case.start()
     await case.handed_over(1)
     await case.until(OrderState.PARTIALLY_SHIPPED)
-    answer = await order.execute_update(
-        OrderWorkflow.cancel, CancelOrder(request_id="c1", actor="a", reason="r")
-    )
+    wish = CancelOrder(request_id="c1", actor="a", reason="r")
+    await order.execute_update(OrderWorkflow.cancel, wish)
+    await case.until_recalled()
+    answer = await order.execute_update(OrderWorkflow.cancel, wish)
     assert answer.outcome is CancelOutcome.PARTLY
     assert "shipment 1: the carrier brings it back" in answer.message
     assert "shipment 2: warehouse and carrier are asked to stop" in answer.message
