@@ -463,7 +463,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             "return",
             Question(
                 kind=ReviewKind.RETURN,
-                what_happened=f"The order was called off, and {run.units} units worth {run.amount} were delivered all "
+                what_happened=f"It was called off, and {run.units} units worth {run.amount} were delivered all "
                 "the same. The customer was asked to return them.",
                 why_flagged=(
                     Flag(code="return_awaited", reason="called off after the carrier had the parcel"),
