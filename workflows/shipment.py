@@ -496,7 +496,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             else f"no delivery {_LOST_AFTER_PROMISE.days} days after the promised date"
         )
         await self.ask(
-            "damaged" if gone and not lost else "lost",
+            "unheard" if trouble is None else "damaged" if gone and not lost else "lost",
             Question(
                 kind=ReviewKind.SHIPMENT_LOST if lost else ReviewKind.SHIPMENT_EXCEPTION,
                 what_happened=f"{run.units} units worth {run.amount} were handed to {run.carrier} "
@@ -539,7 +539,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory = self.memory
         if purpose == "pick" and verdict is Verdict.APPROVE:
             memory.pick_again = True
-        elif purpose in ("lost", "damaged") and verdict is Verdict.APPROVE:
+        elif purpose in _ABOUT_LOSS and verdict is Verdict.APPROVE:
             memory.given_up = True
             memory.damaged = purpose == "damaged"
         elif purpose == "return" and verdict is Verdict.APPROVE:
@@ -553,7 +553,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             memory.refund_cause = "returned"
         elif purpose == "return":
             memory.kept = True
-        elif purpose in ("lost", "damaged"):
+        elif purpose in _ABOUT_LOSS:
             memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE)
         elif purpose == "collect" and verdict is Verdict.REJECT and self._committed():
             memory.collected = CarrierEvent(
@@ -614,6 +614,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             "pick_overdue": self._is_picked,
             "collect": self._is_collected,
             "lost": self._arrived_somewhere,
+            "unheard": lambda: self._arrived_somewhere() or self._is_asked_back(),
             "return": self._is_returned,
         }
         answered_itself = happened.get(purpose)
@@ -870,6 +871,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
 _CALL_OFF = "call this shipment off, free its units and its money"
 _ABOUT_GOODS_HERE = ("pick", "pick_overdue", "label", "collect")
+_ABOUT_LOSS = ("unheard", "lost", "damaged")
 _PICK_FLAGS = {
     WmsEventKind.SHORT: "short_pick",
     WmsEventKind.REFUSED: "pick_refused",

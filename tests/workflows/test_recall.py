@@ -8,7 +8,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from models import effects as e
 from models.messages import CancelAnswer, CancelOrder, CancelOutcome, CarrierEventKind, DecideReview
 from models.review import ReviewKind, Verdict
-from models.states import OrderState
+from models.states import OrderState, ReviewState
 from tests.workflows.engine import Case, eventually
 from tests.workflows.scripted import some_plan
 from workflows.order import OrderWorkflow
@@ -172,3 +172,17 @@ async def test_one_delivered_and_one_called_off_close_the_order_with_what_was_ke
     await case.scanned(CarrierEventKind.RETURNED, 2)
     assert (await order.result()).state is OrderState.CLOSED
     assert "shipment_returned" in case.told()
+
+
+async def test_a_parcel_nobody_heard_of_is_asked_back_without_waiting_for_the_reviewer(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.skip(timedelta(days=4), 1)
+    await case.skip(timedelta(days=11), 1)
+    lost = await case.review(1)
+    assert lost.kind is ReviewKind.SHIPMENT_LOST
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert case.script.reviews[lost.task_id].state is ReviewState.WITHDRAWN
+    assert case.script.names(case.order_id).count("refund_payment") == 1
