@@ -13,6 +13,7 @@ from activities.store.intake import (
     is_open,
     keep_customer_type,
     mark_started,
+    runs_elsewhere,
     stored_draft,
 )
 from activities.store.record import record
@@ -57,7 +58,7 @@ class OrderActivities:
         async with self._store.transaction() as session:
             if inline is not None:
                 await _store_inline(session, inline)
-            stored = await _document_of(session, effect.order_id)
+            stored = await _document_of(session, effect)
             await mark_started(session, effect.order_id)
             customer_type, _ = classify(stored.draft)
             await keep_customer_type(session, effect.order_id, customer_type)
@@ -117,8 +118,9 @@ async def _store_inline(session: AsyncSession, draft: OrderDraft) -> None:
         )
 
 
-async def _document_of(session: AsyncSession, order_id: str) -> StoredDraft:
-    """The stored document of an order that is still to be carried out."""
+async def _document_of(session: AsyncSession, effect: ValidateOrder) -> StoredDraft:
+    """The stored document of an order that is still to be carried out, by this run and no other."""
+    order_id = effect.order_id
     try:
         stored = await stored_draft(session, order_id)
     except NotFound:
@@ -129,6 +131,13 @@ async def _document_of(session: AsyncSession, order_id: str) -> StoredDraft:
         ) from None
     if not await is_open(session, order_id):
         raise _invalid("external_id", "already_ended", f"order {order_id} has already come to its end")
+    if await runs_elsewhere(session, order_id, effect.first_run_id):
+        # It knows nothing of the money and the stock that the other one holds.
+        raise _invalid(
+            "external_id",
+            "another_run",
+            f"order {order_id} was begun by another run, which must go on: orderwright review list says how",
+        )
     return stored
 
 

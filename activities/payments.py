@@ -12,9 +12,9 @@ from activities.store.intake import stored_draft
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
-from activities.store.stock import consume
+from activities.store.stock import consume, release_all
 from activities.store.store import Store
-from activities.store.views import ShipmentView
+from activities.store.views import PaymentView, ShipmentView
 from models.effects import (
     Authorisation,
     AuthorisePayment,
@@ -157,16 +157,22 @@ class PaymentActivities:
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             money = await reads.money(session, effect.order_id, effect.total.currency)
+            holds = _holds(effect, await reads.payments(session, effect.order_id))
+            shipments = await reads.shipments(session, effect.order_id)
         open_money = money.held.minor or money.unclear
-        if effect.authorisation_key is not None and open_money and not effect.accepted:
-            await self._give_back(effect.order_id, effect.authorisation_key, effect.key, Carried())
+        if open_money and not effect.accepted and not _left_behind(effect, shipments):
+            for number, authorisation_key in enumerate(holds):
+                key = effect.key if number == 0 else f"{effect.key}:{number}"
+                await self._give_back(effect.order_id, authorisation_key, key, Carried())
         async with self._store.transaction() as session:
             money = await reads.money(session, effect.order_id, effect.total.currency)
             movements = await reads.payments(session, effect.order_id)
             shipments = await reads.shipments(session, effect.order_id)
             _wait_for_last_words(effect, shipments)
-            wrong = imbalances(effect.total, money, movements, shipments)
+            wrong = _left_behind(effect, shipments) or imbalances(effect.total, money, movements, shipments)
             if not wrong or effect.accepted:
+                if not _closes(effect):
+                    await release_all(session, effect.order_id)
                 await record(session, effect.order_id, effect.closing)
                 await keep_order_outcome(session, effect.order_id)
         return Settlement(
@@ -244,10 +250,36 @@ class ShipmentStillReporting(OrderwrightError):
     retryable = True
 
 
+def _closes(effect: SettleOrder) -> bool:
+    return effect.closing.order is not None and effect.closing.order.state is OrderState.CLOSED
+
+
+def _holds(effect: SettleOrder, movements: Sequence[PaymentView]) -> list[str]:
+    """The keys of what may hold money: the run's own, and what it asked for before it was reset to an earlier step."""
+    forgotten = [
+        movement.key
+        for movement in movements
+        if movement.kind is PaymentKind.AUTHORISE
+        and movement.state in (OperationState.INTENDED, OperationState.CONFIRMED)
+        and movement.key != effect.authorisation_key
+    ]
+    return ([] if effect.authorisation_key is None else [effect.authorisation_key]) + forgotten
+
+
+def _left_behind(effect: SettleOrder, shipments: Sequence[ShipmentView]) -> list[str]:
+    """Shipments that an order being given up does not know of: its run was reset to before they began."""
+    if _closes(effect):
+        return []
+    return [
+        f"shipment {shipment.shipment_id} is still {shipment.state}: send its run the signal cancel_shipment first"
+        for shipment in shipments
+        if shipment.state not in SHIPMENT_TERMINAL
+    ]
+
+
 def _wait_for_last_words(effect: SettleOrder, shipments: Sequence[ShipmentView]) -> None:
     # Both are under way at once. Closing now would append an outcome without the day of delivery, for ever.
-    closing = effect.closing.order
-    if closing is None or closing.state is not OrderState.CLOSED:
+    if not _closes(effect):
         return
     for shipment in shipments:
         if shipment.state not in SHIPMENT_TERMINAL:

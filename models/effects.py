@@ -31,11 +31,12 @@ class ValidateOrder(Contract):
     """Check the stored document, or store the inline draft of a foreign client first.
 
     ``draft`` is unchecked JSON: a stranger's mistakes must end as a rejection that lists them, not as a stuck run.
-    ``problems`` are those of the start itself, found by ``OrderRun.understood``.
+    ``problems`` are those of the start itself, found by ``OrderRun.understood``. ``first_run_id`` says whose run asks.
     """
 
     order_id: str
     workflow_id: str
+    first_run_id: str | None = None
     draft: Any = None
     problems: tuple[Problem, ...] = ()
     carried: Carried = Carried()

@@ -35,7 +35,10 @@ class TimelineEntry(Contract):
 
 
 class OrderProjection(Contract):
-    """The order's current row. ``version`` only grows: a late writer with an older version changes nothing."""
+    """The order's current row. ``version`` only grows: a late writer with an older version changes nothing.
+
+    It is the wall clock's milliseconds, or one more than the last: so it grows also over a reset of the run.
+    """
 
     version: int
     state: OrderState
@@ -45,6 +48,10 @@ class OrderProjection(Contract):
     plan_id: str | None = None
     closed_at: AwareDatetime | None = None
     exit_reason: StorableText | None = None
+    first_run_id: str | None = Field(
+        default=None,
+        description="Temporal's first execution run id: the same after continue-as-new and reset",
+    )
 
 
 class ShipmentProjection(Contract):

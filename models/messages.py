@@ -1,9 +1,10 @@
 """What people, machines and our own workflows say to a running order or shipment, and what it answers."""
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
 
 from models.base import Contract, StorableText, storable
 from models.money import Money
@@ -19,6 +20,17 @@ Detail = Annotated[
 ]
 
 
+def _brief(answer: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(answer, default=str)) > _LONGEST_ANSWER:
+        raise ValueError(f"has more than {_LONGEST_ANSWER:,} characters: say what came of the step, no more")
+    return answer
+
+
+# What is longer would travel with the run from then on, and a run that outgrows the engine's limits is ended by it.
+_LONGEST_ANSWER = 16_000
+ByHandAnswer = Annotated[dict[str, Any], AfterValidator(_brief)]
+
+
 class DecideReview(Contract):
     """Update ``decide_review``: a person's answer to a review task."""
 
@@ -27,7 +39,7 @@ class DecideReview(Contract):
     task_id: str
     verdict: Verdict
     reason: Reason
-    answer: dict[str, Any] | None = None
+    answer: ByHandAnswer | None = None
 
 
 class SignalledDecision(Contract):
@@ -41,7 +53,7 @@ class SignalledDecision(Contract):
     reason: Reason
     task_id: str | None = None
     request_id: RequestId | None = None
-    answer: dict[str, Any] | None = None
+    answer: ByHandAnswer | None = None
 
 
 class DecisionAnswer(Contract):
@@ -74,7 +86,7 @@ class ResolveFailure(Contract):
     task_id: str
     resolution: FailureResolution
     reason: Reason
-    answer: dict[str, Any] | None = None
+    answer: ByHandAnswer | None = None
 
 
 class CancelOrder(Contract):
@@ -187,7 +199,7 @@ class ShipmentProgress(Contract):
     """Signal ``shipment_progress`` from a shipment to its order: its state, and the money it moved."""
 
     event_id: RequestId
-    shipment_id: str
+    shipment_id: Detail
     number: int
     state: ShipmentState
     version: int

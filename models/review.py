@@ -9,7 +9,10 @@ from models.states import ReviewState
 
 
 class ReviewKind(StrEnum):
-    """Why a person is asked."""
+    """Why a person is asked.
+
+    RUN_BROKEN: not a run asks, but the invariant job, about one that ended from outside, hangs, or never was.
+    """
 
     RISK = "risk"
     PLAN = "plan"
@@ -20,6 +23,7 @@ class ReviewKind(StrEnum):
     SHIPMENT_LOST = "shipment_lost"
     RETURN = "return"
     SETTLEMENT = "settlement"
+    RUN_BROKEN = "run_broken"
 
 
 class Verdict(StrEnum):

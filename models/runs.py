@@ -36,17 +36,18 @@ class OrderRun(Contract):
     draft: AnyDraft = None
     clock: ClockStart = Field(default_factory=ClockStart)
     # Ours alone, and left out of the published schema: what ``understood`` found, and what a run that continues as new
-    # hands on (or an earlier run of the same id has used up).
+    # hands on. (From anybody else, of the latter, only the numbers count that an earlier run of the id has used up.)
     problems: SkipJsonSchema[tuple[Problem, ...]] = ()
     memory: SkipJsonSchema[OrderMemory | None] = None
 
     @classmethod
-    def understood(cls, payload: Any = None) -> Self:
+    def understood(cls, payload: Any = None, *, continued: bool = False) -> Self:
         """Whatever JSON a client started the run with. What cannot be used is named in ``problems``.
 
-        Raises ``ValidationError`` for a memory that cannot be read, and for nothing else: it is our own, handed on by
-        other code of ours, and a run that forgot it would leave money and stock held. It waits for code that can.
         A run that could not read its input would be tried again for ever, seen by nobody; this one can be rejected.
+        ``continued``: it continues another, whose memory it is given. Only then is there more than counts in it, and
+        only then ``ValidationError`` is raised for one that cannot be read: it is our own, handed on by other code of
+        ours, and a run that forgot it would leave money and stock held. It waits for code that can.
         """
         if payload is None:
             return cls()
@@ -56,11 +57,28 @@ class OrderRun(Contract):
         try:
             run = cls.model_validate(payload)
         except ValidationError as invalid:
-            if payload.get("memory") is not None:
+            if continued and payload.get("memory") is not None:
                 raise
             return cls(draft=payload.get("draft"), problems=_unusable(invalid))
-        problems = tuple(_impossible(run.clock))
-        return run.model_copy(update={"clock": ClockStart(), "problems": problems}) if problems else run
+        if not continued and _made_up(run.memory):
+            message = "is handed on by our own runs: start the order without it"
+            forged = Problem(path="memory", code="made_up", message=message)
+            run = run.model_copy(update={"memory": None, "problems": (*run.problems, forged)})
+        impossible = tuple(_impossible(run.clock))
+        if not impossible:
+            return run
+        return run.model_copy(update={"clock": ClockStart(), "problems": run.problems + impossible})
+
+
+_COUNTS = frozenset({"entry_count", "review_count", "attempts"})
+
+
+def _made_up(memory: OrderMemory | None) -> bool:
+    """Whether a memory claims more than numbers that were used: money that is held, say, or a gate that was passed."""
+    if memory is None:
+        return False
+    fresh = OrderMemory(order_id=memory.order_id)
+    return memory.model_dump(exclude=set(_COUNTS)) != fresh.model_dump(exclude=set(_COUNTS))
 
 
 def _unusable(invalid: ValidationError) -> tuple[Problem, ...]:

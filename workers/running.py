@@ -45,7 +45,7 @@ async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path 
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(tracing("worker", settings))
         client = await connect(wait=30.0, runtime=worker_runtime(settings))
-        activities, checks = await stack.enter_async_context(_open_activities(queues, settings))
+        activities, checks = await stack.enter_async_context(open_activities(queues, settings))
         workers = [await stack.enter_async_context(_worker(client, queue, activities)) for queue in queues]
         checks |= {"temporal": lambda: _temporal_answers(client), "workers": lambda: _all_run(workers)}
         await stack.enter_async_context(answering(settings.monitoring_host, settings.health_port, checks))
@@ -89,7 +89,7 @@ def _check(queues: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def _open_activities(
+async def open_activities(
     queues: Sequence[str], settings: Settings
 ) -> AsyncIterator[tuple[Activities, dict[str, Check]]]:
     """Build the activities of ``queues``, and open only what they need; with it, how to see that this answers."""

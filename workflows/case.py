@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, NoReturn, TypeVar
 
 from temporalio import workflow
+from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
@@ -55,8 +56,13 @@ Memory = TypeVar("Memory", bound=CaseMemory)
 # Something that was noted is in the store after this long at the latest, even if no step comes to carry it.
 _FLUSH_AFTER = timedelta(seconds=5)
 _FLUSH_AGAIN_AFTER = timedelta(minutes=1)
+# Entries of the timeline wait for a step to carry them, but not more than so many; and a step carries at most so many,
+# so that no payload comes near the engine's limit however much is said to a run at once.
+_MANY_ENTRIES, _MOST_ENTRIES = 50, 200
 _REMEMBERED_EVENTS = 500
 _REMEMBERED_ANSWERS = 50
+# A run that somebody started without any input still has to end in a way that says so.
+NO_INPUT = RawValue(Payload(metadata={"encoding": b"binary/null"}))
 
 
 class CalledOff(Exception):
@@ -200,8 +206,7 @@ class Case(Generic[Memory]):
         self.memory.pending.append(
             self._entry(kind, what, why=why, actor=actor, policy=policy, model=model, details=details)
         )
-        self.memory.entry_count += 1
-        if flush:
+        if flush or len(self.memory.pending) >= _MANY_ENTRIES:
             self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -221,6 +226,7 @@ class Case(Generic[Memory]):
         details: dict[str, str | int | float | bool | None] | None = None,
     ) -> TimelineEntry:
         now = workflow.now()
+        self.memory.entry_count = self._following(self.memory.entry_count)
         return TimelineEntry(
             entry_id=f"{workflow.info().workflow_id}/{self.memory.entry_count}",
             order_id=self.order_id,
@@ -238,13 +244,21 @@ class Case(Generic[Memory]):
 
     def _changed(self) -> None:
         """The current row changed: give it a new version and let it be carried."""
-        self.memory.version += 1
+        self.memory.version = self._following(self.memory.version)
         self.memory.projection_pending = True
+
+    def _following(self, number: int) -> int:
+        """The next of a growing number, greater than any that this run used before it was reset in Temporal.
+
+        A run that was reset goes the same way again, or another; only the time never goes back. Without it the store
+        would take what it writes from then on for late and repeated writes.
+        """
+        return max(number + 1, int(workflow.now().timestamp() * 1000))
 
     def _carry(self) -> Carried:
         memory = self.memory
         return Carried(
-            entries=tuple(memory.pending),
+            entries=tuple(memory.pending[:_MOST_ENTRIES]),
             reviews=tuple(memory.pending_reviews),
             **(self._carried_projection() if memory.projection_pending else {}),
         )
@@ -538,6 +552,9 @@ class Case(Generic[Memory]):
         """
         while not ready():
             if self._must_renew():
+                # What was heard in a storm of messages is written first: the next run is not handed a heap of it.
+                while len(self.memory.pending) > _MANY_ENTRIES and await self.record():
+                    pass
                 raise Renew
             now = workflow.now()
             if deadline is not None and now >= deadline:
@@ -729,6 +746,7 @@ class Case(Generic[Memory]):
 
     @decide_review.validator
     def _may_decide(self, decision: DecideReview) -> None:
+        require(DecideReview, decision)
         self._refuse_stale(decision)
 
     @workflow.update
@@ -738,6 +756,7 @@ class Case(Generic[Memory]):
 
     @resolve_failure.validator
     def _may_resolve(self, request: ResolveFailure) -> None:
+        require(ResolveFailure, request)
         self._refuse_stale(self._as_decision(request))
         task = self.memory.open_review
         if task is not None and task.kind not in _FAILURES:
@@ -933,6 +952,14 @@ def _refuse(message: str) -> NoReturn:
 def _reason_of(error: ActivityError) -> str:
     cause = error.cause or error
     return sentence(cause)
+
+
+def require(contract: type[Contract], request: object) -> None:
+    """Refuse an update without content. JSON's null comes as None, whatever the handler's parameter says, and an update
+    that was accepted and cannot be handled would keep the run from everything else for good.
+    """
+    if not isinstance(request, contract):
+        _refuse(f"the update needs a {contract.__name__} as its one argument, and came with none")
 
 
 def sentence(error: BaseException) -> str:

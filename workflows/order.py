@@ -3,7 +3,6 @@
 from typing import Any
 
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
@@ -38,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from policies.approval import gate_b
     from workflows import steps
-    from workflows.case import CalledOff, Case, Question, sentence
+    from workflows.case import NO_INPUT, CalledOff, Case, Question, require, sentence
     from workflows.pages import order_page
 
 from contextlib import suppress
@@ -53,9 +52,6 @@ _ROLL_CALL_FLOOR = timedelta(minutes=10)
 _SHORTAGE_TRIES = 3
 # A caller who waits for the answer gives up after five seconds.
 _TELL_WITHIN = timedelta(seconds=3)
-
-
-_NO_INPUT = RawValue(Payload(metadata={"encoding": b"binary/null"}))
 
 
 class Leaving(Exception):
@@ -80,11 +76,12 @@ class OrderWorkflow(Case[OrderMemory]):
     """
 
     @workflow.init
-    def __init__(self, start: RawValue = _NO_INPUT) -> None:
+    def __init__(self, start: RawValue = NO_INPUT) -> None:
         order = workflow.info().workflow_id.removeprefix("order:")
         self._run_input = run = _understood(start)
-        self._closing_version = 0
+        self._closing_version = self._closed_at_version = 0
         memory = run.memory or OrderMemory(order_id=order)
+        memory.order_id = order
         self._open_case(memory, order, order)
         if memory.clock is None:
             now = workflow.info().workflow_start_time
@@ -93,7 +90,7 @@ class OrderWorkflow(Case[OrderMemory]):
             )
 
     @workflow.run
-    async def run(self, _start: RawValue = _NO_INPUT) -> OrderResult:
+    async def run(self, _start: RawValue = NO_INPUT) -> OrderResult:
         """The whole life of the order. See ``_go_forward`` for its steps."""
         if not await self._run_shielded(self._live):
             workflow.continue_as_new(
@@ -169,6 +166,7 @@ class OrderWorkflow(Case[OrderMemory]):
         return e.ValidateOrder(
             order_id=self.order_id,
             workflow_id=workflow.info().workflow_id,
+            first_run_id=workflow.info().first_execution_run_id,
             draft=self._run_input.draft,
             problems=self._run_input.problems,
         )
@@ -455,7 +453,8 @@ class OrderWorkflow(Case[OrderMemory]):
                 task_queue=steps.WORKFLOWS,
                 # It outlives the order's run: the order may continue as new while the parcel travels.
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                # Its id may have been used up by a start by hand, which fails at once; see ShipmentWorkflow.
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                 static_summary=f"{ref.units} units from {ref.node} by {ref.carrier}/{ref.service}",
                 search_attributes=TypedSearchAttributes(
                     [
@@ -613,11 +612,13 @@ class OrderWorkflow(Case[OrderMemory]):
     def _settlement(self, final: OrderState, key: str) -> e.SettleOrder:
         memory = self.memory
         because = memory.leaving_because or None
+        self._closed_at_version, self._closing_version = memory.version, self._following(memory.version)
+        # The closing entry takes its number now, so that a note that comes in meanwhile takes another one.
         closing = Carried(
             entries=(self._entry(f"order.{final}", f"order {final}", why=because),),
             order=self._projection().model_copy(
                 update={
-                    "version": memory.version + 1,
+                    "version": self._closing_version,
                     "state": final,
                     "needs_review": False,
                     "closed_at": workflow.now(),
@@ -625,9 +626,6 @@ class OrderWorkflow(Case[OrderMemory]):
                 }
             ),
         )
-        # The closing entry has its number now, so that a note that comes in meanwhile takes another one.
-        memory.entry_count += 1
-        self._closing_version = memory.version + 1
         return e.SettleOrder(
             order_id=self.order_id,
             total=self._facts().total,
@@ -640,9 +638,9 @@ class OrderWorkflow(Case[OrderMemory]):
     def _close(self, final: OrderState) -> None:
         memory = self.memory
         memory.state = final
-        memory.version += 1
         # Something moved while the books were being closed: the closing row was not the newest, so write this one.
-        memory.projection_pending = memory.version != self._closing_version
+        memory.projection_pending = memory.version != self._closed_at_version
+        memory.version = max(memory.version + 1, self._closing_version)
         workflow.upsert_search_attributes(
             [search.STATE.value_set(final), search.NEEDS_REVIEW.value_set(False)]
         )
@@ -696,6 +694,7 @@ class OrderWorkflow(Case[OrderMemory]):
 
     @cancel.validator
     def _may_cancel(self, request: CancelOrder) -> None:
+        require(CancelOrder, request)
         refusal = self._why_not_cancel(request)
         if refusal is not None:
             raise ApplicationError(refusal, type="refused", non_retryable=True)
@@ -874,6 +873,7 @@ class OrderWorkflow(Case[OrderMemory]):
             plan_id=plan.plan_id if plan else None,
             closed_at=workflow.now() if memory.state in ORDER_TERMINAL else None,
             exit_reason=memory.leaving_because or None,
+            first_run_id=workflow.info().first_execution_run_id,
         )
 
     def _needs_review(self) -> bool:
@@ -956,4 +956,4 @@ def _understood(start: RawValue) -> OrderRun:
         payload = workflow.payload_converter().from_payload(start.payload)
     except Exception:
         payload = "unreadable"
-    return OrderRun.understood(payload)
+    return OrderRun.understood(payload, continued=workflow.info().continued_run_id is not None)

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -12,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from models import effects as e
     from models import search
     from models.base import Contract
-    from models.identifiers import idempotency_key, order_workflow_id
+    from models.identifiers import idempotency_key, order_workflow_id, shipment_workflow_id
     from models.journal import ShipmentProjection
     from models.memory import ShipmentMemory, Undo
     from models.messages import (
@@ -29,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from models.runs import ShipmentResult, ShipmentRun
     from models.states import SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL, ShipmentState, shipment_may
     from workflows import steps
-    from workflows.case import CalledOff, Case, Question, sentence
+    from workflows.case import NO_INPUT, CalledOff, Case, Question, sentence
     from workflows.pages import shipment_page
 
 _PICK_WITHIN = timedelta(days=2)
@@ -47,17 +48,22 @@ class TooLate(Exception):
 
 @workflow.defn
 class ShipmentWorkflow(Case[ShipmentMemory]):
-    """Carries one shipment to delivery, or back to nothing."""
+    """Carries one shipment to delivery, or back to nothing.
+
+    Its input is a ``ShipmentRun`` and comes from its order alone; a start by anybody else fails at once and moves
+    nothing.
+    """
 
     @workflow.init
-    def __init__(self, run: ShipmentRun) -> None:
-        self._run_input = run
+    def __init__(self, start: RawValue = NO_INPUT) -> None:
+        self._run_input = run = _understood(start)
         memory = run.memory or ShipmentMemory(clock=run.clock)
         self._open_case(memory, run.order_id, run.shipment_id)
 
     @workflow.run
-    async def run(self, run: ShipmentRun) -> ShipmentResult:
+    async def run(self, _start: RawValue = NO_INPUT) -> ShipmentResult:
         """The whole life of the shipment. See ``_go_forward`` for its steps."""
+        run = self._run_input
         if not await self._run_shielded(self._live):
             workflow.continue_as_new(run.model_copy(update={"memory": self.memory}))
         memory = self.memory
@@ -867,6 +873,26 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _key(self, step: str, attempt: int = 1) -> str:
         return idempotency_key(workflow.info().workflow_id, step, attempt)
+
+
+def _understood(start: RawValue) -> ShipmentRun:
+    parent, own_id = workflow.info().parent, workflow.info().workflow_id
+    if parent is None:
+        raise ApplicationError(
+            "a shipment is started by its order, which has its money and its stock: start the order instead",
+            type="refused",
+            non_retryable=True,
+        )
+    run: ShipmentRun = workflow.payload_converter().from_payload(start.payload, ShipmentRun)
+    if parent.workflow_id != order_workflow_id(run.order_id) or own_id != shipment_workflow_id(
+        run.shipment_id
+    ):
+        raise ApplicationError(
+            f"{own_id} started by {parent.workflow_id} cannot be shipment {run.shipment_id} of {run.order_id}",
+            type="refused",
+            non_retryable=True,
+        )
+    return run
 
 
 _CALL_OFF = "call this shipment off, free its units and its money"

@@ -191,13 +191,22 @@ async def hold_unmoved(session: AsyncSession, order_id: str) -> int | None:
             col(TimelineRow.order_id) == order_id, col(TimelineRow.shipment_id).is_(None)
         )
     )
-    return max((int(entry_id.rpartition("/")[2]) + 1 for entry_id in written), default=0)
+    numbers = (entry_id.rpartition("/")[2] for entry_id in written)
+    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
 
 async def is_open(session: AsyncSession, order_id: str) -> bool:
     """Whether the order is known and has not ended."""
     state = await session.scalar(select(col(OrderRow.state)).where(col(OrderRow.order_id) == order_id))
     return state in _OPEN
+
+
+async def runs_elsewhere(session: AsyncSession, order_id: str, first_run_id: str | None) -> bool:
+    """Whether another run than this one has moved the order."""
+    owner = await session.scalar(
+        select(col(OrderRow.first_run_id)).where(col(OrderRow.order_id) == order_id).with_for_update()
+    )
+    return owner is not None and owner != first_run_id
 
 
 class StoredDraft(Contract):

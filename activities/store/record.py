@@ -37,12 +37,19 @@ async def record(session: AsyncSession, order_id: str, carried: Carried) -> None
 
 
 async def _move_order(session: AsyncSession, order_id: str, projection: OrderProjection) -> None:
-    values = projection.model_dump(exclude={"customer_type"})
+    values = projection.model_dump(exclude={"customer_type", "first_run_id"})
+    if projection.first_run_id is not None:
+        values["first_run_id"] = projection.first_run_id
     if projection.customer_type is not None:
         values["customer_type"] = projection.customer_type
     await session.execute(
         update(OrderRow)
-        .where(col(OrderRow.order_id) == order_id, col(OrderRow.version) < projection.version)
+        .where(
+            col(OrderRow.order_id) == order_id,
+            col(OrderRow.version) < projection.version,
+            # Once a run has moved an order, another one that was started under its id moves nothing.
+            or_(col(OrderRow.first_run_id).is_(None), col(OrderRow.first_run_id) == projection.first_run_id),
+        )
         .values(**values, updated_at=_now())
     )
 
@@ -83,11 +90,15 @@ async def _keep_review(session: AsyncSession, task: ReviewTask) -> None:
         statement.on_conflict_do_update(
             index_elements=["task_id"],
             set_=values,
-            where=(col(ReviewTaskRow.state) == ReviewState.OPEN)
-            & or_(
-                statement.excluded.state != ReviewState.OPEN,
-                (statement.excluded.reminders >= col(ReviewTaskRow.reminders))
-                & (statement.excluded.escalated >= col(ReviewTaskRow.escalated)),
+            where=or_(
+                # A run that was reset to before it asked, asks again under the same number.
+                statement.excluded.opened_at > col(ReviewTaskRow.opened_at),
+                (col(ReviewTaskRow.state) == ReviewState.OPEN)
+                & or_(
+                    statement.excluded.state != ReviewState.OPEN,
+                    (statement.excluded.reminders >= col(ReviewTaskRow.reminders))
+                    & (statement.excluded.escalated >= col(ReviewTaskRow.escalated)),
+                ),
             ),
         )
     )

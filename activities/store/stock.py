@@ -97,6 +97,17 @@ async def release(session: AsyncSession, *, key: str, order_id: str, shipment_id
     await _add(session, units, reserved=-1)
 
 
+async def release_all(session: AsyncSession, order_id: str) -> None:
+    """Free whatever is held for an order that has ended, under whichever key."""
+    keys = await session.scalars(
+        select(col(ReservationRow.key))
+        .where(col(ReservationRow.order_id) == order_id, col(ReservationRow.state) == ReservationState.HELD)
+        .order_by(col(ReservationRow.key))
+    )
+    for key in keys.all():
+        await release(session, key=key, order_id=order_id)
+
+
 async def consume(session: AsyncSession, shipment_id: str) -> None:
     """The shipment left with the carrier: what was reserved for it is neither reserved nor on hand any more.
 

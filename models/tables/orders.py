@@ -82,9 +82,11 @@ class OrderRow(Stamped, table=True):
     placed_at: datetime = moment()
     promised_at: datetime | None = moment(default=None)
     plan_id: str | None = None
-    version: int = 0
+    version: int = Field(default=0, sa_type=BigInteger)
     closed_at: datetime | None = moment(default=None)
     exit_reason: str | None = None
+    # The run that moves the order, with those it continued as and those it was reset to. Nobody else's writes count.
+    first_run_id: str | None = None
 
 
 class OrderLineRow(SQLModel, table=True):
@@ -146,4 +148,4 @@ class ShipmentRow(Stamped, table=True):
     handed_over_at: datetime | None = moment(default=None)
     delivered_at: datetime | None = moment(default=None)
     late: bool = False
-    version: int
+    version: int = Field(sa_type=BigInteger)

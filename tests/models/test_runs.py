@@ -38,7 +38,7 @@ def test_a_sound_start_is_understood_as_it_stands() -> None:
         order_id="web:1",
         document_hash="h",
         clock=ClockStart(speed=60, business_start=datetime(2011, 9, 1, tzinfo=UTC)),
-        memory=OrderMemory(order_id="web:1", entry_count=3),
+        memory=OrderMemory(order_id="web:1", entry_count=3, review_count=2, attempts={"route": 1}),
     )
     assert OrderRun.understood(run.model_dump(mode="json")) == run
     assert OrderRun.understood() == OrderRun.understood({}) == OrderRun()
@@ -80,7 +80,21 @@ def test_what_a_run_hands_on_to_its_successor_comes_through_whole() -> None:
         captured=held,
     )
     run = OrderRun(document_hash="h", memory=memory)
-    assert OrderRun.understood(run.model_dump(mode="json")) == run
+    assert OrderRun.understood(run.model_dump(mode="json"), continued=True) == run
+
+
+@pytest.mark.parametrize(
+    "memory", [{"released": True}, {"undo": []} | {"reserved": True}, {"state": "closed"}]
+)
+def test_a_memory_that_nobody_handed_on_is_a_problem_and_not_believed(memory: dict[str, Any]) -> None:
+    run = OrderRun.understood({"document_hash": "h", "memory": {"order_id": "web:1"} | memory})
+    assert [(problem.path, problem.code) for problem in run.problems] == [("memory", "made_up")]
+    assert (run.memory, run.document_hash) == (None, "h")
+
+
+def test_a_memory_that_nobody_handed_on_and_nobody_can_read_is_a_problem_too() -> None:
+    payload = {"draft": {"a": 1}, "memory": {"order_id": "web:1", "state": "a state of a later version"}}
+    assert problems(payload) == [("memory.state", "enum")]
 
 
 @pytest.mark.parametrize("draft", [[], "x", {}, {"lines": 1}])
@@ -120,4 +134,5 @@ def test_any_json_is_understood_or_named_as_a_problem(payload: Any) -> None:
 def test_a_memory_that_cannot_be_read_waits_for_code_that_can() -> None:
     """It says what money and stock the run holds: a run that went on without it would leave them held for ever."""
     with pytest.raises(ValidationError):
-        OrderRun.understood({"memory": {"order_id": "web:1", "state": "a state of a later version"}})
+        handed_on = {"memory": {"order_id": "web:1", "state": "a state of a later version"}}
+        OrderRun.understood(handed_on, continued=True)

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.testing import TimeSkipper
 from temporalio.worker import Worker
 
 from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
+from models.memory import OrderMemory
 from models.messages import CarrierEvent, CarrierEventKind, Recall, WmsEvent, WmsEventKind
 from models.review import ReviewTask
 from models.runs import OrderResult, OrderRun
@@ -39,6 +41,14 @@ class Case:
             task_queue=steps.WORKFLOWS,
             result_type=OrderResult,
         )
+        return self.order
+
+    async def resume(self, memory: OrderMemory) -> WorkflowHandle[OrderWorkflow, OrderResult]:
+        """Go on as a run that was handed ``memory`` by one that continued as new: only then is it believed."""
+        await self.client.start_workflow(
+            "Predecessor", OrderRun(memory=memory), id=self.workflow_id, task_queue=steps.WORKFLOWS
+        )
+        self.order = self.client.get_workflow_handle_for(OrderWorkflow.run, self.workflow_id)
         return self.order
 
     def shipment(self, number: int = 1) -> WorkflowHandle[Any, Any]:
@@ -140,12 +150,32 @@ class Case:
         return [entry.kind for entry in self.script.entries.values() if entry.order_id == self.order_id]
 
 
+@workflow.defn
+class Predecessor:
+    """A run that continues as an order at once."""
+
+    @workflow.run
+    async def run(self, run: OrderRun) -> None:
+        """Hand on what came in."""
+        workflow.continue_as_new(workflow="OrderWorkflow", args=[run])
+
+
 @asynccontextmanager
-async def serving(client: Client, scripts: Mapping[str, Script]) -> AsyncIterator[None]:
-    """Our workflows and the scripted activities, served from this process."""
+async def serving(
+    client: Client, scripts: Mapping[str, Script], *, patient: bool = False
+) -> AsyncIterator[None]:
+    """Our workflows and the scripted activities, served from this process.
+
+    ``patient``: a workflow task that takes longer than two seconds, on a busy machine, is no deadlock.
+    """
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
-            Worker(client, task_queue=steps.WORKFLOWS, workflows=[OrderWorkflow, ShipmentWorkflow])
+            Worker(
+                client,
+                task_queue=steps.WORKFLOWS,
+                workflows=[OrderWorkflow, ShipmentWorkflow, Predecessor],
+                debug_mode=patient,
+            )
         )
         for queue, activities in scripted_activities(scripts).items():
             await stack.enter_async_context(Worker(client, task_queue=queue, activities=activities))

@@ -5,7 +5,8 @@ from temporalio.common import RawValue
 
 with workflow.unsafe.imports_passed_through():
     from models.runs import OrderResult
-    from workflows.order import _NO_INPUT, OrderWorkflow
+    from workflows.case import NO_INPUT
+    from workflows.order import OrderWorkflow
 
 SECOND_LOOK = "order.second_look"
 
@@ -15,11 +16,11 @@ class NextOrderWorkflow(OrderWorkflow):
     """Writes the timeline once more after the risk rules: old runs that are past it must not notice."""
 
     @workflow.init
-    def __init__(self, start: RawValue = _NO_INPUT) -> None:
+    def __init__(self, start: RawValue = NO_INPUT) -> None:
         super().__init__(start)
 
     @workflow.run
-    async def run(self, _start: RawValue = _NO_INPUT) -> OrderResult:
+    async def run(self, _start: RawValue = NO_INPUT) -> OrderResult:
         """As before."""
         return await super().run(_start)
 

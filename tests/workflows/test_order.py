@@ -505,7 +505,7 @@ async def test_a_shipment_that_answers_the_roll_call_bothers_nobody(case: Case) 
     memory = await order.query(OrderWorkflow.snapshot)
     memory.deadlines["shipments"] = memory.deadlines["shipments"] - timedelta(days=8)
     await order.terminate()
-    order = await case.start(memory=memory)
+    order = await case.resume(memory)
 
     async def answered() -> bool:
         calls = (await case.shipment().query("snapshot"))["roll_calls"]

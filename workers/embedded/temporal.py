@@ -27,6 +27,9 @@ _POLLING: Mapping[str, str] = {
     "history.transferProcessorMaxPollRPS": "300",
     "history.timerProcessorMaxPollRPS": "300",
 }
+# The server bounds what a signal or a start may hold to 2 MB, but not an update: a larger one comes back with every
+# workflow task and keeps the run from answering anything. Ten updates at once of our own size stay far below this.
+_BOUNDS: Mapping[str, str] = {"history.maxInFlightUpdatePayloads": "1000000"}
 
 
 class TemporalUnusable(OrderwrightError):
@@ -85,7 +88,7 @@ class EmbeddedTemporal:
             argv += ["--db-filename", str(self.data_dir / "temporal.sqlite")]
             for pragma in _PRAGMAS:
                 argv += ["--sqlite-pragma", pragma]
-        for key, value in {**_POLLING, **self.dynamic_config}.items():
+        for key, value in {**_POLLING, **_BOUNDS, **self.dynamic_config}.items():
             argv += ["--dynamic-config-value", f"{key}={value}"]
         return Child(
             name="temporal",
