@@ -44,6 +44,11 @@ class Metrics:
             "Times that an open order was found to have lost its run; orderwright doctor lists them",
             registry=self.registry,
         )
+        self.broken_runs = Gauge(
+            "orderwright_broken_runs",
+            "Runs of open orders that ended from outside, hang or are missing; each has an open review",
+            registry=self.registry,
+        )
         self.webhooks = Counter(
             "orderwright_webhooks",
             "Verified webhooks by kind and what became of them",

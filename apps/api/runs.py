@@ -4,14 +4,19 @@ Workflows and messages go by name, so that the API imports none of them and any 
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, TypeVar
 
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import (
     Client,
+    WorkflowExecutionDescription,
     WorkflowExecutionStatus,
+    WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -32,6 +37,7 @@ from models.identifiers import order_workflow_id
 from models.memory import OrderMemory
 from models.money import Money
 from models.order import CustomerType
+from models.review import ReviewTask
 from models.runs import OrderRun
 from models.states import OrderState
 from workers.client import connect
@@ -41,6 +47,10 @@ from workers.logging import get_logger
 WORKFLOW_QUEUE = "oms-workflows"
 ANSWER_WITHIN = timedelta(seconds=5)
 CALL_WITHIN = timedelta(seconds=5)
+# A workflow task may fail once or twice because a worker went away; more often is a fault.
+_PATIENCE = 3
+_MOST_LISTED = 1_000
+_OUR_TYPES = "'OrderWorkflow', 'ShipmentWorkflow'"
 
 _log = get_logger(__name__)
 
@@ -51,7 +61,7 @@ class RunStart(Contract):
     """What starting an order's run takes.
 
     ``customer_type`` None: it is classified by the run. ``first_entry``: the number of its first timeline entry, where
-    an earlier run of the same id has left some.
+    an earlier run of the same id has left some; ``reviews`` and ``plans``: how many such a run has made.
     """
 
     order_id: str
@@ -62,6 +72,28 @@ class RunStart(Contract):
     line_count: int
     clock: ClockStart
     first_entry: int = 0
+    reviews: int = 0
+    plans: int = 0
+
+
+class Standing(Enum):
+    """How a run stands in Temporal. HANGS: its workflow task fails again and again, so that it does nothing more."""
+
+    MISSING = auto()
+    RUNNING = auto()
+    HANGS = auto()
+    ENDED = auto()
+
+
+class RunView(Contract):
+    """A run as Temporal describes it. ``busy``: an activity or a workflow task is under way."""
+
+    standing: Standing
+    run_id: str = ""
+    status: str = ""
+    failed_tasks: int = 0
+    busy: bool = False
+    length: int = 0
 
 
 class Told(Enum):
@@ -79,6 +111,11 @@ class Runs:
 
     def __init__(self, client: Client | None = None) -> None:
         self._client = client
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a client already."""
+        return self._client is not None
 
     async def keep_trying_to_connect(self) -> None:
         """Connect in the background: the API takes orders even while Temporal is down. Ends once connected."""
@@ -126,6 +163,161 @@ class Runs:
                 return False
             raise _failed(error) from error
         return description.status not in _ENDED
+
+    async def view(self, workflow_id: str) -> RunView:
+        """How the newest run of this id stands."""
+        try:
+            found = await self._connected().get_workflow_handle(workflow_id).describe(rpc_timeout=CALL_WITHIN)
+        except RPCError as error:
+            if _no_such_run(error):
+                return RunView(standing=Standing.MISSING)
+            raise _failed(error) from error
+        raw = found.raw_description
+        failed = max(raw.pending_workflow_task.attempt - 1, 0)
+        standing = (
+            Standing.ENDED
+            if found.status in _ENDED
+            else Standing.HANGS
+            if failed >= _PATIENCE
+            else Standing.RUNNING
+        )
+        return RunView(
+            standing=standing,
+            run_id=found.run_id,
+            status=found.status.name.lower() if found.status else "",
+            failed_tasks=failed,
+            busy=bool(raw.pending_activities) or raw.HasField("pending_workflow_task"),
+            length=found.history_length,
+        )
+
+    async def has_timer(self, workflow_id: str, run_id: str) -> bool:
+        """Whether a timer of the run is under way, by its history: Temporal tells it nowhere else."""
+        open_timers = set[int]()
+        handle = self._connected().get_workflow_handle(workflow_id, run_id=run_id)
+        try:
+            async for event in handle.fetch_history_events(rpc_timeout=CALL_WITHIN):
+                if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED:
+                    open_timers.add(event.event_id)
+                elif event.event_type == EventType.EVENT_TYPE_TIMER_FIRED:
+                    open_timers.discard(event.timer_fired_event_attributes.started_event_id)
+                elif event.event_type == EventType.EVENT_TYPE_TIMER_CANCELED:
+                    open_timers.discard(event.timer_canceled_event_attributes.started_event_id)
+        except RPCError as error:
+            if _no_such_run(error):
+                return False
+            raise _failed(error) from error
+        return bool(open_timers)
+
+    async def question(self, workflow_id: str) -> ReviewTask | None:
+        """The review that the run asks for now; None also when no worker is up to say."""
+        try:
+            found: ReviewTask | None = await (
+                self._connected()
+                .get_workflow_handle(workflow_id)
+                .query("pending_review", result_type=ReviewTask | None, rpc_timeout=ANSWER_WITHIN)  # type: ignore[arg-type]
+            )
+        except WorkflowQueryFailedError as failed:
+            raise Refused(f"the run does not say what it asks: {failed.message}") from failed
+        except RPCError as error:
+            if error.status in _PASSING:
+                return None
+            raise _failed(error) from error
+        return found
+
+    async def others_on_our_queue(self) -> list[str]:
+        """Workflow ids of what runs on our queue and is of no type of ours: nothing there can ever carry it on."""
+        return await self._listed(
+            f"TaskQueue = '{WORKFLOW_QUEUE}' AND WorkflowType NOT IN ({_OUR_TYPES}) AND ExecutionStatus = 'Running'"
+        )
+
+    async def started_since(self, since: datetime) -> list[str]:
+        """Workflow ids of the running executions of our types that began since then."""
+        return await self._listed(
+            f"WorkflowType IN ({_OUR_TYPES}) AND ExecutionStatus = 'Running' AND StartTime > '{_moment(since)}'"
+        )
+
+    async def broken_since(self, since: datetime) -> list[str]:
+        """Workflow ids of orders and shipments that ended since then, and not by coming to their own end."""
+        return await self._listed(
+            f"WorkflowType IN ({_OUR_TYPES})"
+            " AND ExecutionStatus IN ('Terminated', 'Failed', 'TimedOut', 'Canceled')"
+            f" AND CloseTime > '{_moment(since)}'"
+        )
+
+    async def _listed(self, query: str) -> list[str]:
+        try:
+            found = self._connected().list_workflows(query, limit=_MOST_LISTED, rpc_timeout=CALL_WITHIN)
+            return [run.id async for run in found]
+        except RPCError as error:
+            raise _failed(error) from error
+
+    async def reset(
+        self, workflow_id: str, *, first_run_id: str | None, request_id: str, reason: str
+    ) -> bool:
+        """Let the order's (or shipment's) own run go on from its last completed step. It ends whatever runs instead.
+
+        False when its history is gone, or holds no completed step. With the same ``request_id`` it is reset once.
+        """
+        client = self._connected()
+        try:
+            run_id = await self._own_run(workflow_id, first_run_id)
+            completed = None if run_id is None else await self._last_completed(workflow_id, run_id)
+            if run_id is None or completed is None:
+                return False
+            await client.workflow_service.reset_workflow_execution(
+                ResetWorkflowExecutionRequest(
+                    namespace=client.namespace,
+                    workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+                    reason=reason,
+                    workflow_task_finish_event_id=completed,
+                    request_id=request_id,
+                ),
+                timeout=CALL_WITHIN,
+            )
+        except RPCError as error:
+            if _no_such_run(error):
+                return False
+            raise _failed(error) from error
+        return True
+
+    async def terminate(self, workflow_id: str, reason: str) -> None:
+        """End whatever runs under this id. Nothing there is fine."""
+        try:
+            handle = self._connected().get_workflow_handle(workflow_id)
+            await handle.terminate(reason=reason, rpc_timeout=CALL_WITHIN)
+        except RPCError as error:
+            if not _no_such_run(error):
+                raise _failed(error) from error
+
+    async def _own_run(self, workflow_id: str, first_run_id: str | None) -> str | None:
+        """The newest run that is the order's (or shipment's) own, and not what somebody started under its id."""
+        client = self._connected()
+
+        async def own(run_id: str | None) -> WorkflowExecutionDescription | None:
+            found = await client.get_workflow_handle(workflow_id, run_id=run_id).describe(
+                rpc_timeout=CALL_WITHIN
+            )
+            first = found.raw_description.workflow_execution_info.first_run_id
+            return found if (first == first_run_id if first_run_id else found.parent_id) else None
+
+        if (newest := await own(None)) is not None:
+            return newest.run_id
+        quoted = workflow_id.replace("\\", "\\\\").replace("'", "\\'")
+        listed = client.list_workflows(
+            f"WorkflowId = '{quoted}'", limit=_MOST_LISTED, rpc_timeout=CALL_WITHIN
+        )
+        known = [
+            found for run in [run async for run in listed] if (found := await own(run.run_id)) is not None
+        ]
+        return max(known, key=lambda run: run.start_time).run_id if known else None
+
+    async def _last_completed(self, workflow_id: str, run_id: str) -> int | None:
+        completed = None
+        handle = self._connected().get_workflow_handle(workflow_id, run_id=run_id)
+        async for event in handle.fetch_history_events(rpc_timeout=CALL_WITHIN):
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+                completed = event.event_id
+        return completed
 
     async def ask(
         self, workflow_id: str, update: str, question: Contract, gives: type[Answer]
@@ -198,10 +390,20 @@ _ENDED = frozenset(
 )
 
 
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _run_of(order: RunStart) -> OrderRun:
     memory = None
-    if order.first_entry:
-        memory = OrderMemory(order_id=order.order_id, entry_count=order.first_entry)
+    if order.first_entry or order.reviews or order.plans:
+        memory = OrderMemory(
+            order_id=order.order_id,
+            entry_count=order.first_entry,
+            review_count=order.reviews,
+            # The last plan is asked for again under its number, so that its reservation is found and not made twice.
+            attempts={"route": order.plans - 1} if order.plans > 1 else {},
+        )
     return OrderRun(
         order_id=order.order_id, document_hash=order.document_hash, clock=order.clock, memory=memory
     )

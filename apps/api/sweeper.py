@@ -1,18 +1,22 @@
 """The sweeper: sees to it that every accepted order has a run, so that nothing accepted is ever forgotten.
 
 Every API process has one; what one takes up, the others leave alone. It starts what has no run because a process died
-between the commit and the start, or because Temporal was down; and it looks after open orders whose run is gone.
-Beside that it forgets the receipts of webhooks that nobody will send again.
+between the commit and the start, or because Temporal was down; it looks after open orders whose run is gone; and it
+runs the invariant job, which puts before a person what has broken. Beside that it forgets the receipts of webhooks that
+nobody will send again.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+from activities.store import reads
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.receipts import forget_receipts
 from apps.api.intake import run_start, start_again, start_run
+from apps.api.invariants import GRACE as INVARIANT_GRACE
+from apps.api.invariants import Invariants
 from apps.api.parts import Parts
 from apps.api.runs import RunStart
 from models.errors import NotReachable
@@ -27,6 +31,8 @@ LOOK_AFTER = timedelta(minutes=1)
 LOOK_PAUSE = timedelta(seconds=30)
 TIDY_PAUSE = timedelta(minutes=10)
 _TIDY_BATCH = 1_000
+# What broke before this was found then; every open order has its turn all the same.
+_LATELY = timedelta(hours=1)
 
 _log = get_logger(__name__)
 
@@ -51,14 +57,19 @@ class Sweeper:
         self._pause = pause
         self._look_after = look_after
         self._full = False
+        self._invariants = Invariants(parts.store, parts.runs)
+        self._looked_at: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Sweep and look for ever, until cancelled."""
         look_at = tidy_at = time.monotonic()
         while True:
             more = await self._guarded(self.sweep)
-            if time.monotonic() >= look_at and not await self._guarded(self.look):
-                look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
+            if time.monotonic() >= look_at:
+                looked_on = await self._guarded(self.look)
+                await self._guarded(self.prove)
+                if not looked_on:
+                    look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
             if time.monotonic() >= tidy_at and not await self._guarded(self.tidy):
                 tidy_at = time.monotonic() + TIDY_PAUSE.total_seconds()
             if not more:
@@ -81,7 +92,20 @@ class Sweeper:
         """
         async with self._parts.store.transaction() as session:
             taken = await take_started(session, self._look_after, _BATCH)
+        self._looked_at = tuple(order.order_id for order in taken)
         return await self._each(taken, self._look)
+
+    async def prove(self) -> int:
+        """The invariant job on what was looked at, and on all that broke lately; returns how many runs are broken.
+
+        It runs here and not as a Temporal Schedule: a workflow could not say that the workers or the namespace are
+        gone. Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            unowned = [order.order_id for order in await reads.unowned_orders(session, INVARIANT_GRACE)]
+        report = await self._invariants.round({*self._looked_at, *unowned}, since=datetime.now(UTC) - _LATELY)
+        self._parts.metrics.broken_runs.set(len(report.findings))
+        return len(report.findings)
 
     async def tidy(self) -> int:
         """Forget old receipts of webhooks, at most one batch; returns how many. Raises ``NotReachable`` as above."""

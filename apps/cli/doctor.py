@@ -9,6 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated, NoReturn
 
 import httpx
 import typer
@@ -25,6 +26,8 @@ from activities.store.migrate import alembic_config
 from activities.store.store import Store
 from activities.store.views import OpenOrder
 from apps.api.contracts import Readiness
+from apps.api.invariants import Invariants, Report
+from apps.api.runs import Runs
 from apps.cli import accounts
 from apps.cli.app import NOT_REACHABLE, REFUSED
 from apps.cli.output import console, listing, plain, print_json
@@ -52,6 +55,11 @@ _VERSIONS = (
 )
 
 
+OnlyOrders = Annotated[
+    bool, typer.Option("--orders", help="Prove that somebody or something looks after every open order.")
+]
+
+
 class Verdict(StrEnum):
     """What a check found."""
 
@@ -68,17 +76,23 @@ class Check(Contract):
     detail: str
 
 
-def doctor(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def doctor(*, orders: OnlyOrders = False, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Look at versions, disk, every part of the running stack, and at every open order.
 
     Without a stack on this machine: at the deployment that DATABASE_URL, TEMPORAL_ADDRESS, ORDERWRIGHT_API_URL and
     ORDERWRIGHT_API_TOKEN name.
+
+    With --orders only the last, thoroughly: every document has a run, every open order a timer, an activity or an owned
+    task. What breaks that becomes a review task, once; what has healed is taken off the list. The API does the same by
+    itself, a part of the orders at a time.
 
     Exit code 0: all well; 1: a problem; 3: no stack runs, or a part of it does not answer.
     """
     settings = get_settings()
     configure_logging("ERROR", json=settings.log_json)
     directory = (data_dir or settings.data_dir).expanduser().absolute()
+    if orders:
+        _prove(directory, as_json=as_json)
     checks = asyncio.run(_examine(directory))
     verdicts = {check.verdict for check in checks}
     code = (
@@ -155,6 +169,49 @@ async def _checked(name: str, check: Callable[[], Awaitable[tuple[bool, str]]]) 
     except OrderwrightError as error:
         return Check(name=name, verdict=Verdict.PROBLEM, detail=error.message)
     return Check(name=name, verdict=Verdict.OK if well else Verdict.PROBLEM, detail=detail)
+
+
+# --- The invariant job ---
+def _prove(data_dir: Path, *, as_json: bool) -> NoReturn:
+    stack = read_stack(data_dir) or _deployment(data_dir)
+    if stack is None:
+        raise NotReachable(
+            f"no stack runs on {data_dir}: start it with orderwright up, or name another with --data-dir"
+        )
+    report = asyncio.run(_report(stack))
+    code = REFUSED if report.findings else 0
+    if as_json:
+        print_json({"ok": code == 0, "exit_code": code, **report.model_dump(mode="json")})
+    else:
+        _print_report(report)
+    raise typer.Exit(code)
+
+
+async def _report(stack: PublishedStack) -> Report:
+    store = Store.at(stack.database_url, pool_size=2)
+    try:
+        return await Invariants(store, Runs(await _client(stack))).round()
+    finally:
+        await store.close()
+
+
+def _print_report(report: Report) -> None:
+    target = console()
+    if report.findings:
+        table = listing("run", "trouble", "task", "found")
+        for finding in report.findings:
+            table.add_row(
+                plain(finding.workflow_id),
+                Text(finding.trouble.replace("_", " "), "bold red"),
+                finding.task_id or "",
+                plain(finding.why),
+            )
+        target.print(table)
+        target.print("Look at a task with orderwright review show ID; it says what each answer does.")
+    target.print(
+        f"{report.examined:,} runs examined: {len(report.findings):,} broken, {len(report.opened):,} tasks opened, "
+        f"{len(report.healed):,} healed"
+    )
 
 
 # --- This machine ---

@@ -1,0 +1,366 @@
+"""Reads and writes of the invariant job: which runs there must be, and the tasks about those that are broken."""
+
+import hashlib
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from activities.store import reads, stock
+from activities.store.outcomes import keep_order_outcome
+from activities.store.record import record
+from models.base import Contract
+from models.clock import ClockStart
+from models.errors import NotFound
+from models.identifiers import order_workflow_id, shipment_workflow_id
+from models.journal import SYSTEM, Carried, TimelineEntry
+from models.money import Money
+from models.review import ReviewKind, ReviewTask, Verdict
+from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ReviewState, ShipmentState
+from models.tables.journal import ReviewTaskRow, TimelineRow
+from models.tables.orders import IntakeRow, IntakeState, OrderRow, PlanRow, ShipmentRow
+from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
+
+_OURS = re.compile(r"^(?:order|shipment):([A-Za-z0-9._:-]{1,140})$")
+_UNDOING = (OrderState.CANCELLING, OrderState.COMPENSATING)
+_WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
+
+
+class Subject(Contract):
+    """A run that there must be: of an open order, or of a shipment under way of one.
+
+    ``asked``: somebody is asked about it by a review of its own. ``forgotten``: it waits for a person of ours, and
+    nobody is asked. ``overdue``: old enough that a run which has not started is nobody's next moment any more.
+    """
+
+    workflow_id: str
+    order_id: str
+    shipment_id: str | None = None
+    state: str
+    started: bool = True
+    overdue: bool = False
+    asked: bool = False
+    forgotten: bool = False
+    first_run_id: str | None = None
+
+
+class Holdings(Contract):
+    """What an order holds and has moved, for a person who has to decide about it without its run."""
+
+    held: Money
+    captured: Money
+    refunded: Money
+    unclear: int
+    units_reserved: int
+    shipments: int
+    handed_over: int
+    undoing: bool
+
+
+class Begun(Contract):
+    """What a new run of an order must not use again: numbers of its entries, its reviews and its plans."""
+
+    entries: int
+    reviews: int
+    plans: int
+
+
+async def subjects(
+    session: AsyncSession, grace: timedelta, order_ids: Collection[str] | None = None
+) -> list[Subject]:
+    """Every run that there must be, or those of ``order_ids``. Younger orders than ``grace`` may not be started yet."""
+    before = datetime.now(UTC) - grace
+    wanted: ColumnElement[bool] = col(OrderRow.state).not_in(ORDER_TERMINAL)
+    if order_ids is not None:
+        wanted = and_(wanted, col(OrderRow.order_id).in_(order_ids))
+    orders = await session.execute(
+        select(
+            OrderRow, col(IntakeRow.state), col(IntakeRow.received_at), _is_asked(col(OrderRow.workflow_id))
+        )
+        .join(IntakeRow, col(IntakeRow.order_id) == col(OrderRow.order_id))
+        .where(wanted)
+        .order_by(col(OrderRow.created_at), col(OrderRow.order_id))
+    )
+    found = [
+        Subject(
+            workflow_id=order_workflow_id(row.order_id),
+            order_id=row.order_id,
+            state=row.state,
+            started=intake == IntakeState.STARTED,
+            overdue=received_at < before,
+            asked=asked,
+            forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
+            first_run_id=row.first_run_id,
+        )
+        for row, intake, received_at, asked in orders
+    ]
+    shipments = await session.execute(
+        select(ShipmentRow, _is_asked(func.concat("shipment:", col(ShipmentRow.shipment_id))))
+        .join(OrderRow, col(OrderRow.order_id) == col(ShipmentRow.order_id))
+        .where(wanted, col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
+        .order_by(col(ShipmentRow.shipment_id))
+    )
+    return found + [
+        Subject(
+            workflow_id=shipment_workflow_id(row.shipment_id),
+            order_id=row.order_id,
+            shipment_id=row.shipment_id,
+            state=row.state,
+            asked=asked,
+            forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
+        )
+        for row, asked in shipments
+    ]
+
+
+async def holdings(session: AsyncSession, order_id: str) -> Holdings | None:
+    """What the order holds, or None for one that is not known."""
+    order = await session.get(OrderRow, order_id, populate_existing=True)
+    if order is None:
+        return None
+    money = await reads.money(session, order_id, order.currency)
+    shipments = await reads.shipments(session, order_id)
+    units = await session.scalar(
+        select(func.coalesce(func.sum(col(ReservedUnitsRow.quantity)), 0))
+        .join(ReservationRow, col(ReservationRow.key) == col(ReservedUnitsRow.key))
+        .where(col(ReservationRow.order_id) == order_id, col(ReservedUnitsRow.state) == UnitState.HELD)
+    )
+    return Holdings(
+        held=money.held,
+        captured=money.captured,
+        refunded=money.refunded,
+        unclear=money.unclear,
+        units_reserved=int(units or 0),
+        shipments=len(shipments),
+        handed_over=sum(shipment.handed_over_at is not None for shipment in shipments),
+        undoing=order.state in _UNDOING or order.exit_reason is not None,
+    )
+
+
+async def open_tasks(session: AsyncSession, workflow_ids: Collection[str] | None = None) -> list[ReviewTask]:
+    """The open tasks about broken runs, oldest first."""
+    query = select(ReviewTaskRow).where(_broken(), col(ReviewTaskRow.state) == ReviewState.OPEN)
+    if workflow_ids is not None:
+        query = query.where(col(ReviewTaskRow.workflow_id).in_(workflow_ids))
+    rows = await session.scalars(query.order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id)))
+    return [ReviewTask.model_validate(row.task) for row in rows]
+
+
+async def open_task(session: AsyncSession, task: ReviewTask, subject: str) -> ReviewTask | None:
+    """Put ``task`` about ``subject`` (a workflow id) before people, under a number of its own.
+
+    None when one about the same is open already, whoever put it there: there is never more than one. If what is wrong
+    has changed meanwhile, that one is brought up to date.
+    """
+    await _lock(session, subject)
+    known = await open_tasks(session, [subject])
+    if known:
+        if known[0].why_flagged != task.why_flagged or known[0].options != task.options:
+            same = {"task_id": known[0].task_id, "opened_at": known[0].opened_at}
+            await _write(session, task.model_copy(update=same))
+        return None
+    earlier = await session.scalar(
+        select(func.count()).where(_broken(), col(ReviewTaskRow.workflow_id) == subject)
+    )
+    task = task.model_copy(update={"task_id": f"{_short(subject)}:x{(earlier or 0) + 1}"})
+    await record(
+        session,
+        task.order_id,
+        Carried(entries=(_entry(task, "opened", task.what_happened),), reviews=(task,)),
+    )
+    await _flag(session, task.order_id)
+    return task
+
+
+async def lock_task(session: AsyncSession, task_id: str) -> ReviewTask | None:
+    """The task as it stands, held until the transaction ends: only one person decides it."""
+    row = await session.get(ReviewTaskRow, task_id, with_for_update=True, populate_existing=True)
+    return None if row is None else ReviewTask.model_validate(row.task)
+
+
+async def close_task(
+    session: AsyncSession,
+    task: ReviewTask,
+    state: ReviewState,
+    reason: str,
+    *,
+    actor: str = SYSTEM,
+    verdict: Verdict | None = None,
+) -> None:
+    """Take the task off the list: decided by a person, or withdrawn because there is nothing to decide any more."""
+    closed = task.model_copy(
+        update={
+            "state": state,
+            "decided_at": datetime.now(UTC),
+            "decided_by": actor,
+            "verdict": verdict,
+            "reason": reason,
+        }
+    )
+    what = f"{verdict}: {task.options[verdict]}" if verdict else f"review {state}"
+    entry = _entry(task, state.value, what, why=reason, actor=actor)
+    await record(session, task.order_id, Carried(entries=(entry,), reviews=(closed,)))
+    await _flag(session, task.order_id)
+
+
+async def begin_again(session: AsyncSession, order_id: str) -> Begun | None:
+    """Let another run take an order over whose own is gone. None when the order has ended meanwhile."""
+    await session.execute(
+        select(col(IntakeRow.order_id)).where(col(IntakeRow.order_id) == order_id).with_for_update()
+    )
+    order = await session.get(OrderRow, order_id, with_for_update=True, populate_existing=True)
+    if order is None or order.state in ORDER_TERMINAL:
+        return None
+    order.first_run_id = None
+    entries = await session.scalars(
+        select(col(TimelineRow.entry_id)).where(
+            col(TimelineRow.order_id) == order_id, col(TimelineRow.shipment_id).is_(None)
+        )
+    )
+    reviews = await session.scalars(
+        select(col(ReviewTaskRow.task_id)).where(
+            col(ReviewTaskRow.order_id) == order_id,
+            col(ReviewTaskRow.workflow_id) == order_workflow_id(order_id),
+            col(ReviewTaskRow.kind) != ReviewKind.RUN_BROKEN,
+        )
+    )
+    plans = await session.scalar(
+        select(func.max(col(PlanRow.attempt))).where(col(PlanRow.order_id) == order_id)
+    )
+    return Begun(
+        entries=max(
+            (number + 1 for entry in entries if (number := _number(entry, "/")) is not None), default=0
+        ),
+        reviews=max((number for task in reviews if (number := _number(task, ":r")) is not None), default=0),
+        plans=plans or 0,
+    )
+
+
+async def clock_of(session: AsyncSession, order_id: str) -> ClockStart:
+    """How the order's business clock was to start. Raises ``NotFound``."""
+    row = (
+        await session.execute(
+            select(col(IntakeRow.speed), col(IntakeRow.business_start)).where(
+                col(IntakeRow.order_id) == order_id
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"no document is stored for order {order_id}")
+    return ClockStart(speed=row.speed, business_start=row.business_start)
+
+
+async def close_order(session: AsyncSession, order_id: str, *, actor: str, reason: str) -> None:
+    """End an order whose run cannot end it any more; a person answers for what that leaves undone.
+
+    Goods that left are taken out of the stock, what was reserved for others is freed. Money is only ever moved by a
+    run: none is moved here.
+    """
+    order = await session.get(OrderRow, order_id, with_for_update=True, populate_existing=True)
+    if order is None or order.state in ORDER_TERMINAL:
+        return
+    now = datetime.now(UTC)
+    shipments = (
+        await session.scalars(
+            select(ShipmentRow).where(col(ShipmentRow.order_id) == order_id).with_for_update()
+        )
+    ).all()
+    left = [shipment for shipment in shipments if shipment.handed_over_at is not None]
+    for shipment in shipments:
+        if shipment.state in SHIPMENT_TERMINAL:
+            continue
+        shipment.state = ShipmentState.DELIVERED if shipment in left else ShipmentState.CANCELLED
+        shipment.version += 1
+        shipment.updated_at = now
+    await session.flush()
+    for shipment in left:
+        await stock.consume(session, shipment.shipment_id)
+    await stock.release_all(session, order_id)
+    money = await reads.money(session, order_id, order.currency)
+    kept = left or money.captured != money.refunded
+    order.state = OrderState.CLOSED if kept else OrderState.CANCELLED
+    order.needs_review = False
+    order.closed_at = order.updated_at = now
+    order.exit_reason = f"closed by hand by {actor}: {reason}"
+    # Beyond all that a run of it may still be about to write.
+    order.version = max(order.version + 1, int(now.timestamp() * 1000))
+    await session.flush()
+    await session.execute(
+        update(IntakeRow)
+        .where(col(IntakeRow.order_id) == order_id, col(IntakeRow.state) == IntakeState.ACCEPTED)
+        .values(state=IntakeState.STARTED, started_at=now, tries=0, try_at=None)
+    )
+    await keep_order_outcome(session, order_id)
+
+
+def _is_asked(workflow_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    return exists().where(
+        col(ReviewTaskRow.workflow_id) == workflow_id,
+        col(ReviewTaskRow.state) == ReviewState.OPEN,
+        col(ReviewTaskRow.kind) != ReviewKind.RUN_BROKEN,
+    )
+
+
+def _broken() -> ColumnElement[bool]:
+    return col(ReviewTaskRow.kind) == ReviewKind.RUN_BROKEN
+
+
+async def _lock(session: AsyncSession, subject: str) -> None:
+    await session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))"), {"subject": subject}
+    )
+
+
+async def _write(session: AsyncSession, task: ReviewTask) -> None:
+    await session.execute(
+        update(ReviewTaskRow)
+        .where(col(ReviewTaskRow.task_id) == task.task_id, col(ReviewTaskRow.state) == ReviewState.OPEN)
+        .values(task=task.model_dump(mode="json"))
+    )
+
+
+async def _flag(session: AsyncSession, order_id: str) -> None:
+    """Let lists of orders show that a person is asked; the run itself may not be there to say so."""
+    asked = exists().where(
+        col(ReviewTaskRow.order_id) == order_id, col(ReviewTaskRow.state) == ReviewState.OPEN
+    )
+    await session.execute(
+        update(OrderRow)
+        .where(
+            col(OrderRow.order_id) == order_id,
+            or_(col(OrderRow.state).not_in(ORDER_TERMINAL), col(OrderRow.needs_review)),
+        )
+        .values(needs_review=asked & col(OrderRow.state).not_in(ORDER_TERMINAL))
+    )
+
+
+def _entry(
+    task: ReviewTask, event: str, what: str, *, why: str | None = None, actor: str = SYSTEM
+) -> TimelineEntry:
+    now = datetime.now(UTC)
+    return TimelineEntry(
+        entry_id=f"{task.task_id}/{event}",
+        order_id=task.order_id,
+        at=now,
+        business_at=now,
+        actor=actor,
+        kind=f"review.{event}",
+        what=what,
+        why=why if why is not None else "; ".join(flag.reason for flag in task.why_flagged),
+        policy_version=task.policy_version,
+        details={"task_id": task.task_id},
+    )
+
+
+def _short(workflow_id: str) -> str:
+    """A workflow id as the start of a task's: a stranger's may be long, or hold anything."""
+    ours = _OURS.match(workflow_id)
+    return ours[1] if ours else "run-" + hashlib.sha256(workflow_id.encode()).hexdigest()[:16]
+
+
+def _number(identifier: str, before: str) -> int | None:
+    number = identifier.rpartition(before)[2]
+    return int(number) if number.isdigit() else None

@@ -1,0 +1,150 @@
+"""What can be wrong with a run from outside, and how a person is asked about it."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from activities.store.broken import Holdings
+from models.base import Contract
+from models.review import Flag, ReviewKind, ReviewTask, Verdict
+from policies.approval import ApprovalPolicy
+
+_POLICY = ApprovalPolicy()
+
+
+class Trouble(StrEnum):
+    """What is wrong with a run, as the code of the task's flag."""
+
+    NEVER_STARTED = "never_started"
+    RUN_MISSING = "run_missing"
+    RUN_ENDED = "run_ended"
+    RUN_HANGS = "run_hangs"
+    NOBODY_ASKED = "nobody_asked"
+    NOTHING_UNDER_WAY = "nothing_under_way"
+    NOT_OURS = "not_ours"
+
+
+class Finding(Contract):
+    """A run that is not as it has to be. ``task_id``: the open review task about it."""
+
+    workflow_id: str
+    order_id: str
+    trouble: Trouble
+    why: str
+    task_id: str | None = None
+
+
+def task_about(finding: Finding, held: Holdings | None) -> ReviewTask:
+    """The question to a person: what happened, what is held, what each answer does. The store gives it its id."""
+    now, terms = datetime.now(UTC), _POLICY.terms(ReviewKind.RUN_BROKEN)
+    options, recommended, recommendation = _choices(finding, held)
+    return ReviewTask(
+        task_id="",
+        order_id=finding.order_id,
+        workflow_id=finding.workflow_id,
+        kind=ReviewKind.RUN_BROKEN,
+        what_happened=_what_happened(finding, held),
+        why_flagged=(Flag(code=finding.trouble, reason=finding.why),),
+        recommended=recommended,
+        recommendation=recommendation,
+        options=options,
+        opened_at=now,
+        remind_at=now + terms.remind_after,
+        escalate_at=now + terms.escalate_after,
+        policy_version=_POLICY.version,
+    )
+
+
+def _what_happened(finding: Finding, held: Holdings | None) -> str:
+    name = "Shipment" if is_shipment(finding.workflow_id) else "Order"
+    if finding.trouble is Trouble.NOT_OURS or held is None:
+        run = finding.workflow_id[:200]
+        return f"{run!r} hangs in Temporal. It is no run of an order of ours: nothing is held for it."
+    parts = [
+        f"{held.held} held" if held.held.minor else "no money held",
+        f"{held.captured} taken, {held.refunded} given back" if held.captured.minor else "none taken",
+        f"{held.units_reserved:,} units reserved",
+        f"{held.handed_over} of {held.shipments} shipments with the carrier"
+        if held.shipments
+        else "nothing shipped",
+    ]
+    unclear = f" {held.unclear} movements of money have no answer yet." if held.unclear else ""
+    return f"{name} {finding.workflow_id.partition(':')[2]} stands still: {', '.join(parts)}.{unclear}"
+
+
+def _choices(  # noqa: PLR0911 - a table: each trouble has its own
+    finding: Finding, held: Holdings | None
+) -> tuple[dict[Verdict, str], Verdict, str]:
+    """The options of a task, what is recommended, and how to go about it."""
+    trouble = finding.trouble
+    if trouble is Trouble.NOT_OURS or held is None:
+        return (
+            {Verdict.APPROVE: "end it: no order is touched"},
+            Verdict.APPROVE,
+            "See in Temporal Web who started it; then approve.",
+        )
+    finish = {Verdict.FINISH: _by_hand(held)}
+    if trouble is Trouble.NEVER_STARTED:
+        return (
+            {Verdict.APPROVE: "start its run now"} | finish,
+            Verdict.APPROVE,
+            "Look in the API's log for why it could not be started; approve once that is mended.",
+        )
+    if trouble is Trouble.RUN_MISSING:
+        if held.shipments or held.undoing or is_shipment(finding.workflow_id):
+            return (
+                finish,
+                Verdict.FINISH,
+                "Its history is gone. See at the provider, the warehouse and the carrier what is left to do, do it, "
+                "then close the order by hand.",
+            )
+        return (
+            {
+                Verdict.APPROVE: "start it again: money and stock that are held are found by their keys, not held twice"
+            }
+            | finish,
+            Verdict.APPROVE,
+            "Its history is gone, and nothing has left. Approve; call the order off afterwards if nobody wants it.",
+        )
+    if trouble is Trouble.NOBODY_ASKED:
+        return (
+            {Verdict.APPROVE: "fetch the question from the run and put it on the list"} | finish,
+            Verdict.APPROVE,
+            "Approve, then answer the question that appears on the list.",
+        )
+    if trouble is Trouble.NOTHING_UNDER_WAY:
+        return (
+            {Verdict.APPROVE: "wake it"} | finish,
+            Verdict.APPROVE,
+            "Approve. If it comes back, our code has a fault: keep its history for whoever mends it.",
+        )
+    go_on = "go on from its last completed step: what was done since is found by its key, and not done twice"
+    options = {
+        Verdict.APPROVE: go_on,
+        Verdict.REJECT: "go on only to call it off: what is held is given back, what has left goes on",
+    }
+    if trouble is Trouble.RUN_HANGS:
+        return (
+            options | finish,
+            Verdict.APPROVE,
+            "See in Temporal Web what its workflow task fails with. If it is our code, deploy a mended one: then it "
+            "goes on by itself and this task falls away. Approve if it was what somebody sent it: that is forgotten.",
+        )
+    return (
+        options | finish,
+        Verdict.APPROVE,
+        "See in Temporal Web who ended it and why. Approve if the order is still wanted, reject if not.",
+    )
+
+
+def _by_hand(held: Holdings) -> str:
+    money = f"; void the {held.held} at the provider yourself" if held.held.minor else ""
+    unclear = "; look up the movements without an answer" if held.unclear else ""
+    return (
+        "end the order here and now, without its run: reserved units are freed, parcels that left count as delivered, "
+        f"no money is moved{money}{unclear}"
+    )
+
+
+def is_shipment(workflow_id: str) -> bool:
+    """Whether a workflow id is that of a shipment."""
+    return workflow_id.startswith("shipment:")

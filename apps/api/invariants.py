@@ -1,0 +1,325 @@
+"""The invariant job: every accepted document has a run, every open order a timer, an activity or an owned task.
+
+What breaks that is put before a person, once, and taken off the list when it has healed. Runs end themselves in a known
+way; so what is found here was done from outside (a run that was terminated, a start by hand, a lost namespace), or is a
+fault of our code. It is asked of Temporal and of the store, not of a workflow: a job that needs workers, or the very
+engine it judges, would be silent just when it has something to say.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from activities.store import broken
+from activities.store.broken import Subject
+from activities.store.intake import stored_draft
+from activities.store.record import record
+from activities.store.store import Store
+from apps.api.broken_runs import Finding, Trouble, is_shipment, task_about
+from apps.api.intake import run_start, start_again, start_run
+from apps.api.runs import Runs, RunStart, RunView, Standing
+from models.base import Contract
+from models.errors import NotFound, Refused
+from models.identifiers import order_of_shipment
+from models.journal import Carried
+from models.messages import CancelOrder, CancelShipment
+from models.review import ReviewTask, Verdict
+from models.states import ReviewState
+from workers.logging import get_logger
+
+# Between "accepted" and "started" lies the sweeper's round; younger orders are nobody's fault yet.
+GRACE = timedelta(seconds=60)
+_AT_ONCE = 16
+
+_log = get_logger(__name__)
+
+
+class Report(Contract):
+    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round."""
+
+    examined: int = 0
+    findings: tuple[Finding, ...] = ()
+    opened: tuple[str, ...] = ()
+    healed: tuple[str, ...] = ()
+
+
+class Invariants:
+    """The job over one store and one Temporal namespace. Any number of processes may run it at once.
+
+    All methods raise ``NotReachable`` while either does not answer: then nothing is known, and nothing is said.
+    """
+
+    def __init__(self, store: Store, runs: Runs, *, grace: timedelta = GRACE) -> None:
+        self._store = store
+        self._runs = runs
+        self._grace = grace
+        # Workflow id -> the run and its length when it was last seen to wait for a timer: then it still does.
+        self._waiting: dict[str, tuple[str, int]] = {}
+
+    async def round(
+        self, order_ids: Collection[str] | None = None, *, since: datetime | None = None
+    ) -> Report:
+        """Examine the runs of ``order_ids`` (None: of every open order), and all that Temporal or a task points at.
+
+        ``since`` bounds what is asked of Temporal's lists to what happened from then on; None takes everything.
+        """
+        moment = since or datetime(1970, 1, 1, tzinfo=UTC)
+        async with self._store.transaction() as session:
+            tasks = {task.workflow_id: task for task in await broken.open_tasks(session)}
+        suspects = {*await self._runs.broken_since(moment), *tasks}
+        if order_ids is not None:
+            order_ids = {*order_ids, *(order for run in suspects if (order := _order_of(run)) is not None)}
+        subjects = await self._subjects(order_ids)
+        found = await self._examined(subjects.values())
+        # An order can move between the looks: what is said of it must be true of how it stands now.
+        if found:
+            again = await self._subjects({finding.order_id for finding in found.values()})
+            found = await self._examined(run for name, run in again.items() if name in found)
+        strangers = {*await self._runs.others_on_our_queue(), *await self._runs.started_since(moment), *tasks}
+        found |= await self._strangers(strangers - subjects.keys())
+        return await self._told(len(subjects), found, subjects.keys() | tasks.keys())
+
+    # --- looking ---
+    async def _subjects(self, order_ids: Collection[str] | None) -> dict[str, Subject]:
+        async with self._store.transaction() as session:
+            found = await broken.subjects(session, self._grace, order_ids)
+        return {subject.workflow_id: subject for subject in found}
+
+    async def _examined(self, subjects: Iterable[Subject]) -> dict[str, Finding]:
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(subject: Subject) -> Finding | None:
+            async with at_once:
+                wrong = await self._wrong_with(subject)
+            if wrong is None:
+                return None
+            return Finding(
+                workflow_id=subject.workflow_id, order_id=subject.order_id, trouble=wrong[0], why=wrong[1]
+            )
+
+        found = await asyncio.gather(*(look(subject) for subject in subjects))
+        return {finding.workflow_id: finding for finding in found if finding is not None}
+
+    async def _wrong_with(  # noqa: PLR0911 - one sentence each
+        self, subject: Subject
+    ) -> tuple[Trouble, str] | None:
+        if not subject.started:
+            if not subject.overdue:
+                return None
+            return Trouble.NEVER_STARTED, "the document was accepted, and its run could not be started since"
+        run = await self._runs.view(subject.workflow_id)
+        if run.standing is Standing.MISSING:
+            return Trouble.RUN_MISSING, f"Temporal knows no run {subject.workflow_id} (any more)"
+        if run.standing is Standing.ENDED:
+            return (
+                Trouble.RUN_ENDED,
+                f"its run {run.run_id} is {run.status}, and the books say {subject.state}",
+            )
+        if run.standing is Standing.HANGS:
+            return (
+                Trouble.RUN_HANGS,
+                "its workflow task fails again and again: it does nothing and hears nobody",
+            )
+        if subject.forgotten:
+            return Trouble.NOBODY_ASKED, f"it is {subject.state}, and no open review says whom it waits for"
+        if run.busy or subject.asked or await self._waits(subject, run):
+            return None
+        return (
+            Trouble.NOTHING_UNDER_WAY,
+            "no timer, no activity and no review is open: nothing will ever wake it",
+        )
+
+    async def _waits(self, subject: Subject, run: RunView) -> bool:
+        """Whether a timer is under way. A run that has not moved since the last look still waits for the same."""
+        here = (run.run_id, run.length)
+        if self._waiting.get(subject.workflow_id) == here:
+            return True
+        if await self._runs.has_timer(subject.workflow_id, run.run_id):
+            self._waiting[subject.workflow_id] = here
+            return True
+        # It may have been on its way from one wait to the next.
+        now = await self._runs.view(subject.workflow_id)
+        return (now.run_id, now.length) != here or now.busy
+
+    async def _strangers(self, workflow_ids: Collection[str]) -> dict[str, Finding]:
+        """What hangs on our queue and is no order's or shipment's run of ours; what goes on will end by itself."""
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(workflow_id: str) -> Finding | None:
+            async with at_once:
+                run = await self._runs.view(workflow_id)
+            if run.standing is not Standing.HANGS:
+                return None
+            return Finding(
+                workflow_id=workflow_id,
+                order_id=_order_of(workflow_id) or workflow_id[:200],
+                trouble=Trouble.NOT_OURS,
+                why="it was started from outside, of a type or with an input that no worker of ours can carry on",
+            )
+
+        found = await asyncio.gather(*(look(workflow_id) for workflow_id in sorted(workflow_ids)))
+        return {finding.workflow_id: finding for finding in found if finding is not None}
+
+    # --- telling ---
+    async def _told(self, examined: int, found: Mapping[str, Finding], looked_at: Collection[str]) -> Report:
+        opened, healed, told = [], [], []
+        for finding in found.values():
+            async with self._store.transaction() as session:
+                held = await broken.holdings(session, finding.order_id)
+                task = await broken.open_task(session, task_about(finding, held), finding.workflow_id)
+                standing = await broken.open_tasks(session, [finding.workflow_id])
+            if task is not None:
+                opened.append(task.task_id)
+                _log.error(
+                    "run_broken",
+                    order_id=finding.order_id,
+                    workflow_id=finding.workflow_id,
+                    trouble=finding.trouble,
+                )
+            told.append(finding.model_copy(update={"task_id": standing[0].task_id if standing else None}))
+        async with self._store.transaction() as session:
+            for task in await broken.open_tasks(session, [run for run in looked_at if run not in found]):
+                if (
+                    still := await broken.lock_task(session, task.task_id)
+                ) and still.state is ReviewState.OPEN:
+                    await broken.close_task(
+                        session, still, ReviewState.WITHDRAWN, "it has healed: nothing is wrong now"
+                    )
+                    healed.append(task.task_id)
+        return Report(
+            examined=examined,
+            findings=tuple(sorted(told, key=lambda finding: finding.workflow_id)),
+            opened=tuple(opened),
+            healed=tuple(healed),
+        )
+
+    # --- deciding ---
+    async def decide(
+        self, task_id: str, verdict: Verdict, *, actor: str, reason: str, request_id: str
+    ) -> str:
+        """Do what ``verdict`` means for the task, and close it; answers with what was done, as a sentence.
+
+        Raises ``Refused`` when it was decided, has healed, or cannot be done like this any more.
+        """
+        # Held until it is done: of two people who decide at once, one is told that the other was first.
+        async with self._store.transaction() as session:
+            task = await broken.lock_task(session, task_id)
+            if task is None:
+                raise NotFound("there is no such review task: the open ones are listed at /v1/reviews")
+            if task.state is not ReviewState.OPEN:
+                raise Refused(f"review task {task_id} is no longer open: it was {task.state}")
+            if verdict not in task.options:
+                possible = ", ".join(sorted(task.options))
+                raise Refused(f"{verdict} is no option here; possible: {possible}")
+            if not await self._still_broken(task):
+                raise Refused(f"{task.workflow_id} has healed meanwhile: there is nothing to decide any more")
+            await self._carry_out(task, verdict, actor=actor, reason=reason, request_id=request_id)
+            await broken.close_task(session, task, ReviewState.DECIDED, reason, actor=actor, verdict=verdict)
+        _log.warning("run_mended", task_id=task_id, verdict=verdict, actor=actor)
+        return task.options[verdict]
+
+    async def _still_broken(self, task: ReviewTask) -> bool:
+        if task.why_flagged[0].code == Trouble.NOT_OURS:
+            return bool(await self._strangers([task.workflow_id]))
+        subject = (await self._subjects({task.order_id})).get(task.workflow_id)
+        return subject is not None and await self._wrong_with(subject) is not None
+
+    async def _carry_out(
+        self, task: ReviewTask, verdict: Verdict, *, actor: str, reason: str, request_id: str
+    ) -> None:
+        trouble, run = Trouble(task.why_flagged[0].code), task.workflow_id
+        why = f"{actor}: {reason}"
+        if verdict is Verdict.FINISH:
+            await self._close_by_hand(task.order_id, actor=actor, reason=reason)
+        elif trouble is Trouble.NOT_OURS:
+            await self._runs.terminate(run, why)
+        elif trouble is Trouble.NEVER_STARTED:
+            order = await self._run_start(task.order_id)
+            await start_run(self._store, self._runs, order)
+        elif trouble is Trouble.RUN_MISSING:
+            await self._start_over(task.order_id)
+        elif trouble is Trouble.NOBODY_ASKED:
+            await self._write_the_question_down(run)
+        elif trouble is Trouble.NOTHING_UNDER_WAY:
+            await self._runs.tell(run, "renew", Nudge(actor=actor, reason=reason))
+        else:
+            await self._reset(task, request_id, why)
+            if verdict is Verdict.REJECT:
+                await self._call_off(task, actor=actor, reason=reason, request_id=request_id)
+
+    async def _reset(self, task: ReviewTask, request_id: str, why: str) -> None:
+        async with self._store.transaction() as session:
+            subjects = await broken.subjects(session, self._grace, {task.order_id})
+        owner = next((s.first_run_id for s in subjects if s.workflow_id == task.workflow_id), None)
+        if await self._runs.reset(task.workflow_id, first_run_id=owner, request_id=request_id, reason=why):
+            return
+        # Ended before its first step: there is nothing that it did, so a new one can do all of it.
+        if _order_of(task.workflow_id) == task.order_id and not is_shipment(task.workflow_id):
+            # What hangs there, such as a start by hand with two inputs, would be taken for a run of the order.
+            await self._runs.terminate(task.workflow_id, why)
+            await self._start_over(task.order_id)
+            return
+        raise Refused(
+            f"the history of {task.workflow_id} is gone, so it cannot go on: close the order by hand"
+        )
+
+    async def _call_off(self, task: ReviewTask, *, actor: str, reason: str, request_id: str) -> None:
+        message: CancelOrder | CancelShipment = CancelOrder(request_id=request_id, actor=actor, reason=reason)
+        signal = "cancel_order"
+        if is_shipment(task.workflow_id):
+            message, signal = CancelShipment(**message.model_dump()), "cancel_shipment"
+        await self._runs.tell(task.workflow_id, signal, message)
+
+    async def _start_over(self, order_id: str) -> None:
+        """A new run for an order whose own is gone: it finds what was held by its keys, and holds nothing twice."""
+        order = await self._run_start(order_id)
+        if await start_again(self._store, self._runs, order):
+            return
+        async with self._store.transaction() as session:
+            held = await broken.holdings(session, order_id)
+            if held is not None and (held.shipments or held.undoing):
+                raise Refused(
+                    f"order {order_id} is too far for a new run: its goods move, or it is being undone"
+                )
+            begun = await broken.begin_again(session, order_id)
+            if begun is None:
+                raise Refused(f"order {order_id} has come to its end meanwhile")
+            counts = {"first_entry": begun.entries, "reviews": begun.reviews, "plans": begun.plans}
+            await self._runs.start(order.model_copy(update=counts), again=True)
+
+    async def _write_the_question_down(self, workflow_id: str) -> None:
+        question = await self._runs.question(workflow_id)
+        if question is None:
+            raise Refused(f"{workflow_id} asks nobody just now: look again, or close the order by hand")
+        async with self._store.transaction() as session:
+            await record(session, question.order_id, Carried(reviews=(question,)))
+
+    async def _close_by_hand(self, order_id: str, *, actor: str, reason: str) -> None:
+        async with self._store.transaction() as session:
+            subjects = await broken.subjects(session, self._grace, {order_id})
+        for subject in subjects:
+            await self._runs.terminate(subject.workflow_id, f"closed by hand by {actor}: {reason}")
+        async with self._store.transaction() as session:
+            await broken.close_order(session, order_id, actor=actor, reason=reason)
+
+    async def _run_start(self, order_id: str) -> RunStart:
+        async with self._store.transaction() as session:
+            stored = await stored_draft(session, order_id)
+            clock = await broken.clock_of(session, order_id)
+        return run_start(stored.draft, stored.document_hash, clock, order_id)
+
+
+class Nudge(Contract):
+    """What goes with a ``renew`` that somebody sent; the run does not read it, its history shows it."""
+
+    actor: str
+    reason: str
+
+
+def _order_of(workflow_id: str) -> str | None:
+    """The order that a workflow id of ours speaks of."""
+    kind, _, subject = workflow_id.partition(":")
+    try:
+        return order_of_shipment(subject) if kind == "shipment" else subject if kind == "order" else None
+    except ValueError:
+        return None

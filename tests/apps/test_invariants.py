@@ -1,0 +1,616 @@
+"""What is done to runs from outside, on the real engine, database and neighbours, and how it is found and mended."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from temporalio import activity
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, ResetWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from activities.store import reads
+from activities.store.intake import accept_draft
+from activities.store.store import Store
+from activities.store.views import OrderView
+from apps.api.application import create_app
+from apps.api.broken_runs import Finding, Trouble
+from apps.api.intake import take_in
+from apps.api.invariants import Invariants, Report
+from apps.api.runs import Runs
+from apps.cli import doctor
+from models.clock import ClockStart
+from models.errors import NotReachable, Refused
+from models.identifiers import order_workflow_id, shipment_workflow_id
+from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
+from models.order import OrderDraft
+from models.review import ReviewTask, Verdict
+from models.states import OrderState, ReviewState, ShipmentState
+from tests.activities.conftest import Street
+from tests.apps.cli.conftest import run
+from tests.builders import a_draft, order_id_of, skus_of, stocked
+from tests.workflows.engine import eventually
+from workers.client import connect
+from workers.embedded.namespace import reconcile_search_attributes
+from workers.embedded.published import PublishedStack
+from workers.embedded.temporal import EmbeddedTemporal
+from workers.running import open_activities
+from workers.settings import Settings
+from workflows import steps
+from workflows.order import OrderWorkflow
+from workflows.shipment import ShipmentWorkflow
+
+__all__ = ["run"]
+TOKEN = "a-token-of-the-tests"
+BY = {"actor": "dana", "reason": "looked at it", "request_id": "d-1"}
+
+
+@pytest.fixture(scope="module")
+def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTemporal]:
+    with EmbeddedTemporal(tmp_path_factory.mktemp("engine"), in_memory=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def client(temporal: EmbeddedTemporal) -> Client:
+    connected = await connect(temporal.address, "default", from_environment=False)
+    await reconcile_search_attributes(connected)
+    return connected
+
+
+@pytest.fixture(scope="module")
+def settings(database_url: str, street: Street) -> Settings:
+    return Settings(
+        database_url=database_url,
+        api_token=TOKEN,
+        webhook_secret="a-secret",
+        payment_url=street.simulators["payment"].url,
+        warehouse_url=street.simulators["warehouse"].url,
+        carrier_url=street.simulators["carrier"].url,
+        message_url=street.simulators["messages"].url,
+    )
+
+
+@asynccontextmanager
+async def serving(client: Client, settings: Settings, *queues: str) -> AsyncIterator[None]:
+    """Our workers for ``queues``, with the real activities."""
+    async with AsyncExitStack() as stack:
+        activities, _ = await stack.enter_async_context(open_activities(queues, settings))
+        for queue in queues:
+            workflows = [OrderWorkflow, ShipmentWorkflow] if queue == steps.WORKFLOWS else []
+            await stack.enter_async_context(
+                Worker(client, task_queue=queue, workflows=workflows, activities=activities.get(queue, []))
+            )
+        yield
+
+
+@pytest.fixture(scope="module")
+async def workers(client: Client, settings: Settings) -> AsyncIterator[None]:
+    """Everything is served but routing: an order that is to go on needs ``routing`` too."""
+    async with serving(client, settings, *(queue for queue in steps.QUEUES if queue != steps.ROUTING)):
+        yield
+
+
+@pytest.fixture
+async def routing(client: Client, settings: Settings, workers: None) -> AsyncIterator[None]:
+    async with serving(client, settings, steps.ROUTING):
+        yield
+
+
+@pytest.fixture
+def stack(settings: Settings, temporal: EmbeddedTemporal, tmp_path: Path) -> PublishedStack:
+    return PublishedStack(
+        pid=1, started=0, data_dir=tmp_path, speed=1, api_url="http://127.0.0.1:9", api_token=TOKEN,
+        database_url=settings.database_url, temporal_address=temporal.address, temporal_namespace="default",
+        temporal_ui_url="http://127.0.0.1:9", build_id="b", simulators={},
+    )  # fmt: skip
+
+
+class Shop:
+    """One order of a test, the job that looks after it, and what may be done to it."""
+
+    def __init__(self, client: Client, store: Store, street: Street) -> None:
+        self.client, self.store, self.street = client, store, street
+        self.runs = Runs(client)
+        self.job = Invariants(store, self.runs, grace=timedelta(0))
+        self.draft = a_draft()
+        self.order_id = order_id_of(self.draft)
+        self.order = order_workflow_id(self.order_id)
+        self.shipment = shipment_workflow_id(f"{self.order_id}:1")
+
+    async def submit(self) -> None:
+        await stocked(self.store, north=dict.fromkeys(skus_of(self.draft), 10))
+        await take_in(self.store, self.runs, self.draft, ClockStart())
+
+    async def in_state(self, state: OrderState) -> None:
+        async def there() -> bool:
+            return (await self.view()).state is state
+
+        await eventually(there, f"the order to be {state}")
+
+    async def picking(self) -> None:
+        """Money is held, stock reserved, the pick released; nothing has left."""
+        await self.submit()
+
+        async def asked() -> bool:
+            return any(s.state is ShipmentState.PICK_REQUESTED for s in (await self.view()).shipments)
+
+        await eventually(asked, "the pick to be asked for")
+        await self.in_state(OrderState.RELEASED)
+
+    async def unrouted(self) -> None:
+        """Money is held; nothing serves the next step."""
+        await self.submit()
+
+        async def held() -> bool:
+            return (await self.view()).money.held.minor > 0
+
+        await eventually(held, "the money to be held")
+
+    async def delivered(self) -> None:
+        """The warehouse picks, the carrier collects and delivers."""
+        handle = self.client.get_workflow_handle(self.shipment)
+
+        async def asked() -> bool:
+            return (await handle.query("snapshot"))["pick"] is not None
+
+        await eventually(asked, "the pick")
+        pick = (await handle.query("snapshot"))["pick"]["pick_id"]
+        now = datetime.now(UTC)
+        await handle.signal(
+            "wms_event", WmsEvent(event_id="w", kind=WmsEventKind.PICKED, occurred_at=now, pick_id=pick)
+        )
+
+        async def labelled() -> bool:
+            return (await handle.query("snapshot"))["label"] is not None
+
+        await eventually(labelled, "the label")
+        tracking = (await handle.query("snapshot"))["label"]["tracking"]
+        for kind in (CarrierEventKind.COLLECTED, CarrierEventKind.DELIVERED):
+            scan = CarrierEvent(event_id=kind, kind=kind, occurred_at=now, tracking=tracking)
+            await handle.signal("carrier_event", scan)
+
+    async def view(self) -> OrderView:
+        async with self.store.transaction() as session:
+            found = await reads.order(session, self.order_id)
+        assert found is not None
+        return found
+
+    async def reserved(self) -> int:
+        async with self.store.transaction() as session:
+            units = await session.scalar(
+                text("SELECT sum(reserved) FROM stock WHERE sku = ANY(:skus)"), {"skus": skus_of(self.draft)}
+            )
+        return int(units or 0)
+
+    def done(self, simulator: str, kind: str, reference: str = "") -> list[str]:
+        """The states of what a neighbour did for the order (or its first shipment)."""
+        found = self.street.effects(simulator, kind=kind, reference=reference or self.order_id)
+        return [str(effect["state"]) for effect in found]
+
+    async def round(self) -> Report:
+        return await self.job.round({self.order_id})
+
+    async def finding(self, workflow_id: str = "") -> Finding | None:
+        found = {finding.workflow_id: finding for finding in (await self.round()).findings}
+        return found.get(workflow_id or self.order)
+
+    async def task(self, trouble: Trouble, workflow_id: str = "") -> ReviewTask:
+        """The open task about the one thing that is broken."""
+        finding = await self.finding(workflow_id)
+        assert finding is not None and finding.task_id is not None
+        assert finding.trouble is trouble, finding
+        async with self.store.transaction() as session:
+            task = await reads.review(session, finding.task_id)
+        assert task is not None and task.state is ReviewState.OPEN
+        return task
+
+    async def decide(self, task: ReviewTask, verdict: Verdict) -> str:
+        return await self.job.decide(task.task_id, verdict, **BY)
+
+    async def terminate(self, workflow_id: str = "") -> None:
+        await self.client.get_workflow_handle(workflow_id or self.order).terminate("by hand")
+
+    async def status(self, workflow_id: str = "") -> WorkflowExecutionStatus | None:
+        return (await self.client.get_workflow_handle(workflow_id or self.order).describe()).status
+
+    async def well(self) -> bool:
+        return await self.finding() is None and await self.finding(self.shipment) is None
+
+
+@pytest.fixture
+async def shop(client: Client, store: Store, street: Street, workers: None) -> AsyncIterator[Shop]:
+    shop = Shop(client, store, street)
+    yield shop
+    for workflow_id in (shop.order, shop.shipment):
+        await shop.runs.terminate(workflow_id, "the test is over")
+    async with store.transaction() as session:
+        await session.execute(
+            text("UPDATE orders SET state = 'closed' WHERE order_id = :id"), {"id": shop.order_id}
+        )
+
+
+async def test_an_order_that_goes_on_is_well(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    assert await shop.well()
+
+
+async def test_a_terminated_order_goes_on_where_it_stood_and_does_nothing_twice(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    assert "13.95 GBP held" in task.what_happened and "2 units reserved" in task.what_happened
+    assert (await shop.view()).needs_review
+    await shop.decide(task, Verdict.APPROVE)
+    assert await shop.well()
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    view = await shop.view()
+    assert (view.money.captured.minor, view.money.held.minor, await shop.reserved()) == (1395, 0, 0)
+    assert len(shop.done("payment", "authorisation")) == len(shop.done("payment", "capture")) == 1
+    assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
+    decided = next(review for review in view.reviews if review.task_id == task.task_id)
+    assert (decided.state, decided.verdict, decided.decided_by) == (
+        ReviewState.DECIDED,
+        Verdict.APPROVE,
+        "dana",
+    )
+
+
+async def test_a_terminated_order_can_be_called_off_by_its_own_saga(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    await shop.terminate()
+    await shop.decide(await shop.task(Trouble.RUN_ENDED), Verdict.REJECT)
+    await shop.in_state(OrderState.CANCELLED)
+    assert (await shop.view()).money.held.minor == 0
+    assert await shop.reserved() == 0
+    assert len(shop.done("payment", "void")) == 1
+
+
+async def test_a_terminated_order_can_be_closed_by_hand_and_frees_its_stock(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    assert await shop.reserved() == 2
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    assert "void the 13.95 GBP at the provider yourself" in task.options[Verdict.FINISH]
+    await shop.decide(task, Verdict.FINISH)
+    view = await shop.view()
+    assert view.state is OrderState.CANCELLED and "closed by hand by dana" in (view.exit_reason or "")
+    assert await shop.reserved() == 0
+    assert await shop.status(shop.shipment) is WorkflowExecutionStatus.TERMINATED
+    assert await shop.well()
+
+
+async def test_one_task_however_often_and_by_however_many_it_is_found(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    await shop.terminate()
+    other = Invariants(shop.store, shop.runs, grace=timedelta(0))
+    reports = await asyncio.gather(*(job.round({shop.order_id}) for job in (shop.job, other) * 3))
+    await shop.round()
+    found = {f.task_id for report in reports for f in report.findings if f.workflow_id == shop.order}
+    assert found == {f"{shop.order_id}:x1"}
+    broken = [review for review in (await shop.view()).reviews if review.kind == "run_broken"]
+    assert len(broken) == 1
+    kinds = [entry.kind for entry in await timeline(shop)]
+    assert kinds.count("review.opened") == 1
+
+
+async def test_of_two_people_who_decide_at_once_one_is_refused(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    decided = await asyncio.gather(
+        *(shop.decide(task, verdict) for verdict in (Verdict.APPROVE, Verdict.REJECT)), return_exceptions=True
+    )
+    assert [isinstance(answer, Refused) for answer in decided].count(True) == 1
+
+
+async def test_what_healed_by_itself_is_taken_off_the_list(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    await reset(shop, shop.order, 3)
+    with pytest.raises(Refused, match="healed"):
+        await shop.decide(task, Verdict.FINISH)
+    assert (await shop.round()).healed == (task.task_id,)
+    view = await shop.view()
+    assert [r.state for r in view.reviews if r.task_id == task.task_id] == [ReviewState.WITHDRAWN]
+    assert not view.needs_review
+    await shop.terminate()
+    assert (await shop.task(Trouble.RUN_ENDED)).task_id == f"{shop.order_id}:x2"
+
+
+async def test_a_terminated_shipment_goes_on_and_its_order_hears_of_it(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    await shop.terminate(shop.shipment)
+    await shop.decide(await shop.task(Trouble.RUN_ENDED, shop.shipment), Verdict.APPROVE)
+    assert await shop.well()
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
+
+
+async def test_a_run_started_by_hand_over_an_order_that_has_moved_is_rejected_and_the_right_one_goes_on(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    before = await shop.view()
+    await shop.terminate()
+    by_hand: Any = await shop.client.start_workflow(
+        "OrderWorkflow", {"order_id": shop.order_id}, id=shop.order, task_queue=steps.WORKFLOWS
+    )
+    assert (await by_hand.result())["state"] == "rejected"
+    after = await shop.view()
+    assert (after.state, after.version) == (before.state, before.version)
+    await shop.decide(await shop.task(Trouble.RUN_ENDED), Verdict.APPROVE)
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    assert len(shop.done("payment", "authorisation")) == 1
+
+
+async def test_a_reset_to_the_very_first_step_finds_everything_it_did(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    entries = len(await timeline(shop))
+    await reset(shop, shop.order, 3)
+
+    async def there_again() -> bool:
+        found = await timeline(shop)
+        return [e.kind for e in found[entries:]].count("order.released") == 1
+
+    await eventually(there_again, "the second release")
+    assert await shop.well()
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    assert len(shop.done("payment", "authorisation")) == len(shop.done("payment", "capture")) == 1
+    assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
+    assert len(shop.done("carrier", "label", f"{shop.order_id}:1")) == 1
+
+
+async def test_an_order_that_was_reset_and_called_off_is_cancelled_in_the_books(
+    shop: Shop, routing: None
+) -> None:
+    """What it writes after a reset must not be taken for a late and repeated write of what it was before."""
+    await shop.picking()
+    await reset(shop, shop.order, 3)
+    await eventually_running(shop)
+    answer = await shop.client.get_workflow_handle(shop.order).execute_update(
+        "cancel", {"request_id": "c-1", "actor": "dana", "reason": "twice"}
+    )
+    assert answer["outcome"] == "cancelling"
+    # It does not know the shipment that it began before; but it does not end while that goes on.
+    await shop.in_state(OrderState.NEEDS_OPERATOR)
+    settlement = next(review for review in (await shop.view()).reviews if review.kind == "settlement")
+    assert f"shipment {shop.order_id}:1 is still pick_requested" in settlement.what_happened
+    signalled = {"request_id": "c-1", "actor": "dana", "reason": "twice"}
+    await shop.client.get_workflow_handle(shop.shipment).signal("cancel_shipment", signalled)
+    await eventually_ended(shop, shop.shipment)
+    approval = {"request_id": "d-1", "actor": "dana", "reason": "ended", "task_id": settlement.task_id}
+    await shop.client.get_workflow_handle(shop.order).signal("approve", approval)
+    await shop.in_state(OrderState.CANCELLED)
+    assert "cancel.requested" in [entry.kind for entry in await timeline(shop)]
+    assert (await shop.view()).money.held.minor == 0
+    assert await shop.reserved() == 0
+
+
+async def test_an_order_whose_history_is_gone_is_started_again_and_finds_the_money_it_holds(
+    shop: Shop, settings: Settings
+) -> None:
+    await shop.unrouted()
+    await gone(shop, shop.order)
+    task = await shop.task(Trouble.RUN_MISSING)
+    assert "13.95 GBP held" in task.what_happened
+    await shop.decide(task, Verdict.APPROVE)
+    assert await shop.well()
+    async with serving(shop.client, settings, steps.ROUTING):
+        await shop.in_state(OrderState.RELEASED)
+        await shop.delivered()
+        await shop.in_state(OrderState.CLOSED)
+    assert len(shop.done("payment", "authorisation")) == 1
+
+
+async def test_without_history_and_with_goods_on_their_way_only_a_person_can_end_it(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await gone(shop, shop.order)
+    task = await shop.task(Trouble.RUN_MISSING)
+    assert set(task.options) == {Verdict.FINISH}
+    with pytest.raises(Refused, match="no option"):
+        await shop.decide(task, Verdict.APPROVE)
+
+
+async def test_an_accepted_order_whose_id_was_taken_by_a_start_with_two_inputs_gets_its_own_run(
+    shop: Shop,
+) -> None:
+    await shop.client.start_workflow(
+        "OrderWorkflow", args=[{}, {}], id=shop.order, task_queue=steps.WORKFLOWS
+    )
+    await shop.submit()
+
+    async def hangs() -> bool:
+        return await shop.finding() is not None
+
+    await eventually(hangs, "the workflow task to have failed more often than by chance")
+    await shop.decide(await shop.task(Trouble.RUN_HANGS), Verdict.APPROVE)
+
+    async def moved() -> bool:
+        return (await shop.view()).state is not OrderState.RECEIVED
+
+    await eventually(moved, "its own run")
+    assert await shop.well()
+
+
+@activity.defn(name="another_step")
+async def another_step() -> None:
+    """A step that an older build of the workers has, instead of the one that is asked for."""
+
+
+async def test_a_step_that_no_worker_has_registered_yet_is_tried_until_one_has(
+    shop: Shop, settings: Settings, client: Client
+) -> None:
+    await shop.unrouted()
+    async with Worker(client, task_queue=steps.ROUTING, activities=[another_step]):
+
+        async def tried() -> bool:
+            described = await client.get_workflow_handle(shop.order).describe()
+            return any(activity.attempt > 1 for activity in described.raw_description.pending_activities)
+
+        await eventually(tried, "the step to be refused")
+        assert await shop.well(), "an activity is under way: somebody looks after the order"
+    async with serving(client, settings, steps.ROUTING):
+        await shop.in_state(OrderState.RELEASED)
+
+
+async def test_an_order_that_could_never_be_started_becomes_a_task(shop: Shop) -> None:
+    async with shop.store.transaction() as session:
+        await accept_draft(session, OrderDraft.model_validate(shop.draft), source="api")
+    task = await shop.task(Trouble.NEVER_STARTED)
+    await shop.decide(task, Verdict.APPROVE)
+
+    async def moved() -> bool:
+        return (await shop.view()).state is not OrderState.RECEIVED
+
+    await eventually(moved, "its run")
+    assert await shop.well()
+
+
+async def test_a_question_that_was_lost_from_the_store_is_put_on_the_list_again(shop: Shop) -> None:
+    await shop.unrouted()
+    question = "UPDATE orders SET state = 'needs_operator', updated_at = now() - interval '1 day' WHERE order_id = :id"
+    async with shop.store.transaction() as session:
+        await session.execute(text(question), {"id": shop.order_id})
+    task = await shop.task(Trouble.NOBODY_ASKED)
+    with pytest.raises(Refused, match="asks nobody"):
+        await shop.decide(task, Verdict.APPROVE)
+
+
+async def test_what_runs_on_our_queue_and_is_not_ours_is_found_and_ended(shop: Shop) -> None:
+    strange = "a stranger's run: äöü\n" + "x" * 300
+    await shop.client.start_workflow("NobodyKnowsThisType", id=strange, task_queue=steps.WORKFLOWS)
+
+    async def found() -> bool:
+        return await shop.finding(strange) is not None
+
+    await eventually(found, "the workflow task to have failed more often than by chance")
+    task = await shop.task(Trouble.NOT_OURS, strange)
+    assert set(task.options) == {Verdict.APPROVE}
+    await shop.decide(task, Verdict.APPROVE)
+    assert await shop.status(strange) is WorkflowExecutionStatus.TERMINATED
+    assert await shop.finding(strange) is None
+
+
+async def test_nothing_is_said_while_temporal_does_not_answer(shop: Shop) -> None:
+    with pytest.raises(NotReachable):
+        await Invariants(shop.store, Runs(), grace=timedelta(0)).round()
+
+
+async def test_the_task_is_listed_and_decided_over_http_like_any_other(
+    shop: Shop, settings: Settings, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    app = create_app(settings, client=shop.client)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://api",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        ) as api,
+    ):
+        listed = (await api.get("/v1/reviews", params={"kind": "run_broken"})).json()["reviews"]
+        assert task.task_id in [review["task_id"] for review in listed]
+        answer = await api.post(f"/v1/reviews/{task.task_id}/decision", json={"verdict": "approve"} | BY)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["message"].startswith("go on from its last completed step")
+        again = await api.post(f"/v1/reviews/{task.task_id}/decision", json={"verdict": "approve"} | BY)
+        assert again.json()["message"] == "it was already decided like this"
+    assert await shop.well()
+
+
+@pytest.mark.usefixtures("routing")
+async def test_the_command_proves_it_and_says_which_task_to_look_at(
+    shop: Shop, stack: PublishedStack, monkeypatch: pytest.MonkeyPatch, capfd: Any, run: Any
+) -> None:
+    await shop.picking()
+    await shop.terminate()
+    monkeypatch.setattr(doctor, "read_stack", lambda _: stack)
+    capfd.readouterr()  # what the workers beside it have said so far
+    outcome = await asyncio.to_thread(run, "doctor", "--orders", "--json")
+    assert outcome.code == 1, outcome
+    found = json.loads(outcome.out)
+    assert outcome.code == found["exit_code"] == 1
+    assert {"workflow_id": shop.order, "task_id": f"{shop.order_id}:x1"}.items() <= next(
+        f for f in found["findings"] if f["workflow_id"] == shop.order
+    ).items()
+    await shop.decide(await shop.task(Trouble.RUN_ENDED), Verdict.APPROVE)
+    outcome = await asyncio.to_thread(run, "doctor", "--orders")
+    assert shop.order not in outcome.out and "runs examined" in outcome.out
+
+
+async def timeline(shop: Shop) -> list[Any]:
+    async with shop.store.transaction() as session:
+        return list(await reads.timeline(session, shop.order_id))
+
+
+async def reset(shop: Shop, workflow_id: str, finished: int) -> None:
+    """What ``temporal workflow reset --event-id`` asks of the server."""
+    described = await shop.client.get_workflow_handle(workflow_id).describe()
+    await shop.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=described.run_id),
+            reason="by hand",
+            workflow_task_finish_event_id=finished,
+            request_id=f"reset-{workflow_id}",
+        )
+    )
+
+
+async def eventually_ended(shop: Shop, workflow_id: str) -> None:
+    async def ended() -> bool:
+        return await shop.status(workflow_id) is WorkflowExecutionStatus.COMPLETED
+
+    await eventually(ended, f"{workflow_id} to end")
+
+
+async def eventually_running(shop: Shop) -> None:
+    async def answers() -> bool:
+        return await shop.client.get_workflow_handle(shop.order).query("snapshot") is not None
+
+    await eventually(answers, "the run to answer")
+
+
+async def gone(shop: Shop, workflow_id: str) -> None:
+    """Let Temporal forget a run, as it does when the retention is over."""
+    await shop.terminate(workflow_id)
+    described = await shop.client.get_workflow_handle(workflow_id).describe()
+    await shop.client.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=described.run_id),
+        )
+    )
+
+    async def forgotten() -> bool:
+        try:
+            await shop.client.get_workflow_handle(workflow_id).describe()
+        except RPCError:
+            return True
+        return False
+
+    await eventually(forgotten, "the run to be forgotten")
