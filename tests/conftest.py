@@ -24,7 +24,6 @@ settings.register_profile("orderwright", deadline=None, suppress_health_check=[H
 settings.load_profile("orderwright")
 
 _LONGEST = ("chaos", "workflows")
-_MATRIX = "matrix"
 _TEMPLATE = "ow_template"
 _numbers = itertools.count(1)
 _exit_code: list[int] = []
@@ -94,18 +93,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest first: run side by side, no single file is then waited for at the end.
-
-    The matrix takes ten minutes of a whole machine, so it is run when it is named, and not in every run of all tests.
-    """
-    items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
-    if _MATRIX not in config.option.keyword and not any(_MATRIX in argument for argument in config.args):
-        for item in items:
-            if item.get_closest_marker(_MATRIX):
-                item.add_marker(
-                    pytest.mark.skip(reason="takes ten minutes: pytest tests/workflows -k matrix")
-                )
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first: run side by side, no single file is then waited for at the end."""
+    items.sort(key=lambda item: (item.path.stem != "test_matrix", item.path.parent.name not in _LONGEST))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

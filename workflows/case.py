@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue
+from temporalio.common import RawValue, SearchAttributePair
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -101,6 +101,7 @@ class Case(Generic[Memory]):
         self._stopping = False
         self._flush_version = 0
         self._flush_due: datetime | None = None
+        self._published: dict[str, Any] = {}
         if self._unwritten():
             self._flush_soon()
 
@@ -110,7 +111,11 @@ class Case(Generic[Memory]):
         raise NotImplementedError
 
     def _show(self) -> None:
-        """Refresh what Temporal Web shows."""
+        """Refresh the page of the run in Temporal Web."""
+        raise NotImplementedError
+
+    def _attributes(self) -> list[SearchAttributePair[Any]]:
+        """What the run can be searched by in Temporal now."""
         raise NotImplementedError
 
     async def _pause(self, question: Question) -> None:
@@ -185,6 +190,14 @@ class Case(Generic[Memory]):
             await self._stop_sending()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return ended
+
+    def _publish(self) -> None:
+        """Refresh what Temporal Web shows and searches by. One event however much is new, none when nothing is."""
+        news = [pair for pair in self._attributes() if self._published.get(pair.key.name) != pair.value]
+        if news:
+            workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in news])
+            self._published |= {pair.key.name: pair.value for pair in news}
+        self._show()
 
     # --- journal ---
     def note(

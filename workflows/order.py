@@ -181,13 +181,6 @@ class OrderWorkflow(Case[OrderMemory]):
             f"{facts.line_count} lines, {facts.unit_count} units, {facts.total} ({facts.customer_type})",
             document_hash=facts.document_hash,
         )
-        workflow.upsert_search_attributes(
-            [
-                search.CHANNEL.value_set(facts.channel),
-                search.CUSTOMER_TYPE.value_set(facts.customer_type),
-                search.TOTAL_MINOR.value_set(facts.total.minor),
-            ]
-        )
         return ""
 
     async def _assess(self) -> None:
@@ -418,7 +411,6 @@ class OrderWorkflow(Case[OrderMemory]):
         memory.released = True
         self._enter(OrderState.RELEASED)
         self._changed()
-        workflow.upsert_search_attributes([search.PROMISE_TIME.value_set(memory.plan.promised_at)])
         self.tell(e.Template.ORDER_CONFIRMED, promised=f"{memory.plan.promised_at:%Y-%m-%d}")
 
     async def _start_shipment(self, ref: ShipmentRef) -> None:
@@ -641,10 +633,7 @@ class OrderWorkflow(Case[OrderMemory]):
         # Something moved while the books were being closed: the closing row was not the newest, so write this one.
         memory.projection_pending = memory.version != self._closed_at_version
         memory.version = max(memory.version + 1, self._closing_version)
-        workflow.upsert_search_attributes(
-            [search.STATE.value_set(final), search.NEEDS_REVIEW.value_set(False)]
-        )
-        self._show()
+        self._publish()
 
     # --- the exits ---
     def _leave_for(self, to: OrderState, because: str, *, told: str) -> None:
@@ -893,11 +882,22 @@ class OrderWorkflow(Case[OrderMemory]):
         self.note(f"order.{state}", f"order {state}", why=why)
         self._publish()
 
-    def _publish(self) -> None:
-        workflow.upsert_search_attributes(
-            [search.STATE.value_set(self.memory.state), search.NEEDS_REVIEW.value_set(self._needs_review())]
-        )
-        self._show()
+    def _attributes(self) -> list[SearchAttributePair[Any]]:
+        memory = self.memory
+        needs_review = memory.state not in ORDER_TERMINAL and self._needs_review()
+        found: list[SearchAttributePair[Any]] = [
+            SearchAttributePair(search.STATE, memory.state),
+            SearchAttributePair(search.NEEDS_REVIEW, needs_review),
+        ]
+        if memory.facts is not None:
+            found += [
+                SearchAttributePair(search.CHANNEL, memory.facts.channel),
+                SearchAttributePair(search.CUSTOMER_TYPE, memory.facts.customer_type),
+                SearchAttributePair(search.TOTAL_MINOR, memory.facts.total.minor),
+            ]
+        if memory.released and memory.plan is not None:
+            found.append(SearchAttributePair(search.PROMISE_TIME, memory.plan.promised_at))
+        return found
 
     def _follow_shipments(self) -> None:
         """The order's state after a shipment moved: it follows the slowest parcel that is still meant to arrive."""

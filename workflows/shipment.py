@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RawValue
+from temporalio.common import RawValue, SearchAttributePair
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -132,7 +132,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     "pick_overdue", "the warehouse has not said that it picked", wait=True
                 )
         if memory.state is ShipmentState.PICK_REQUESTED:
-            self._enter(ShipmentState.PICKED)
+            # Its label is bought at once: that it is picked is in the store, an event of its own it is not worth.
+            self._enter(ShipmentState.PICKED, show=False)
 
     async def _request_pick(self) -> None:
         memory, run = self.memory, self._run_input
@@ -858,15 +859,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         if show:
             self._publish()
 
-    def _publish(self) -> None:
+    def _attributes(self) -> list[SearchAttributePair[Any]]:
         memory = self.memory
-        workflow.upsert_search_attributes(
-            [
-                search.STATE.value_set(memory.state),
-                search.NEEDS_REVIEW.value_set(memory.open_review is not None),
-            ]
-        )
-        self._show()
+        return [
+            SearchAttributePair(search.STATE, memory.state),
+            SearchAttributePair(search.NEEDS_REVIEW, memory.open_review is not None),
+        ]
 
     def _show(self) -> None:
         workflow.set_current_details(shipment_page(self._run_input, self.memory))

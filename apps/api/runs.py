@@ -322,7 +322,9 @@ class Runs:
     async def ask(
         self, workflow_id: str, update: str, question: Contract, gives: type[Answer]
     ) -> Answer | None:
-        """Send an update and wait for its answer; None when nobody answered in time (no worker is up).
+        """Send an update and wait for its answer; None when nobody answered in time.
+
+        No worker is up then, or the run was just continuing as new: a message that waits for it gets through.
 
         Raises ``Refused`` with the run's own sentence, or when the run has ended.
         """
@@ -343,6 +345,8 @@ class Runs:
         except WorkflowUpdateFailedError as failed:
             raise Refused(_sentence(failed.cause)) from failed
         except RPCError as error:
+            if error.status is RPCStatusCode.FAILED_PRECONDITION:
+                return None
             if _no_such_run(error):
                 raise Refused(
                     "its run has already ended, or has not started yet: look at its state"
@@ -431,6 +435,8 @@ _PASSING = frozenset(
         RPCStatusCode.ABORTED,
         RPCStatusCode.UNKNOWN,
         RPCStatusCode.INTERNAL,
+        # The run continues as new at this very moment, or its workflow task fails for now.
+        RPCStatusCode.FAILED_PRECONDITION,
     }
 )
 

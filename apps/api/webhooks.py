@@ -1,4 +1,8 @@
-"""What neighbours tell us by themselves: signed webhooks that become signals to the run they concern."""
+"""What neighbours tell us by themselves, in signed webhooks.
+
+Warehouse and carriers tell a shipment's run something that it waits for: a signal. What the payment provider tells is a
+fact for the order's timeline.
+"""
 
 import time
 from enum import StrEnum
@@ -7,6 +11,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from activities.store.late import keep_late_event
+from activities.store.notices import keep_notice
 from activities.store.receipts import Receipt, keep_receipt, receipt_of
 from apps.api import examples
 from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
@@ -16,6 +21,7 @@ from apps.api.problems import InvalidRequest, answers
 from apps.api.runs import Told
 from models.errors import Conflict, OrderwrightError, Problem
 from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
+from models.messages import PaymentEvent
 from models.webhooks import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -80,11 +86,11 @@ _KIND = {
 async def take_event(
     neighbour: Neighbour, request: Request, parts: PartsOf, response: Response
 ) -> WebhookTaken:
-    """Verify the signature, then hand the event to its run. Sending an event twice is harmless.
+    """Verify the signature, then hand the event to its run, or a payment's to its order's timeline.
 
-    An event that was delivered is answered like the first time, marked `repeated`, and has no second effect, whoever
-    sends it again; `409` is another event under an id that was used. Other answers than 2xx ask the sender to try
-    again; 401, 409 and 422 will not get better by it.
+    Sending an event twice is harmless. An event that was delivered is answered like the first time, marked `repeated`,
+    and has no second effect, whoever sends it again; `409` is another event under an id that was used. Other answers
+    than 2xx ask the sender to try again; 401, 409 and 422 will not get better by it.
     """
     try:
         envelope = await _envelope(neighbour, request, parts)
@@ -109,17 +115,21 @@ async def take_event(
 
     # Told first and noted after: should we die in between, the neighbour sends it again and the run knows the event.
     # So does it when two processes take the same event at the same moment.
-    told = await parts.runs.tell(workflow_id, envelope.kind.value, envelope.event)
-    result = WebhookResult.LATE if told is Told.NO_RUN else WebhookResult.DELIVERED
+    event, heard = envelope.event, False
+    if not isinstance(event, PaymentEvent):
+        heard = await parts.runs.tell(workflow_id, envelope.kind.value, event) is not Told.NO_RUN
     async with parts.store.transaction() as session:
-        if result is WebhookResult.LATE:
+        if isinstance(event, PaymentEvent):
+            heard = await keep_notice(session, order_id, event)
+        result = WebhookResult.DELIVERED if heard else WebhookResult.LATE
+        if not heard:
             await keep_late_event(
                 session,
                 workflow_id=workflow_id,
                 order_id=order_id,
                 event_id=envelope.event_id,
                 kind=envelope.kind.value,
-                event=envelope.event,
+                event=event,
             )
         await keep_receipt(
             session, workflow_id, envelope.event_id, Receipt(fingerprint=envelope.fingerprint, result=result)

@@ -18,6 +18,7 @@ from apps.api.openapi import describe
 from apps.api.webhooks import Neighbour
 from apps.simulators.__main__ import _parser
 from tests.apps.cli.test_readme import command_of
+from workers.embedded.temporal import BOUNDS, POLLING
 from workers.settings import REPOSITORY, Settings
 from workflows.steps import QUEUES
 
@@ -196,3 +197,8 @@ def test_data_outlive_containers() -> None:
     for name in ("postgresql", "temporal-postgresql", *SIMULATORS):
         (volume,) = SERVICES[name]["volumes"]
         assert volume.partition(":")[0] in FILE["volumes"]
+
+
+def test_temporal_is_told_what_the_embedded_one_is_told() -> None:
+    told = yaml.safe_load(FILE["configs"]["temporal-dynamic-config"]["content"])
+    assert {key: str(values[0]["value"]) for key, values in told.items()} == {**POLLING, **BOUNDS}

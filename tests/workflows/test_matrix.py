@@ -380,7 +380,6 @@ def _wrong_goods(played: Played, stock: dict[str, Any]) -> list[str]:
     return []
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("step", ALL_STEPS, ids=lambda step: step.name)
 async def test_cell(cells: dict[tuple[str, str], Played], step: Step[Any, Any], column: str) -> None:

@@ -353,6 +353,7 @@ async def test_a_label_whose_answer_was_lost_and_whose_parcel_left_is_found_agai
     await case.picked()
     await decide(case, Verdict.REJECT)  # give up: but the carrier has the parcel
     await case.until_shipment("handed_over")
+    await case.until_recalled()
     await case.scanned(CarrierEventKind.COLLECTED)
     await case.scanned(CarrierEventKind.DELIVERED)
     await decide(case, Verdict.REJECT)  # it was called off too late, and the customer keeps it

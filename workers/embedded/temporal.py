@@ -23,13 +23,13 @@ from workers.embedded.ports import LOOPBACK, accepts, any_port
 # The defaults sync the file on every write and poll the queues 20 times a second. Write-ahead logging loses nothing
 # when the process is killed, and triples what the server does; polling often takes an idle step from 60 to 19 ms.
 _PRAGMAS = ("journal_mode=wal", "synchronous=1")
-_POLLING: Mapping[str, str] = {
+POLLING: Mapping[str, str] = {
     "history.transferProcessorMaxPollRPS": "300",
     "history.timerProcessorMaxPollRPS": "300",
 }
 # The server bounds what a signal or a start may hold to 2 MB, but not an update: a larger one comes back with every
 # workflow task and keeps the run from answering anything. Ten updates at once of our own size stay far below this.
-_BOUNDS: Mapping[str, str] = {"history.maxInFlightUpdatePayloads": "1000000"}
+BOUNDS: Mapping[str, str] = {"history.maxInFlightUpdatePayloads": "1000000"}
 
 
 class TemporalUnusable(OrderwrightError):
@@ -88,7 +88,7 @@ class EmbeddedTemporal:
             argv += ["--db-filename", str(self.data_dir / "temporal.sqlite")]
             for pragma in _PRAGMAS:
                 argv += ["--sqlite-pragma", pragma]
-        for key, value in {**_POLLING, **_BOUNDS, **self.dynamic_config}.items():
+        for key, value in {**POLLING, **BOUNDS, **self.dynamic_config}.items():
             argv += ["--dynamic-config-value", f"{key}={value}"]
         return Child(
             name="temporal",

@@ -2,15 +2,24 @@ from typing import Any
 
 import httpx
 import pytest
-from temporalio.client import Client
+from temporalio.client import (
+    Client,
+    Interceptor,
+    OutboundInterceptor,
+    StartWorkflowUpdateInput,
+    WorkflowUpdateHandle,
+)
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 from activities.store.store import Store
+from apps.api.application import create_app
 from models.review import ReviewTask, Verdict
 from models.states import OrderState, ReviewState
 from tests.apps.api.builders import a_review, write_down
-from tests.apps.api.conftest import rehearsing
+from tests.apps.api.conftest import rehearsing, serving
 from tests.apps.api.test_orders import heard, submitted
+from workers.settings import Settings
 
 DECISION = {"verdict": "approve", "actor": "dana", "reason": "known customer", "request_id": "d-1"}
 
@@ -139,6 +148,30 @@ async def test_cancel_without_a_worker_is_queued_and_read_later(
         messages = (await heard(client, f"order:{order_id}")).messages
     assert ("cancel_order", wish) in messages
     assert {message["request_id"] for _, message in messages} == {"c-9"}
+
+
+class BetweenTwoRuns(Interceptor):
+    """What the engine answers to an update when the run continues as new at that very moment."""
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+        return _NotReady(next)
+
+
+class _NotReady(OutboundInterceptor):
+    async def start_workflow_update(self, input: StartWorkflowUpdateInput) -> WorkflowUpdateHandle[Any]:  # noqa: A002
+        raise RPCError("unexpected workflow task failure", RPCStatusCode.FAILED_PRECONDITION, b"")
+
+
+async def test_cancel_that_meets_a_run_continuing_as_new_is_queued(
+    settings: Settings, client: Client, worker: Worker
+) -> None:
+    config = client.config()
+    config["interceptors"] = [BetweenTwoRuns()]
+    async with serving(create_app(settings, client=Client(**config))) as api:
+        order_id = await submitted(api)
+        wish = {"actor": "dana", "reason": "double order", "request_id": "between"}
+        assert (await api.post(f"/v1/orders/{order_id}/cancel", json=wish)).status_code == 202
+    assert ("cancel_order", wish) in (await heard(client, f"order:{order_id}")).messages
 
 
 async def test_decision_on_a_closed_task_is_refused_and_says_who_decided(

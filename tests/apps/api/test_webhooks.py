@@ -110,13 +110,22 @@ async def test_warehouses_event_reaches_its_shipment(
     assert (name, event["pick_id"]) == ("wms_event", "p-1")
 
 
-async def test_payment_event_reaches_its_order(
+async def test_payment_event_is_on_its_orders_timeline_once_and_wakes_no_run(
     api: httpx.AsyncClient, client: Client, worker: Worker
 ) -> None:
     order_id = await submitted(api)
-    assert (await post(api, "payment", a_payment(order_id))).status_code == 200
-    ((name, event),) = (await heard(client, f"order:{order_id}")).messages
-    assert (name, event["amount"]) == ("payment_event", {"minor": 905, "currency": "GBP"})
+    for status in ("delivered", "delivered"):
+        answer = await post(api, "payment", a_payment(order_id))
+        assert (answer.status_code, answer.json()["status"]) == (200, status)
+    entries = (await api.get(f"/v1/orders/{order_id}/timeline")).json()
+    (notice,) = [entry for entry in entries if entry["kind"] == "payment.notice.captured"]
+    assert (notice["what"], notice["details"]) == ("the provider reports 9.05 GBP", {"ref": "cap-1"})
+    assert not (await heard(client, f"order:{order_id}")).messages
+
+
+async def test_payment_event_of_an_order_nobody_knows_is_kept_as_late(api: httpx.AsyncClient) -> None:
+    answer = await post(api, "payment", a_payment(f"web:{new_number()}"))
+    assert (answer.status_code, answer.json()["status"]) == (202, "late")
 
 
 async def test_replayed_webhook_has_no_second_effect_in_any_process(
@@ -245,11 +254,9 @@ async def late_events(api: httpx.AsyncClient) -> float:
 async def test_event_for_a_run_that_has_ended_is_kept(
     api: httpx.AsyncClient, client: Client, worker: Worker
 ) -> None:
-    order_id = await submitted(api)
-    handle = client.get_workflow_handle(f"order:{order_id}")
-    await handle.signal("end")
-    await handle.result()
-    assert (await post(api, "payment", a_payment(order_id))).status_code == 202
+    shipment_id = await a_running_shipment(client)
+    await client.get_workflow_handle(f"shipment:{shipment_id}").terminate()
+    assert (await post(api, "carrier", a_scan(shipment_id))).status_code == 202
 
 
 async def test_wrong_namespace_is_no_ended_run_and_asks_the_neighbour_to_try_again(
