@@ -4,7 +4,7 @@ from temporalio import activity
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
-from activities.store import stock
+from activities.store import operations, stock
 from activities.store.plans import stored_plan
 from activities.store.record import record
 from activities.store.store import Store
@@ -26,6 +26,7 @@ class InventoryActivities:
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             plan = await stored_plan(session, effect.order_id, effect.plan_id)
+            await operations.refuse_if_ended(session, effect.order_id)
             reservation = await stock.reserve(
                 session,
                 key=effect.key,

@@ -88,6 +88,7 @@ class OrderMemory(CaseMemory):
     shortages: int = 0
     cancel_answer: CancelAnswer | None = None
     cancel_sent: bool = False
+    cancel_unheard: list[int] = Field(default_factory=list)
     shipments: dict[int, ShipmentProgress] = Field(default_factory=dict)
     silent: list[int] = Field(default_factory=list)
     leaving_to: OrderState | None = None

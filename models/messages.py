@@ -67,9 +67,10 @@ class DecisionAnswer(Contract):
 class FailureResolution(StrEnum):
     """How an operator resolves a step that ended without an answer.
 
-    RETRY tries it again under the same key. CANCEL gives the case up. SKIP goes on without it, the operator answering
-    for what that leaves undone. FINISH: it was done by hand, and ``answer`` is what came of it, as the neighbour would
-    have said it.
+    RETRY tries it again under the same key. CANCEL gives the case up. SKIP goes on without a compensation, or with
+    books that do not balance: the operator answers for what that leaves as it is. A step on the way forward cannot be
+    skipped. FINISH: it was done by hand. Of a step on the way forward ``answer`` is what came of it, as the neighbour
+    would have said it; of a compensation our books are told that it is undone.
     """
 
     RETRY = "retry"

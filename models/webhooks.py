@@ -67,8 +67,8 @@ class WebhookEnvelope(Contract):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        if not isinstance(self.event, _EVENT_OF[self.kind]):
-            raise ValueError(f"kind {self.kind} comes with a {_EVENT_OF[self.kind].__name__}")
+        if not isinstance(self.event, EVENT_OF[self.kind]):
+            raise ValueError(f"kind {self.kind} comes with a {EVENT_OF[self.kind].__name__}")
         if self.event.event_id != self.event_id:
             raise ValueError("the envelope and its event carry different event ids")
         if self.kind is WebhookKind.PAYMENT_EVENT:
@@ -85,7 +85,7 @@ class WebhookEnvelope(Contract):
         return hashlib.sha256(said.encode()).hexdigest()
 
 
-_EVENT_OF: dict[WebhookKind, type[CarrierEvent] | type[WmsEvent] | type[PaymentEvent]] = {
+EVENT_OF: dict[WebhookKind, type[CarrierEvent] | type[WmsEvent] | type[PaymentEvent]] = {
     WebhookKind.CARRIER_EVENT: CarrierEvent,
     WebhookKind.WMS_EVENT: WmsEvent,
     WebhookKind.PAYMENT_EVENT: PaymentEvent,

@@ -95,7 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first: run side by side, no single file is then waited for at the end."""
-    items.sort(key=lambda item: (item.path.stem != "test_matrix", item.path.parent.name not in _LONGEST))
+    items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

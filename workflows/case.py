@@ -138,10 +138,11 @@ class Case(Generic[Memory]):
         """
         if purpose == "mend" and verdict is Verdict.REJECT:
             raise CalledOff
-        if purpose == "undo" and verdict is Verdict.REJECT:
+        if purpose == "undo" and verdict is not Verdict.APPROVE:
             request = self.memory.undo[-1]
-            if isinstance(request, ReleaseReservation):
+            if verdict is Verdict.REJECT or isinstance(request, ReleaseReservation):
                 self.memory.undo.pop()
+                self.note("undo.skipped", f"{_UNDO_STEP[type(request)].name} was left undone")
             else:
                 # Our books have to learn of it, or they would count as held what was given back.
                 self.memory.undo[-1] = request.model_copy(update={"by_hand": True})
@@ -395,10 +396,13 @@ class Case(Generic[Memory]):
                         why_flagged=(Flag(code="compensation_failed", reason=failure),),
                         recommended=Verdict.APPROVE,
                         recommendation="Mend the cause, then approve: it is tried again, and still done only once.",
-                        options={
-                            Verdict.APPROVE: "try again",
-                            Verdict.REJECT: "I have undone it by hand: go on without",
-                        },
+                        options={Verdict.APPROVE: "try again", Verdict.REJECT: _NOT_UNDONE}
+                        # Our own stock is released by us or by nobody.
+                        | (
+                            {}
+                            if isinstance(request, ReleaseReservation)
+                            else {Verdict.FINISH: _UNDONE_BY_HAND}
+                        ),
                     ),
                 )
             else:
@@ -422,10 +426,11 @@ class Case(Generic[Memory]):
                         Flag(code="done_by_hand", reason="our own key cannot undo what was done without it"),
                     ),
                     recommended=Verdict.APPROVE,
-                    recommendation="Undo it by hand where it was done, then reject, which says that it is undone.",
+                    recommendation="Undo it by hand where it was done, then finish, which says that it is undone.",
                     options={
                         Verdict.APPROVE: "not yet: ask me again",
-                        Verdict.REJECT: "I have undone it by hand: go on",
+                        Verdict.FINISH: _UNDONE_BY_HAND,
+                        Verdict.REJECT: _NOT_UNDONE,
                     },
                 ),
             )
@@ -646,7 +651,8 @@ class Case(Generic[Memory]):
                 self._act_on(purpose, expired, question)
                 return
         decision = memory.decision
-        memory.by_hand = decision.answer if decision.verdict is Verdict.FINISH else None
+        done_by_hand = decision.verdict is Verdict.FINISH and question.kind is ReviewKind.STEP_FAILED
+        memory.by_hand = decision.answer if done_by_hand else None
         await self._close_review(ReviewState.DECIDED, question, decision)
         self._act_on(purpose, decision.verdict, question)
 
@@ -854,7 +860,7 @@ class Case(Generic[Memory]):
 
     def _refuse_unfit(self, decision: DecideReview) -> None:
         step = STEP_BY_NAME.get(self.memory.failed_step or "")
-        if step is None or step.by_hand is None:
+        if step is None or step.by_hand is None or self._open_task().kind is not ReviewKind.STEP_FAILED:
             return
         try:
             step.gives.model_validate(decision.answer)
@@ -867,18 +873,20 @@ class Case(Generic[Memory]):
 
     def _as_decision(self, request: ResolveFailure) -> DecideReview:
         task = self.memory.open_review
+        kind = task.kind if task is not None else None
+        if request.resolution is FailureResolution.SKIP and kind is ReviewKind.STEP_FAILED:
+            _refuse(
+                "the case cannot go on without this step's answer: retry it, finish it by hand, or cancel"
+            )
+        verdict = _VERDICT[request.resolution]
+        if request.resolution is FailureResolution.SKIP and kind is ReviewKind.SETTLEMENT:
+            # Without balanced books one goes on by closing them as they are.
+            verdict = Verdict.FINISH
         return DecideReview(
             request_id=request.request_id,
             actor=request.actor,
             task_id=request.task_id,
-            verdict=_VERDICT[request.resolution]
-            if request.resolution is not FailureResolution.SKIP
-            # Without a compensation one goes on by saying that it was seen to; without balanced books, by closing them.
-            else (
-                Verdict.REJECT
-                if task is not None and task.kind is ReviewKind.COMPENSATION_FAILED
-                else Verdict.FINISH
-            ),
+            verdict=verdict,
             reason=request.reason,
             answer=request.answer,
         )
@@ -954,8 +962,11 @@ _FAILURES = frozenset({ReviewKind.STEP_FAILED, ReviewKind.COMPENSATION_FAILED, R
 _VERDICT = {
     FailureResolution.RETRY: Verdict.APPROVE,
     FailureResolution.CANCEL: Verdict.REJECT,
+    FailureResolution.SKIP: Verdict.REJECT,
     FailureResolution.FINISH: Verdict.FINISH,
 }
+_UNDONE_BY_HAND = "I have undone it by hand: go on, and let our books know"
+_NOT_UNDONE = "go on without: what it would have undone stays as it is, and our books go on counting it"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -50,6 +50,7 @@ _BACKORDER_TRIES = 3
 _ROLL_CALL_EVERY = timedelta(days=7)
 _ROLL_CALL_FLOOR = timedelta(minutes=10)
 _SHORTAGE_TRIES = 3
+_CANCEL_AGAIN_AFTER, _CANCEL_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(hours=1)
 # A caller who waits for the answer gives up after five seconds.
 _TELL_WITHIN = timedelta(seconds=3)
 
@@ -469,12 +470,13 @@ class OrderWorkflow(Case[OrderMemory]):
             raise RuntimeError("no shipments without a plan")
         numbers = [ref.number for ref in memory.plan.shipments]
         while not self._all_arrived():
+            roll_call = self.deadline("shipments", self._next_roll_call())
             heard = await self.until(
                 lambda: self._all_arrived() or self._cancel_unsent(),
-                deadline=self.deadline("shipments", self._next_roll_call()),
+                deadline=min(roll_call, memory.deadlines.get("cancel", roll_call)),
                 summary="waiting for the shipments",
             )
-            if self._cancel_unsent() and memory.cancel is not None:
+            if memory.cancel is not None and (self._cancel_unsent() or self._cancel_is_due()):
                 await self._call_shipments_off(memory.cancel)
             elif not heard:
                 await self._call_the_roll()
@@ -554,23 +556,42 @@ class OrderWorkflow(Case[OrderMemory]):
     def _cancel_unsent(self) -> bool:
         return self.memory.cancel is not None and not self.memory.cancel_sent
 
+    def _cancel_is_due(self) -> bool:
+        again = self.memory.deadlines.get("cancel")
+        return again is not None and workflow.now() >= again
+
     async def _call_shipments_off(self, cancel: CancelOrder) -> None:
-        """Ask every shipment to stop; each answers by its progress, cancelled or already with the carrier."""
+        """Ask every shipment to stop; each answers by its progress, cancelled or already with the carrier.
+
+        One whose run is away, ended from outside, is asked again until it hears: it may be brought back any time.
+        """
         memory = self.memory
-        memory.cancel_sent = True
-        self._enter(OrderState.CANCELLING, why=cancel.reason)
-        for ref in self._planned_shipments():
-            if self._shipment_state(ref.number) in SHIPMENT_TERMINAL:
+        unheard = (
+            memory.cancel_unheard if memory.cancel_sent else [ref.number for ref in self._planned_shipments()]
+        )
+        first_time, memory.cancel_sent = not memory.cancel_sent, True
+        if first_time:
+            self._enter(OrderState.CANCELLING, why=cancel.reason)
+        memory.cancel_unheard = []
+        for number in unheard:
+            if self._shipment_state(number) in SHIPMENT_TERMINAL:
                 continue
             try:
-                await self._shipment_run(ref.number).signal(
+                await self._shipment_run(number).signal(
                     "cancel_shipment",
                     CancelShipment(request_id=cancel.request_id, actor=cancel.actor, reason=cancel.reason),
                 )
             except ApplicationError as error:
-                self.note(
-                    "cancel.unheard", f"shipment {ref.number} could not be told to stop", why=str(error)
-                )
+                memory.cancel_unheard.append(number)
+                if first_time:
+                    self.note(
+                        "cancel.unheard", f"shipment {number} could not be told to stop", why=str(error)
+                    )
+        memory.deadlines.pop("cancel", None)
+        if memory.cancel_unheard:
+            tries = self._attempt("cancel-unheard", count=True)
+            pause = min(_CANCEL_AGAIN_AFTER * 2 ** min(tries - 1, 20), _CANCEL_AT_LEAST_EVERY)
+            memory.deadlines["cancel"] = workflow.now() + pause
 
     async def _settle(self, final: OrderState) -> None:
         """Give back what is still held and check the books. The final state is written only if they balance."""
@@ -956,4 +977,7 @@ def _understood(start: RawValue) -> OrderRun:
         payload = workflow.payload_converter().from_payload(start.payload)
     except Exception:
         payload = "unreadable"
-    return OrderRun.understood(payload, continued=workflow.info().continued_run_id is not None)
+    info = workflow.info()
+    # A start by hand that repeats by schedule or on failure continues a run as well, and its input is a stranger's.
+    ours = info.cron_schedule is None and info.retry_policy is None
+    return OrderRun.understood(payload, continued=ours and info.continued_run_id is not None)

@@ -37,6 +37,8 @@ _PICK_WITHIN = timedelta(days=2)
 _COLLECT_WITHIN = timedelta(days=2)
 _LOST_AFTER_PROMISE = timedelta(days=10)
 _BACK_WITHIN = timedelta(days=14)
+_REPORT_AGAIN_AFTER, _REPORT_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(days=1)
+_REPORT_FOR = timedelta(days=60)
 
 
 _Message = TypeVar("_Message", bound=Contract)
@@ -88,7 +90,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     continue
         # Written before it is reported: the order closes its books on these rows as soon as it hears of the end.
         await self.written()
-        await self._report()
+        await self._report_until_heard()
         await self.wind_up()
 
     async def _go_forward(self) -> None:
@@ -774,12 +776,28 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             return None
 
     # --- reports to the order ---
-    async def _report(self, *, again: bool = False) -> None:
-        """Tell the order where this shipment stands; ``again`` also if it was told before."""
+    async def _report_until_heard(self) -> None:
+        """Tell the order of this end. Its run may be away, ended from outside: who brings it back must hear of it."""
+        pause = _REPORT_AGAIN_AFTER
+        given_up_at = self.deadline("unheard", workflow.now() + _REPORT_FOR)
+        while not await self._report() and workflow.now() < given_up_at:
+            deadline = min(workflow.now() + pause, given_up_at)
+            heard = await self.until(
+                self._is_heard, deadline=deadline, summary="until the order can hear of the end"
+            )
+            if heard:
+                return
+            pause = min(2 * pause, _REPORT_AT_LEAST_EVERY)
+
+    def _is_heard(self) -> bool:
+        return self.memory.reported == self.memory.version
+
+    async def _report(self, *, again: bool = False) -> bool:
+        """Tell the order where this shipment stands; ``again`` also if it was told before. False: nobody heard it."""
         memory, run = self.memory, self._run_input
-        if memory.version == memory.reported and not again:
-            return
-        memory.reported = memory.version
+        if self._is_heard() and not again:
+            return True
+        before, memory.reported = memory.reported, memory.version
         handle = workflow.get_external_workflow_handle(order_workflow_id(run.order_id))
         try:
             await handle.signal(
@@ -801,7 +819,10 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 ),
             )
         except ApplicationError as error:
+            memory.reported = before
             self.note("order.unheard", "the order's run could not be told", why=str(error))
+            return False
+        return True
 
     # --- what the base class asks ---
     def _shipment(self) -> str | None:

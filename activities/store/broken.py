@@ -15,7 +15,7 @@ from activities.store.record import record
 from models.base import Contract
 from models.clock import ClockStart
 from models.errors import NotFound
-from models.identifiers import order_workflow_id, shipment_workflow_id
+from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
 from models.journal import SYSTEM, Carried, TimelineEntry
 from models.money import Money
 from models.review import ReviewKind, ReviewTask, Verdict
@@ -26,6 +26,7 @@ from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
 
 _OURS = re.compile(r"^(?:order|shipment):([A-Za-z0-9._:-]{1,140})$")
 _UNDOING = (OrderState.CANCELLING, OrderState.COMPENSATING)
+_UNDER_WAY = (OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.SHIPPED)
 _WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
 
 
@@ -58,6 +59,14 @@ class Holdings(Contract):
     shipments: int
     handed_over: int
     undoing: bool
+
+
+class Decided(Contract):
+    """A decision that is being carried out: should we die on the way, it is known what was meant."""
+
+    verdict: Verdict
+    decided_by: str
+    reason: str
 
 
 class Begun(Contract):
@@ -103,7 +112,7 @@ async def subjects(
         .where(wanted, col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
         .order_by(col(ShipmentRow.shipment_id))
     )
-    return found + [
+    found += [
         Subject(
             workflow_id=shipment_workflow_id(row.shipment_id),
             order_id=row.order_id,
@@ -113,6 +122,42 @@ async def subjects(
             forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
         )
         for row, asked in shipments
+    ]
+    return found + await _unwritten_shipments(session, and_(wanted, col(OrderRow.updated_at) < before))
+
+
+async def _unwritten_shipments(session: AsyncSession, wanted: ColumnElement[bool]) -> list[Subject]:
+    """Shipments that were released and have written nothing yet: their first step has not come through."""
+    planned = col(PlanRow.summary)["shipments"]
+    written = (
+        select(func.count())
+        .select_from(ShipmentRow)
+        .where(col(ShipmentRow.order_id) == col(OrderRow.order_id))
+        .scalar_subquery()
+    )
+    plans = await session.execute(
+        select(col(OrderRow.order_id), planned)
+        .join(PlanRow, col(PlanRow.plan_id) == col(OrderRow.plan_id))
+        .where(wanted, col(OrderRow.state).in_(_UNDER_WAY), func.jsonb_array_length(planned) > written)
+        .order_by(col(OrderRow.order_id))
+    )
+    missing = {
+        shipment_id(order_id, ref["number"]): order_id for order_id, shipments in plans for ref in shipments
+    }
+    known = set(
+        await session.scalars(
+            select(col(ShipmentRow.shipment_id)).where(col(ShipmentRow.shipment_id).in_(missing))
+        )
+    )
+    return [
+        Subject(
+            workflow_id=shipment_workflow_id(shipment),
+            order_id=order_id,
+            shipment_id=shipment,
+            state=ShipmentState.PLANNED,
+        )
+        for shipment, order_id in missing.items()
+        if shipment not in known
     ]
 
 
@@ -206,6 +251,12 @@ async def close_task(
     await _flag(session, task.order_id)
 
 
+async def begin_decision(session: AsyncSession, task: ReviewTask, decision: Decided | None) -> None:
+    """Keep what a person decided before it is carried out; None takes that back, for it could not be."""
+    begun = decision.model_dump() if decision else dict.fromkeys(Decided.model_fields)
+    await _write(session, task.model_copy(update=begun))
+
+
 async def begin_again(session: AsyncSession, order_id: str) -> Begun | None:
     """Let another run take an order over whose own is gone. None when the order has ended meanwhile."""
     await session.execute(
@@ -215,6 +266,7 @@ async def begin_again(session: AsyncSession, order_id: str) -> Begun | None:
     if order is None or order.state in ORDER_TERMINAL:
         return None
     order.first_run_id = None
+    await _withdraw_questions(session, order_id, "its run is gone; a new one asks anew")
     entries = await session.scalars(
         select(col(TimelineRow.entry_id)).where(
             col(TimelineRow.order_id) == order_id, col(TimelineRow.shipment_id).is_(None)
@@ -294,6 +346,20 @@ async def close_order(session: AsyncSession, order_id: str, *, actor: str, reaso
         .values(state=IntakeState.STARTED, started_at=now, tries=0, try_at=None)
     )
     await keep_order_outcome(session, order_id)
+    await _withdraw_questions(session, order_id, "the order was closed by hand")
+
+
+async def _withdraw_questions(session: AsyncSession, order_id: str, why: str) -> None:
+    """Take off the list what runs asked that are gone: nobody hears the answer any more."""
+    rows = await session.scalars(
+        select(ReviewTaskRow).where(
+            col(ReviewTaskRow.order_id) == order_id,
+            col(ReviewTaskRow.state) == ReviewState.OPEN,
+            col(ReviewTaskRow.kind) != ReviewKind.RUN_BROKEN,
+        )
+    )
+    for row in rows.all():
+        await close_task(session, ReviewTask.model_validate(row.task), ReviewState.WITHDRAWN, why)
 
 
 def _is_asked(workflow_id: SQLColumnExpression[str]) -> ColumnElement[bool]:

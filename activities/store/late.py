@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from models.base import Contract
 from models.tables.journal import LateEventRow
+from models.webhooks import EVENT_OF, WebhookKind
 
 
 async def keep_late_event(
@@ -25,3 +28,12 @@ async def keep_late_event(
         )
         .on_conflict_do_nothing(index_elements=["event_id", "workflow_id"])
     )
+
+
+async def late_events_for(session: AsyncSession, workflow_id: str) -> list[tuple[WebhookKind, Contract]]:
+    """What came for a run while it was away, in the order in which it happened."""
+    rows = await session.scalars(select(LateEventRow).where(col(LateEventRow.workflow_id) == workflow_id))
+    found = [
+        (WebhookKind(row.kind), EVENT_OF[WebhookKind(row.kind)].model_validate(row.event)) for row in rows
+    ]
+    return [(kind, event) for kind, event in sorted(found, key=lambda one: one[1].occurred_at)]

@@ -6,6 +6,7 @@ So after any crash it is known which effects may have happened, and each is look
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,8 +16,11 @@ from models.base import Contract
 from models.errors import Refused
 from models.money import Money
 from models.operations import OperationState, PaymentKind, ShippingKind
+from models.states import ORDER_TERMINAL
 from models.tables.operations import PaymentOperationRow, ShippingOperationRow
+from models.tables.orders import OrderRow
 
+_BEGINNINGS = frozenset({PaymentKind.AUTHORISE, ShippingKind.PICK, ShippingKind.LABEL})
 ANSWERED = frozenset({OperationState.CONFIRMED, OperationState.DECLINED})
 
 
@@ -58,10 +62,13 @@ class Standing(Contract):
 async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing, bool]:
     """Record that ``operation`` is about to be done, and lock it. Answers its standing, and whether it was known.
 
-    Raises ``Refused`` when it would move money beyond what was authorised or captured.
+    Raises ``Refused`` when it would move money beyond what was authorised or captured, or begin something new for an
+    order that has ended.
     """
     row = await _find(session, operation)
     if row is None:
+        if operation.kind in _BEGINNINGS:
+            await refuse_if_ended(session, operation.order_id)
         if await _insert(session, operation, OperationState.INTENDED):
             return Standing(key=operation.key, state=OperationState.INTENDED), False
         row = await _find(session, operation)
@@ -71,6 +78,13 @@ async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing,
         row.state = OperationState.INTENDED
         await _within_bounds(session)
     return _standing(row), True
+
+
+async def refuse_if_ended(session: AsyncSession, order_id: str) -> None:
+    """Raise ``Refused`` for an order that has ended, e.g. by hand while its run was about to go on."""
+    state = await session.scalar(select(col(OrderRow.state)).where(col(OrderRow.order_id) == order_id))
+    if state in ORDER_TERMINAL:
+        raise Refused(f"order {order_id} is {state}: nothing new is begun for it")
 
 
 async def payment(session: AsyncSession, key: str) -> Standing | None:

@@ -14,7 +14,7 @@ from sqlmodel import col
 from activities.store.outcomes import keep_shipment_outcome
 from models.journal import Carried, OrderProjection, ShipmentProjection, TimelineEntry
 from models.review import ReviewTask
-from models.states import SHIPMENT_TERMINAL, ReviewState
+from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, ReviewState
 from models.tables.journal import ReviewTaskRow, TimelineRow
 from models.tables.orders import OrderRow, ShipmentRow
 
@@ -47,6 +47,8 @@ async def _move_order(session: AsyncSession, order_id: str, projection: OrderPro
         .where(
             col(OrderRow.order_id) == order_id,
             col(OrderRow.version) < projection.version,
+            # An end is an end: a run that is reset in Temporal to before it moves the order nowhere else.
+            col(OrderRow.state).not_in(ORDER_TERMINAL) | (col(OrderRow.state) == projection.state),
             # Once a run has moved an order, another one that was started under its id moves nothing.
             or_(col(OrderRow.first_run_id).is_(None), col(OrderRow.first_run_id) == projection.first_run_id),
         )

@@ -21,6 +21,7 @@ class Trouble(StrEnum):
     NOBODY_ASKED = "nobody_asked"
     NOTHING_UNDER_WAY = "nothing_under_way"
     NOT_OURS = "not_ours"
+    NOBODY_SERVES = "nobody_serves"
 
 
 class Finding(Contract):

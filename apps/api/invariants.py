@@ -7,20 +7,24 @@ engine it judges, would be silent just when it has something to say.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from activities.store import broken
-from activities.store.broken import Subject
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from activities.store import broken, reads
+from activities.store.broken import Decided, Subject
 from activities.store.intake import stored_draft
+from activities.store.late import late_events_for
 from activities.store.record import record
 from activities.store.store import Store
 from apps.api.broken_runs import Finding, Trouble, is_shipment, task_about
 from apps.api.intake import run_start, start_again, start_run
-from apps.api.runs import Runs, RunStart, RunView, Standing
+from apps.api.runs import WORKFLOW_QUEUE, Runs, RunStart, RunView, Standing
 from models.base import Contract
 from models.errors import NotFound, Refused
-from models.identifiers import order_of_shipment
+from models.identifiers import order_of_shipment, shipment_workflow_id
 from models.journal import Carried
 from models.messages import CancelOrder, CancelShipment
 from models.review import ReviewTask, Verdict
@@ -30,14 +34,20 @@ from workers.logging import get_logger
 # Between "accepted" and "started" lies the sweeper's round; younger orders are nobody's fault yet.
 GRACE = timedelta(seconds=60)
 _AT_ONCE = 16
+_REMEMBERED = 100_000
 
 _log = get_logger(__name__)
 
 
 class Report(Contract):
-    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round."""
+    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round.
+
+    ``unserved``: runs whose next step no workflow worker has taken for minutes. One outage makes all of them wait, so
+    they are no tasks: start the workers.
+    """
 
     examined: int = 0
+    unserved: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     opened: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
@@ -54,7 +64,9 @@ class Invariants:
         self._runs = runs
         self._grace = grace
         # Workflow id -> the run and its length when it was last seen to wait for a timer: then it still does.
-        self._waiting: dict[str, tuple[str, int]] = {}
+        self._waiting: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        # A decision takes connections of its own while it holds the task's.
+        self._deciding = asyncio.Semaphore(2)
 
     async def round(
         self, order_ids: Collection[str] | None = None, *, since: datetime | None = None
@@ -75,9 +87,13 @@ class Invariants:
         if found:
             again = await self._subjects({finding.order_id for finding in found.values()})
             found = await self._examined(run for name, run in again.items() if name in found)
+        unserved = tuple(sorted(n for n, one in found.items() if one.trouble is Trouble.NOBODY_SERVES))
+        found = {name: finding for name, finding in found.items() if name not in unserved}
         strangers = {*await self._runs.others_on_our_queue(), *await self._runs.started_since(moment), *tasks}
         found |= await self._strangers(strangers - subjects.keys())
-        return await self._told(len(subjects), found, subjects.keys() | tasks.keys())
+        # Of one that waits for a worker nothing more is known: what was asked about it stands.
+        told = await self._told(len(subjects), found, (subjects.keys() | tasks.keys()) - set(unserved))
+        return told.model_copy(update={"unserved": unserved})
 
     # --- looking ---
     async def _subjects(self, order_ids: Collection[str] | None) -> dict[str, Subject]:
@@ -120,6 +136,13 @@ class Invariants:
                 Trouble.RUN_HANGS,
                 "its workflow task fails again and again: it does nothing and hears nobody",
             )
+        if run.queue != WORKFLOW_QUEUE:
+            return (
+                Trouble.RUN_HANGS,
+                f"it waits on the task queue {run.queue!r}, which no worker of ours serves",
+            )
+        if run.unserved:
+            return Trouble.NOBODY_SERVES, "no workflow worker takes its next step"
         if subject.forgotten:
             return Trouble.NOBODY_ASKED, f"it is {subject.state}, and no open review says whom it waits for"
         if run.busy or subject.asked or await self._waits(subject, run):
@@ -136,6 +159,8 @@ class Invariants:
             return True
         if await self._runs.has_timer(subject.workflow_id, run.run_id):
             self._waiting[subject.workflow_id] = here
+            if len(self._waiting) > _REMEMBERED:
+                self._waiting.popitem(last=False)
             return True
         # It may have been on its way from one wait to the next.
         now = await self._runs.view(subject.workflow_id)
@@ -182,9 +207,7 @@ class Invariants:
                 if (
                     still := await broken.lock_task(session, task.task_id)
                 ) and still.state is ReviewState.OPEN:
-                    await broken.close_task(
-                        session, still, ReviewState.WITHDRAWN, "it has healed: nothing is wrong now"
-                    )
+                    await self._take_off(session, still)
                     healed.append(task.task_id)
         return Report(
             examined=examined,
@@ -192,6 +215,22 @@ class Invariants:
             opened=tuple(opened),
             healed=tuple(healed),
         )
+
+    async def _take_off(self, session: AsyncSession, task: ReviewTask) -> None:
+        """Nothing is wrong any more: by itself, or because a decision was carried out by somebody who then died."""
+        if task.verdict is Verdict.REJECT and _trouble(task) in (Trouble.RUN_ENDED, Trouble.RUN_HANGS):
+            decided = Decided.model_validate(task.model_dump(include=set(Decided.model_fields)))
+            await self._call_off(task, decided)
+            await broken.close_task(
+                session,
+                task,
+                ReviewState.DECIDED,
+                decided.reason,
+                actor=decided.decided_by,
+                verdict=decided.verdict,
+            )
+            return
+        await broken.close_task(session, task, ReviewState.WITHDRAWN, "it has healed: nothing is wrong now")
 
     # --- deciding ---
     async def decide(
@@ -201,35 +240,51 @@ class Invariants:
 
         Raises ``Refused`` when it was decided, has healed, or cannot be done like this any more.
         """
-        # Held until it is done: of two people who decide at once, one is told that the other was first.
-        async with self._store.transaction() as session:
-            task = await broken.lock_task(session, task_id)
-            if task is None:
-                raise NotFound("there is no such review task: the open ones are listed at /v1/reviews")
-            if task.state is not ReviewState.OPEN:
-                raise Refused(f"review task {task_id} is no longer open: it was {task.state}")
-            if verdict not in task.options:
-                possible = ", ".join(sorted(task.options))
-                raise Refused(f"{verdict} is no option here; possible: {possible}")
-            if not await self._still_broken(task):
-                raise Refused(f"{task.workflow_id} has healed meanwhile: there is nothing to decide any more")
-            await self._carry_out(task, verdict, actor=actor, reason=reason, request_id=request_id)
-            await broken.close_task(session, task, ReviewState.DECIDED, reason, actor=actor, verdict=verdict)
+        async with self._deciding:
+            # Kept first: should we die on the way, whoever finds the run going on knows what else was meant.
+            decided = Decided(verdict=verdict, decided_by=actor, reason=reason)
+            async with self._store.transaction() as session:
+                task = await self._open_for(session, task_id, verdict)
+                await broken.begin_decision(session, task, decided)
+            # Held until it is done: of two people who decide at once, one is told that the other was first.
+            async with self._store.transaction() as session:
+                task = await self._open_for(session, task_id, verdict)
+                try:
+                    await self._carry_out(task, decided, request_id)
+                except Refused:
+                    await broken.begin_decision(session, task, None)
+                    await session.commit()
+                    raise
+                await broken.close_task(
+                    session, task, ReviewState.DECIDED, reason, actor=actor, verdict=verdict
+                )
         _log.warning("run_mended", task_id=task_id, verdict=verdict, actor=actor)
         return task.options[verdict]
 
+    async def _open_for(self, session: AsyncSession, task_id: str, verdict: Verdict) -> ReviewTask:
+        """The task, locked, if it can be decided like this."""
+        task = await broken.lock_task(session, task_id)
+        if task is None:
+            raise NotFound("there is no such review task: the open ones are listed at /v1/reviews")
+        if task.state is not ReviewState.OPEN:
+            raise Refused(f"review task {task_id} is no longer open: it was {task.state}")
+        if verdict not in task.options:
+            possible = ", ".join(sorted(task.options))
+            raise Refused(f"{verdict} is no option here; possible: {possible}")
+        if not await self._still_broken(task):
+            raise Refused(f"{task.workflow_id} has healed meanwhile: there is nothing to decide any more")
+        return task
+
     async def _still_broken(self, task: ReviewTask) -> bool:
-        if task.why_flagged[0].code == Trouble.NOT_OURS:
+        if _trouble(task) is Trouble.NOT_OURS:
             return bool(await self._strangers([task.workflow_id]))
         subject = (await self._subjects({task.order_id})).get(task.workflow_id)
         return subject is not None and await self._wrong_with(subject) is not None
 
-    async def _carry_out(
-        self, task: ReviewTask, verdict: Verdict, *, actor: str, reason: str, request_id: str
-    ) -> None:
-        trouble, run = Trouble(task.why_flagged[0].code), task.workflow_id
+    async def _carry_out(self, task: ReviewTask, decided: Decided, request_id: str) -> None:
+        trouble, run, actor, reason = _trouble(task), task.workflow_id, decided.decided_by, decided.reason
         why = f"{actor}: {reason}"
-        if verdict is Verdict.FINISH:
+        if decided.verdict is Verdict.FINISH:
             await self._close_by_hand(task.order_id, actor=actor, reason=reason)
         elif trouble is Trouble.NOT_OURS:
             await self._runs.terminate(run, why)
@@ -244,14 +299,15 @@ class Invariants:
             await self._runs.tell(run, "renew", Nudge(actor=actor, reason=reason))
         else:
             await self._reset(task, request_id, why)
-            if verdict is Verdict.REJECT:
-                await self._call_off(task, actor=actor, reason=reason, request_id=request_id)
+            if decided.verdict is Verdict.REJECT:
+                await self._call_off(task, decided)
 
     async def _reset(self, task: ReviewTask, request_id: str, why: str) -> None:
         async with self._store.transaction() as session:
             subjects = await broken.subjects(session, self._grace, {task.order_id})
         owner = next((s.first_run_id for s in subjects if s.workflow_id == task.workflow_id), None)
         if await self._runs.reset(task.workflow_id, first_run_id=owner, request_id=request_id, reason=why):
+            await self._tell_what_came_meanwhile(task.workflow_id)
             return
         # Ended before its first step: there is nothing that it did, so a new one can do all of it.
         if _order_of(task.workflow_id) == task.order_id and not is_shipment(task.workflow_id):
@@ -263,12 +319,22 @@ class Invariants:
             f"the history of {task.workflow_id} is gone, so it cannot go on: close the order by hand"
         )
 
-    async def _call_off(self, task: ReviewTask, *, actor: str, reason: str, request_id: str) -> None:
-        message: CancelOrder | CancelShipment = CancelOrder(request_id=request_id, actor=actor, reason=reason)
+    async def _call_off(self, task: ReviewTask, decided: Decided) -> None:
+        """Call off what goes on again. With the same task it counts once, however often it is sent."""
+        message: CancelOrder | CancelShipment = CancelOrder(
+            request_id=f"{task.task_id}:call-off"[:100], actor=decided.decided_by, reason=decided.reason
+        )
         signal = "cancel_order"
         if is_shipment(task.workflow_id):
             message, signal = CancelShipment(**message.model_dump()), "cancel_shipment"
         await self._runs.tell(task.workflow_id, signal, message)
+
+    async def _tell_what_came_meanwhile(self, workflow_id: str) -> None:
+        """Events of neighbours that found no run were kept, and are answered for: nobody sends them again."""
+        async with self._store.transaction() as session:
+            came = await late_events_for(session, workflow_id)
+        for kind, event in came:
+            await self._runs.tell(workflow_id, kind.value, event)
 
     async def _start_over(self, order_id: str) -> None:
         """A new run for an order whose own is gone: it finds what was held by its keys, and holds nothing twice."""
@@ -297,8 +363,11 @@ class Invariants:
     async def _close_by_hand(self, order_id: str, *, actor: str, reason: str) -> None:
         async with self._store.transaction() as session:
             subjects = await broken.subjects(session, self._grace, {order_id})
-        for subject in subjects:
-            await self._runs.terminate(subject.workflow_id, f"closed by hand by {actor}: {reason}")
+            # Also those that have arrived: they would go on trying to tell an order that is not there any more.
+            shipments = await reads.shipments(session, order_id)
+        runs = {subject.workflow_id for subject in subjects}
+        for run in sorted(runs | {shipment_workflow_id(shipment.shipment_id) for shipment in shipments}):
+            await self._runs.terminate(run, f"closed by hand by {actor}: {reason}")
         async with self._store.transaction() as session:
             await broken.close_order(session, order_id, actor=actor, reason=reason)
 
@@ -314,6 +383,10 @@ class Nudge(Contract):
 
     actor: str
     reason: str
+
+
+def _trouble(task: ReviewTask) -> Trouble:
+    return Trouble(task.why_flagged[0].code)
 
 
 def _order_of(workflow_id: str) -> str | None:

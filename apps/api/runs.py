@@ -49,6 +49,8 @@ ANSWER_WITHIN = timedelta(seconds=5)
 CALL_WITHIN = timedelta(seconds=5)
 # A workflow task may fail once or twice because a worker went away; more often is a fault.
 _PATIENCE = 3
+# A workflow task that waits longer than this waits for a worker that is not there.
+_TAKEN_WITHIN = timedelta(minutes=2)
 _MOST_LISTED = 1_000
 _OUR_TYPES = "'OrderWorkflow', 'ShipmentWorkflow'"
 
@@ -86,13 +88,19 @@ class Standing(Enum):
 
 
 class RunView(Contract):
-    """A run as Temporal describes it. ``busy``: an activity or a workflow task is under way."""
+    """A run as Temporal describes it.
+
+    ``busy``: an activity or a workflow task is under way. ``unserved``: no worker has taken its workflow task for
+    minutes; ``queue`` is where it waits for one.
+    """
 
     standing: Standing
     run_id: str = ""
     status: str = ""
     failed_tasks: int = 0
     busy: bool = False
+    unserved: bool = False
+    queue: str = ""
     length: int = 0
 
 
@@ -181,12 +189,17 @@ class Runs:
             if failed >= _PATIENCE
             else Standing.RUNNING
         )
+        task = raw.pending_workflow_task
+        waits_since = task.scheduled_time.ToDatetime(UTC) if task.HasField("scheduled_time") else None
+        unserved = waits_since is not None and datetime.now(UTC) - waits_since > _TAKEN_WITHIN
         return RunView(
             standing=standing,
             run_id=found.run_id,
             status=found.status.name.lower() if found.status else "",
             failed_tasks=failed,
             busy=bool(raw.pending_activities) or raw.HasField("pending_workflow_task"),
+            unserved=unserved,
+            queue=found.task_queue,
             length=found.history_length,
         )
 

@@ -179,7 +179,7 @@ def _prove(data_dir: Path, *, as_json: bool) -> NoReturn:
             f"no stack runs on {data_dir}: start it with orderwright up, or name another with --data-dir"
         )
     report = asyncio.run(_report(stack))
-    code = REFUSED if report.findings else 0
+    code = REFUSED if report.findings or report.unserved else 0
     if as_json:
         print_json({"ok": code == 0, "exit_code": code, **report.model_dump(mode="json")})
     else:
@@ -208,6 +208,11 @@ def _print_report(report: Report) -> None:
             )
         target.print(table)
         target.print("Look at a task with orderwright review show ID; it says what each answer does.")
+    if report.unserved:
+        target.print(
+            f"{len(report.unserved):,} runs wait for a workflow worker, such as {report.unserved[0]}: is one up?",
+            style="bold red",
+        )
     target.print(
         f"{report.examined:,} runs examined: {len(report.findings):,} broken, {len(report.opened):,} tasks opened, "
         f"{len(report.healed):,} healed"

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
@@ -20,8 +21,10 @@ from temporalio.worker import Worker
 
 from activities.store import reads
 from activities.store.intake import accept_draft
+from activities.store.late import keep_late_event
 from activities.store.store import Store
 from activities.store.views import OrderView
+from apps.api import invariants, runs
 from apps.api.application import create_app
 from apps.api.broken_runs import Finding, Trouble
 from apps.api.intake import take_in
@@ -156,8 +159,10 @@ class Shop:
 
         await eventually(held, "the money to be held")
 
-    async def delivered(self) -> None:
-        """The warehouse picks, the carrier collects and delivers."""
+    async def delivered(
+        self, scans: tuple[CarrierEventKind, ...] = (CarrierEventKind.COLLECTED, CarrierEventKind.DELIVERED)
+    ) -> None:
+        """The warehouse picks, the carrier collects and delivers. Without ``scans`` it is only picked."""
         handle = self.client.get_workflow_handle(self.shipment)
 
         async def asked() -> bool:
@@ -170,12 +175,15 @@ class Shop:
             "wms_event", WmsEvent(event_id="w", kind=WmsEventKind.PICKED, occurred_at=now, pick_id=pick)
         )
 
+        if not scans:
+            return
+
         async def labelled() -> bool:
             return (await handle.query("snapshot"))["label"] is not None
 
         await eventually(labelled, "the label")
         tracking = (await handle.query("snapshot"))["label"]["tracking"]
-        for kind in (CarrierEventKind.COLLECTED, CarrierEventKind.DELIVERED):
+        for kind in scans:
             scan = CarrierEvent(event_id=kind, kind=kind, occurred_at=now, tracking=tracking)
             await handle.signal("carrier_event", scan)
 
@@ -278,6 +286,26 @@ async def test_a_terminated_order_can_be_called_off_by_its_own_saga(shop: Shop, 
     assert len(shop.done("payment", "void")) == 1
 
 
+async def test_a_decision_to_call_off_is_finished_by_the_next_round_if_we_die_after_the_reset(
+    shop: Shop, routing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.picking()
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    with monkeypatch.context() as dying, pytest.raises(ConnectionError):
+        dying.setattr(Invariants, "_call_off", dies)
+        await shop.decide(task, Verdict.REJECT)
+    await eventually_running(shop)
+    assert (await shop.round()).healed == (task.task_id,)
+    await shop.in_state(OrderState.CANCELLED)
+    (decided,) = [review for review in (await shop.view()).reviews if review.task_id == task.task_id]
+    assert (decided.state, decided.verdict) == (ReviewState.DECIDED, Verdict.REJECT)
+
+
+async def dies(*_: object) -> None:
+    raise ConnectionError("as if the process were gone")
+
+
 async def test_a_terminated_order_can_be_closed_by_hand_and_frees_its_stock(
     shop: Shop, routing: None
 ) -> None:
@@ -292,6 +320,121 @@ async def test_a_terminated_order_can_be_closed_by_hand_and_frees_its_stock(
     assert await shop.reserved() == 0
     assert await shop.status(shop.shipment) is WorkflowExecutionStatus.TERMINATED
     assert await shop.well()
+
+
+async def test_a_parcel_that_arrives_while_its_orders_run_is_away_is_heard_of_afterwards(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate()
+    await shop.delivered()
+
+    async def arrived() -> bool:
+        return [shipment.state for shipment in (await shop.view()).shipments] == [ShipmentState.DELIVERED]
+
+    await eventually(arrived, "the parcel to arrive")
+    await shop.decide(await shop.task(Trouble.RUN_ENDED), Verdict.APPROVE)
+    await shop.in_state(OrderState.CLOSED)
+    await eventually_ended(shop, shop.shipment)
+
+
+async def test_a_cancellation_that_a_terminated_shipment_missed_is_sent_again(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate(shop.shipment)
+    await shop.client.get_workflow_handle(shop.order).signal(
+        "cancel_order", {"actor": "ana", "reason": "not wanted", "request_id": "c"}
+    )
+    await shop.in_state(OrderState.CANCELLING)
+    await shop.decide(await shop.task(Trouble.RUN_ENDED, shop.shipment), Verdict.APPROVE)
+    await shop.in_state(OrderState.CANCELLED)
+    assert (shop.done("payment", "capture"), await shop.reserved()) == ([], 0)
+
+
+async def test_what_came_for_a_shipment_while_its_run_was_away_is_handed_on(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    (pick,) = shop.street.effects("warehouse", kind="pick", reference=f"{shop.order_id}:1")
+    await shop.terminate(shop.shipment)
+    picked = WmsEvent(
+        event_id="came-late",
+        kind=WmsEventKind.PICKED,
+        occurred_at=datetime.now(UTC),
+        pick_id=pick["effect_id"],
+    )
+    async with shop.store.transaction() as session:
+        await keep_late_event(
+            session,
+            workflow_id=shop.shipment,
+            order_id=shop.order_id,
+            event_id="came-late",
+            kind="wms_event",
+            event=picked,
+        )
+    await shop.decide(await shop.task(Trouble.RUN_ENDED, shop.shipment), Verdict.APPROVE)
+
+    async def labelled() -> bool:
+        return [shipment.state for shipment in (await shop.view()).shipments] == [ShipmentState.LABELLED]
+
+    await eventually(labelled, "the label, which is bought once it is picked")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FINISH, Verdict.REJECT])
+async def test_a_question_of_a_terminated_run_stands_only_as_long_as_somebody_hears_the_answer(
+    shop: Shop, routing: None, verdict: Verdict
+) -> None:
+    shop.draft = a_draft(price=150_000).model_copy(update={"external_id": shop.draft.external_id})
+    await shop.submit()
+    await shop.in_state(OrderState.IN_REVIEW)
+    await shop.terminate()
+    await shop.decide(await shop.task(Trouble.RUN_ENDED), verdict)
+    await shop.in_state(OrderState.CANCELLED)
+    (asked,) = [review for review in (await shop.view()).reviews if review.kind == "risk"]
+    assert asked.state is ReviewState.WITHDRAWN
+
+
+async def test_an_order_that_was_closed_by_hand_stays_closed_if_its_run_is_reset_all_the_same(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate()
+    await shop.decide(await shop.task(Trouble.RUN_ENDED), Verdict.FINISH)
+    await reset(shop, shop.order, await before_release(shop))
+
+    async def started_again() -> bool:
+        return await shop.status(shop.shipment) is WorkflowExecutionStatus.RUNNING
+
+    await eventually(started_again, "the shipment to be started again")
+    await shop.delivered(scans=())
+    task = await asked_by(shop, shop.shipment)
+    assert "nothing new is begun for it" in task.why_flagged[0].reason
+    assert ((await shop.view()).state, await shop.reserved()) == (OrderState.CANCELLED, 0)
+    assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
+    assert not shop.done("carrier", "label", f"{shop.order_id}:1")
+
+
+async def test_an_order_whose_id_was_taken_on_a_queue_that_nobody_serves_gets_its_own_run(
+    shop: Shop, routing: None
+) -> None:
+    await shop.client.start_workflow("OrderWorkflow", {}, id=shop.order, task_queue="oms-wrokflows")
+    await shop.submit()
+    task = await shop.task(Trouble.RUN_HANGS)
+    assert "oms-wrokflows" in task.why_flagged[0].reason
+    await shop.decide(task, Verdict.APPROVE)
+    await shop.in_state(OrderState.RELEASED)
+
+
+async def test_runs_without_a_workflow_worker_are_told_of_together_and_are_no_tasks(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invariants, "WORKFLOW_QUEUE", "not-served-yet")
+    monkeypatch.setattr(runs, "_TAKEN_WITHIN", timedelta(0))
+    await shop.client.start_workflow("OrderWorkflow", {}, id=shop.order, task_queue="not-served-yet")
+    await shop.submit()
+    report = await shop.round()
+    assert (report.unserved, report.findings) == ((shop.order,), ())
 
 
 async def test_one_task_however_often_and_by_however_many_it_is_found(shop: Shop, routing: None) -> None:
@@ -579,6 +722,29 @@ async def reset(shop: Shop, workflow_id: str, finished: int) -> None:
             request_id=f"reset-{workflow_id}",
         )
     )
+
+
+async def before_release(shop: Shop) -> int:
+    """The workflow task of the order's run that starts its shipments."""
+    history = await shop.client.get_workflow_handle(shop.order).fetch_history()
+    child = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED
+    return next(
+        event.start_child_workflow_execution_initiated_event_attributes.workflow_task_completed_event_id
+        for event in history.events
+        if event.event_type == child
+    )
+
+
+async def asked_by(shop: Shop, workflow_id: str) -> ReviewTask:
+    found: list[ReviewTask] = []
+
+    async def asks() -> bool:
+        task = await shop.runs.question(workflow_id)
+        found[:] = [task] if task is not None else []
+        return bool(found)
+
+    await eventually(asks, "the run to ask somebody")
+    return found[0]
 
 
 async def eventually_ended(shop: Shop, workflow_id: str) -> None:

@@ -29,6 +29,12 @@ async def answer(
             answer=said,
         ),
     )
+
+    async def closed() -> bool:
+        now = await handle.query(OrderWorkflow.pending_review)
+        return now is None or now.task_id != task.task_id
+
+    await eventually(closed, f"{task.task_id} to be closed")
     return task
 
 
@@ -49,7 +55,7 @@ async def test_money_held_by_hand_is_given_back_by_a_person(case: Case) -> None:
     task = await answer(case, Verdict.APPROVE)
     assert task.kind is ReviewKind.COMPENSATION_FAILED and task.why_flagged[0].code == "done_by_hand"
     assert "void_authorisation" not in case.script.names(case.order_id), "our key would undo nothing"
-    await answer(case, Verdict.REJECT)
+    await answer(case, Verdict.FINISH)
     assert (await order.result()).state is OrderState.CANCELLED
     (void,) = case.script.requests("void_authorisation", case.order_id)
     assert void.by_hand, "our books are told, the provider is not asked"
@@ -66,7 +72,7 @@ async def test_calling_off_does_not_drop_what_was_just_done_by_hand(case: Case) 
     await answer(case, Verdict.FINISH, said=HELD)
     await case.order.signal("cancel_order", CancelOrder(request_id="c", actor="ana", reason="r"))
     holding.set()
-    await answer(case, Verdict.REJECT)
+    await answer(case, Verdict.FINISH)
     assert (await order.result()).state is OrderState.CANCELLED
     asked = [r.by_hand for r in case.script.requests("authorise_payment", case.order_id)]
     assert asked == [None, HELD], "it was written down although the order is called off"
@@ -87,7 +93,7 @@ async def test_a_pick_made_by_hand_is_called_off_by_hand_before_it_is_asked_for_
 
     await eventually(asked, "the question about the pick made by hand")
     case.script.answers["request_pick"] = lambda r: e.PickRequested(accepted=True, pick_id="pick-2")
-    await answer(case, Verdict.REJECT, 1)
+    await answer(case, Verdict.FINISH, 1)
 
     async def asked_for_again() -> bool:
         return len(case.script.requests("request_pick", case.order_id)) == 3
@@ -107,6 +113,6 @@ async def test_a_compensation_that_a_person_did_is_written_down(case: Case) -> N
     await case.script.reached["route_order"].wait()
     await call_off(case)
     routing.set()
-    await answer(case, Verdict.REJECT)
+    await answer(case, Verdict.FINISH)
     assert (await order.result()).state is OrderState.CANCELLED
     assert [r.by_hand for r in case.script.requests("void_authorisation", case.order_id)] == [False, True]
