@@ -273,7 +273,8 @@ def _left_behind(effect: SettleOrder, shipments: Sequence[ShipmentView]) -> list
     return [
         f"shipment {shipment.shipment_id} is still {shipment.state}: send its run the signal cancel_shipment first"
         for shipment in shipments
-        if shipment.state not in SHIPMENT_TERMINAL
+        # What is with the carrier cannot be stopped any more; its money is in the books.
+        if shipment.state not in SHIPMENT_TERMINAL and shipment.handed_over_at is None
     ]
 
 

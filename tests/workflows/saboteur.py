@@ -2,6 +2,7 @@
 
 It serves every queue with the real activities. ``DIR/plan.json`` says what befalls which step of which order; what has
 befallen is marked by files in ``DIR``, so that whoever drives the test sees it, and a worker that takes over knows it.
+A step is named with the workflow that runs it, ``order.notify`` or ``shipment.notify``.
 
 A *moment* is ``before`` (the attempt has begun, nothing is done), ``during`` (the neighbour has done it and its answer
 is in our hands, or our rows are written and not committed) or ``after`` (all is done, and Temporal does not know).
@@ -87,6 +88,11 @@ AT_A_NEIGHBOUR = frozenset(
 _LOOKS = frozenset({steps.CHECK_PICK.name, steps.TRACK_PARCEL.name})
 
 
+def acts_at_a_neighbour(step: str) -> bool:
+    """Whether the effect of ``order.…`` or ``shipment.…`` is at a neighbour."""
+    return step.partition(".")[2] in AT_A_NEIGHBOUR
+
+
 def mark(folder: Path, sign: str, order_id: str, step: str) -> Path:
     """The file that says ``sign`` of a step of an order."""
     return folder / f"{sign}.{order_id.replace(':', '_')}.{step}"
@@ -110,9 +116,10 @@ class Plan:
         stamp = file.stat().st_mtime_ns
         if stamp != self._stamp:
             self._plan, self._stamp = json.loads(file.read_text()), stamp
-        order_id = ":".join((info.workflow_id or "").split(":")[1:3])
-        trouble = self._plan.get(order_id, {}).get(info.activity_type)
-        return None if trouble is None else (order_id, info.activity_type, Trouble(trouble))
+        workflow, *order = (info.workflow_id or "").split(":")[:3]
+        order_id, step = ":".join(order), f"{workflow}.{info.activity_type}"
+        trouble = self._plan.get(order_id, {}).get(step)
+        return None if trouble is None else (order_id, step, Trouble(trouble))
 
     async def come_to(self, moment: Moment) -> None:
         """Stay here if the plan says so, until the driver lets go."""
@@ -176,14 +183,14 @@ class _Saboteur(ActivityInboundInterceptor):
         answer = await super().execute_activity(work)
         if here is not None and here[2] is Trouble.TWICE:
             await self._again(work, answer, here)
-        if here is not None and here[1] not in AT_A_NEIGHBOUR and self._plan.loses_answers():
+        if here is not None and not acts_at_a_neighbour(here[1]) and self._plan.loses_answers():
             raise ApplicationError("made to lose its answer", type="sabotage")
         await self._plan.come_to(Moment.AFTER)
         return answer
 
     async def _again(self, work: ExecuteActivityInput, answer: Any, here: tuple[str, str, Trouble]) -> None:
         order_id, step, _ = here
-        if await super().execute_activity(work) != answer and step not in _LOOKS:
+        if await super().execute_activity(work) != answer and step.partition(".")[2] not in _LOOKS:
             mark(self._plan.folder, "differs", order_id, step).touch()
         mark(self._plan.folder, "struck", order_id, step).touch()
 
@@ -206,7 +213,7 @@ def sabotage(plan: Plan) -> None:
     async def exchange_with_sabotage(self: httpx.AsyncClient, *arguments: Any, **options: Any) -> Any:
         response = await exchange(self, *arguments, **options)
         here = plan.here()
-        if here is not None and here[1] in AT_A_NEIGHBOUR:
+        if here is not None and acts_at_a_neighbour(here[1]):
             if plan.loses_answers():
                 raise httpx.ReadTimeout("made to lose its answer")
             await plan.come_to(Moment.DURING)
@@ -218,7 +225,7 @@ def sabotage(plan: Plan) -> None:
             yield session
             await session.flush()
             here = plan.here()
-            if here is not None and here[1] not in AT_A_NEIGHBOUR:
+            if here is not None and not acts_at_a_neighbour(here[1]):
                 await plan.come_to(Moment.DURING)
 
     running.__dict__["connect"] = connect_with_sabotage

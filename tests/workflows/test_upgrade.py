@@ -81,7 +81,7 @@ async def test_a_new_build_takes_over_orders_in_flight(
         ask = Counter(stage)
         await stocked(stage.store, north={sku: 10 for draft in everybody for sku in skus_of(draft)})
         (folder / "plan.json").write_text(
-            json.dumps({order_id_of(early): {"validate_order": Trouble.HOLD_BEFORE}})
+            json.dumps({order_id_of(early): {"order.validate_order": Trouble.HOLD_BEFORE}})
         )
         async with stage.worker(SABOTEUR) as old:
             for draft in (early, reviewed, waiting, travelling):
@@ -94,7 +94,7 @@ async def test_a_new_build_takes_over_orders_in_flight(
                 # Workflow code of the new build, and still an old process that holds an attempt: it may die any time.
                 await stage.submit(new)
                 old.kill()
-                mark(folder, "let_go", order_id_of(early), "validate_order").touch()
+                mark(folder, "let_go", order_id_of(early), "order.validate_order").touch()
                 await stage.client.get_workflow_handle(order_workflow_id(order_id_of(reviewed))).signal(
                     "approve", {"actor": "ana", "reason": "known"}
                 )

@@ -9,7 +9,7 @@ from models.states import OrderState
 from tests.apps.api.builders import a_draft, write_down
 from tests.apps.api.conftest import serving
 from tests.apps.api.test_orders import submitted
-from tests.apps.api.test_webhooks import a_payment, post
+from tests.apps.api.test_webhooks import a_scan, post
 from workers.embedded.ports import any_port
 from workers.settings import Settings
 
@@ -34,7 +34,7 @@ async def test_without_temporal_orders_are_accepted_and_everything_else_says_try
         assert (await api.get(f"/v1/orders/{order_id}")).json()["state"] == "received"
 
         cancelled = await api.post(f"/v1/orders/{order_id}/cancel", json={"actor": "a", "reason": "r"})
-        event = await post(api, "payment", a_payment(order_id))
+        event = await post(api, "carrier", a_scan(f"{order_id}:1"))
         for answer in (cancelled, event):
             assert answer.status_code == 503
             assert answer.json()["code"] == "not_reachable"
