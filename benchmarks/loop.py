@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from models.errors import OrderwrightError
 
-_PATIENCE_SECONDS = 300.0
+# With 200 in flight on a small machine an order takes five minutes, most of it waiting for its turn.
+_PATIENCE_SECONDS = 1_200.0
 
 
 class RunWentWrong(OrderwrightError):
