@@ -39,9 +39,8 @@ class BareRun(Contract):
 
 
 class SkeletonRun(Contract):
-    """Input of ``Skeleton``: how many signals its neighbours send to it and to its child."""
+    """Input of ``Skeleton``: how many signals its neighbours send to its child."""
 
-    payment_signals: int
     shipment_signals: int
 
 
@@ -106,23 +105,18 @@ class Skeleton(_Told):
     async def run(self, run: SkeletonRun) -> None:
         """Ends when its child has reported and the two messages are sent."""
         me = workflow.info().workflow_id
-        for name in ("validate", "assess"):
-            _show(name)
-            await _step()
-        _show("authorise")
-        await _step(Nudge(workflow_id=me, signals=run.payment_signals))
-        for name in ("route", "reserve"):
+        for name in ("validate", "assess", "authorise", "route", "reserve"):
             _show(name)
             await _step()
         await workflow.start_child_workflow(
             SkeletonShipment.run,
-            SkeletonRun(payment_signals=0, shipment_signals=run.shipment_signals),
+            run,
             id=f"{me}/1",
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
         )
         _show("released")
         confirmed = asyncio.create_task(_step())
-        await self._heard(run.payment_signals + 2)
+        await self._heard(2)
         _show("settle")
         await _step()
         await confirmed

@@ -304,7 +304,7 @@ class Bench:
             if load is Load.BARE
             else (
                 "Skeleton",
-                bare.SkeletonRun(payment_signals=0, shipment_signals=5),
+                bare.SkeletonRun(shipment_signals=5),
                 (workflow_id, f"{workflow_id}/1"),
             )
         )

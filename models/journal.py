@@ -17,7 +17,8 @@ SYSTEM = "orderwright"
 class TimelineEntry(Contract):
     """One fact, append-only: who did what, when, why, under which policy and model.
 
-    ``entry_id`` is ``{workflow_id}/{n}``: writing the same entry twice changes nothing.
+    ``entry_id`` is ``{workflow_id}/{n}``, of a payment notice ``{workflow_id}/payment/{event_id}``: writing the same
+    entry twice changes nothing.
     """
 
     entry_id: str

@@ -251,13 +251,16 @@ class Invariants:
                 task = await self._open_for(session, task_id, verdict)
                 try:
                     await self._carry_out(task, decided, request_id)
-                except Refused:
+                except Refused as error:
+                    refused: Refused | None = error
                     await broken.begin_decision(session, task, None)
-                    await session.commit()
-                    raise
-                await broken.close_task(
-                    session, task, ReviewState.DECIDED, reason, actor=actor, verdict=verdict
-                )
+                else:
+                    refused = None
+                    await broken.close_task(
+                        session, task, ReviewState.DECIDED, reason, actor=actor, verdict=verdict
+                    )
+        if refused is not None:
+            raise refused
         _log.warning("run_mended", task_id=task_id, verdict=verdict, actor=actor)
         return task.options[verdict]
 

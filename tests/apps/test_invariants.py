@@ -306,6 +306,25 @@ async def dies(*_: object) -> None:
     raise ConnectionError("as if the process were gone")
 
 
+async def test_a_decision_that_could_not_be_carried_out_is_forgotten_and_another_can_be_taken(
+    shop: Shop, routing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.picking()
+    await shop.terminate(shop.shipment)
+    task = await shop.task(Trouble.RUN_ENDED, shop.shipment)
+    with monkeypatch.context() as gone, pytest.raises(Refused, match="history"):
+        gone.setattr(Runs, "reset", no_history)
+        await shop.decide(task, Verdict.REJECT)
+    assert (await shop.task(Trouble.RUN_ENDED, shop.shipment)).verdict is None
+    await shop.decide(task, Verdict.APPROVE)
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+
+
+async def no_history(*_: object, **__: object) -> bool:
+    return False
+
+
 async def test_a_terminated_order_can_be_closed_by_hand_and_frees_its_stock(
     shop: Shop, routing: None
 ) -> None:
