@@ -29,7 +29,7 @@ from apps.api.contracts import OrderAccepted
 from benchmarks import bare, figures, using
 from benchmarks.figures import Cell, Figures, Load, Machine, PerOrder, percentile
 from benchmarks.histories import RunHistory, Written, read_histories, read_written, within
-from benchmarks.loop import Driven, RunWentWrong, Started, drive
+from benchmarks.loop import Driven, RunWentWrong, Shape, Started, drive
 from benchmarks.orders import drafts, stock_up
 from models.clock import FASTEST
 from models.identifiers import shipment_id, shipment_workflow_id
@@ -45,6 +45,7 @@ Say = Callable[[str], None]
 
 RESERVED = "reserve_stock"
 _SAMPLE = 60
+_MANY_IN_FLIGHT = 100
 _STARTED_WITHIN = 120.0
 
 
@@ -56,7 +57,7 @@ class Plan:
         rounds: how often orders, bare workflows and skeletons run one after the other.
         in_flight: of the rounds, and of the cells by worker processes.
         by_in_flight, by_processes: the two curves; each point is a cell of its own.
-        seconds, warm_seconds: the window of a cell, and what runs before it.
+        seconds, warm_seconds: of a cell's window and of what runs before it, at the least: see ``Shape``.
         one_at_a_time_seconds: the window in which the time from submission to reservation is measured.
     """
 
@@ -92,27 +93,26 @@ async def measure(plan: Plan, data_dir: Path, say: Say, *, quick: bool) -> Figur
         await stock_up(bench.store)
         machine = await _machine(bench.client)
         await bench.warm_up(say)
-        idle = await bench.idle(plan.idle_seconds, say)
+        await bench.idle(plan.idle_seconds, say)
         curve = [await bench.orders(1, plan.one_at_a_time_seconds, plan.warm_seconds, say)]
         rounds = [await bench.round(plan, number, say) for number in range(1, plan.rounds + 1)]
         for in_flight in plan.by_in_flight:
             if in_flight == plan.in_flight:
                 curve.append(_middle([cells[0] for cells in rounds]))
             elif in_flight > 1:
-                curve.append(await bench.orders(in_flight, plan.seconds, _warm(plan, in_flight), say))
+                curve.append(await bench.orders(in_flight, plan.seconds, plan.warm_seconds, say))
         by_processes = [_middle([cells[0] for cells in rounds])]
         for processes in plan.by_processes:
             if processes > 1:
                 await bench.scale(processes)
                 by_processes.append(await bench.orders(plan.in_flight, plan.seconds, plan.warm_seconds, say))
         await bench.scale(1)
-        measured = _Measured(machine, idle, tuple(rounds), tuple(curve), tuple(by_processes))
+        measured = _Measured(machine, tuple(rounds), tuple(curve), tuple(by_processes))
         return _figures(bench, measured, quick=quick, seconds=time.monotonic() - began)
 
 
-def _warm(plan: Plan, in_flight: int) -> float:
-    """With many in flight an order takes long, and at first all stand at the same step."""
-    return plan.warm_seconds * (3 if in_flight >= 100 else 1)
+def _shape(in_flight: int) -> Shape:
+    return Shape.WHOLE if in_flight >= _MANY_IN_FLIGHT else Shape.STEADY
 
 
 def _middle(cells: list[Cell]) -> Cell:
@@ -123,7 +123,6 @@ def _middle(cells: list[Cell]) -> Cell:
 @dataclass(frozen=True)
 class _Measured:
     machine: Machine
-    idle: dict[str, float]
     rounds: tuple[tuple[Cell, Cell, Cell], ...]
     curve: tuple[Cell, ...]
     by_processes: tuple[Cell, ...]
@@ -150,6 +149,7 @@ class Bench:
     written: list[tuple[Written, Written]] = field(default_factory=list)
     database: _Database = field(default_factory=_Database)
     reserved_ms: list[float] = field(default_factory=list)
+    idle_percent: dict[str, float] = field(default_factory=dict)
     processes: int = 1
     _series: int = 0
 
@@ -159,13 +159,13 @@ class Bench:
         for load in Load:
             await drive(self._starter(load), in_flight=4, warm_seconds=0, seconds=4)
 
-    async def idle(self, seconds: float, say: Say) -> dict[str, float]:
-        """What each process uses while nothing is to be done, in percent of a core."""
+    async def idle(self, seconds: float, say: Say) -> None:
+        """Measure what each process uses while nothing is to be done, in percent of a core."""
         say("idle")
         await asyncio.sleep(2)
         begin = using.account(self._pids())
         await asyncio.sleep(seconds)
-        return using.percent_of_a_core(begin, using.account(self._pids()))
+        self.idle_percent = using.percent_of_a_core(begin, using.account(self._pids()))
 
     async def scale(self, processes: int) -> None:
         """Run so many processes of each worker group."""
@@ -195,24 +195,35 @@ class Bench:
 
     async def cell(self, load: Load, in_flight: int, seconds: float, warm_seconds: float, say: Say) -> Cell:
         """Drive ``load``, read every history that it made, and condense them."""
-        begin = using.account(self._pids())
+        accounts: list[using.Account] = []
+
+        def keep_account() -> None:
+            accounts.append(using.account(self._pids()))
+
         driven = await drive(
-            self._starter(load), in_flight=in_flight, warm_seconds=warm_seconds, seconds=seconds
+            self._starter(load),
+            in_flight=in_flight,
+            warm_seconds=warm_seconds,
+            seconds=seconds,
+            shape=_shape(in_flight),
+            opened=keep_account,
+            shut=keep_account,
         )
-        pids = self._pids()
-        uses, others = using.used_between(begin, using.account(pids), pids, len(driven.closed))
         histories = [
             await read_histories(self.client, ids) for ids in zip(*driven.closed, strict=True)
         ]  # per place in the tuples: all orders, then all their shipments
-        cell = self._cell(load, in_flight, driven, histories).model_copy(
-            update={"processes": uses, "others_cpu_percent": others}
-        )
+        cell = self._cell(load, in_flight, driven, histories)
+        runs = cell.runs_per_second * cell.seconds
+        begin, end = accounts
+        uses, others = using.used_between(begin, end, self._pids(), runs, self.idle_percent)
+        cell = cell.model_copy(update={"processes": uses, "others_cpu_percent": others})
         if load is Load.ORDERS:
             await self._remember(in_flight, driven, histories)
         say(
             f"{load:>8} {in_flight:>4} in flight, {self.processes} process{'es' if self.processes > 1 else ''}"
             f" per group: {cell.runs_per_second:6.2f}/s {cell.events_per_second:7.0f} events/s"
-            f"   ({cell.runs} runs, {cell.others_cpu_percent:.0f} % of the CPU was somebody else's)"
+            f"   ({cell.closed_in_window} ended in {cell.seconds:.0f} s,"
+            f" {cell.others_cpu_percent:.0f} % of the CPU was somebody else's)"
         )
         return cell
 
@@ -361,7 +372,7 @@ def _figures(bench: Bench, measured: _Measured, *, quick: bool, seconds: float) 
         measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         seconds=round(seconds, 1),
         machine=measured.machine,
-        idle_cpu_percent=measured.idle,
+        idle_cpu_percent=bench.idle_percent,
         per_order=per_order,
         rounds=rounds,
         by_in_flight=curve,

@@ -33,14 +33,16 @@ class Load(StrEnum):
 
 
 class ProcessUse(Contract):
-    """What one process used while a cell ran: CPU milliseconds per run of the load, resident MB at its end."""
+    """What one process used while a cell ran: CPU milliseconds per run of the load beyond what it uses when idle, and
+    resident MB at its end.
+    """
 
     cpu_ms_per_run: float
     rss_mb: float
 
 
 class Cell(Contract):
-    """One closed loop: always ``in_flight`` runs under way, measured over ``seconds`` in its middle.
+    """One closed loop with ``in_flight`` runs under way, measured over ``seconds``: see ``benchmarks.loop.Shape``.
 
     ``runs`` counts all that were started, warm-up and drain included; all of them ended well. Rates are taken from the
     events whose time lies in the window: ``runs_per_second`` is events per second ÷ events per run, so that a run that

@@ -114,12 +114,13 @@ def _cells(name: str, title: str, cells: Sequence[Cell]) -> Listing:
     return Listing(
         name,
         title,
-        ("in flight", "processes", "orders/s", "events/s", "reserved p50, ms", "reserved p99, ms", "closed p50, ms",
-         "CPU of others"),
+        ("in flight", "processes", "closed", "orders/s", "events/s", "reserved p50, ms", "reserved p99, ms",
+         "closed p50, ms", "CPU of others"),
         [
             (
                 str(cell.in_flight),
                 str(cell.worker_processes),
+                str(cell.closed_in_window),
                 f"{cell.runs_per_second:.2f}",
                 f"{cell.events_per_second:,.0f}",
                 f"{cell.reserved_p50_ms or 0:,.0f}",

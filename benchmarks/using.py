@@ -37,19 +37,30 @@ def account(pids: Mapping[str, int]) -> Account:
 
 
 def used_between(
-    begin: Account, end: Account, pids: Mapping[str, int], runs: int
+    begin: Account,
+    end: Account,
+    pids: Mapping[str, int],
+    runs: float,
+    idle_percent: Mapping[str, float],
 ) -> tuple[dict[str, ProcessUse], float]:
-    """What each process used per run of the load, and the share of all cores, in percent, that others used."""
+    """What each process used per run of the load, and the share of all cores, in percent, that others used.
+
+    What a process uses when there is nothing to do (``idle_percent`` of a core) is no run's cost, and taken off.
+    """
     spent = {
         name: end.processes[name] - before
         for name, before in begin.processes.items()
         if name in end.processes
     }
+    seconds = end.at - begin.at
     uses = {
-        name: ProcessUse(cpu_ms_per_run=round(seconds * 1000 / max(runs, 1), 2), rss_mb=round(_rss(pids[name]), 1))
-        for name, seconds in spent.items()
+        name: ProcessUse(
+            cpu_ms_per_run=round(max(used - idle_percent.get(name, 0.0) / 100 * seconds, 0.0) * 1000 / runs, 2),
+            rss_mb=round(_rss(pids[name]), 1),
+        )
+        for name, used in spent.items()
     }  # fmt: skip
-    available = (end.at - begin.at) * (psutil.cpu_count() or 1)
+    available = seconds * (psutil.cpu_count() or 1)
     ours = sum(spent.values()) + end.myself - begin.myself
     others = max(end.machine - begin.machine - ours, 0.0)
     return uses, round(100 * others / available, 1)

@@ -31,7 +31,6 @@ from apps.cli.remote import (
     ApiUrl,
     AsJson,
     DataDir,
-    Reason,
     Token,
     acting_as,
     bad_input,
@@ -167,7 +166,7 @@ def list_orders(
 def cancel(
     order_id: Annotated[str, typer.Argument(metavar="ID", help="CHANNEL:NUMBER, such as web:1001.")],
     *,
-    reason: Reason,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "no reason was given",
     actor: Actor = None,
     request_id: Annotated[
         str | None, typer.Option(help="Makes a repeat of this very request harmless; default: a new one.")

@@ -1,20 +1,23 @@
 """The arithmetic of the benchmark, the shape of its JSON, the paper cluster, and the page that shows them."""
 
+import asyncio
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
-from benchmarks import page
+from benchmarks import page, using
 from benchmarks.capacity import Assumptions, cpu_ms_per_order, need
 from benchmarks.figures import Figures, Load, aims, highest_rss, mean_by_kind, percentile, ratios, spread
 from benchmarks.histories import summary_of, within
-from benchmarks.loop import Started, drive
+from benchmarks.loop import Shape, Started, drive
 from benchmarks.tables import listings
 from models.errors import Refused
 from tests.architecture.sources import REPOSITORY
@@ -108,25 +111,64 @@ def test_a_history_is_counted_by_its_own_events() -> None:
     assert within(found.times, 0.5, 2.0) == 3
 
 
-async def test_a_loop_keeps_so_many_in_flight_and_waits_for_all_of_them() -> None:
-    under_way: set[int] = set()
-    most: list[int] = []
+class SomeRuns:
+    """Runs that take a moment each, and how many of them were under way at once."""
 
-    async def start() -> Started:
-        number = len(most)
-        under_way.add(number)
-        most.append(len(under_way))
+    def __init__(self) -> None:
+        self.under_way: set[int] = set()
+        self.most: list[int] = []
+
+    async def start(self) -> Started:
+        number = len(self.most)
+        self.under_way.add(number)
+        self.most.append(len(self.under_way))
 
         async def end() -> None:
-            under_way.remove(number)
+            await asyncio.sleep(0.01)
+            self.under_way.remove(number)
 
         return Started((f"run-{number}",), end())
 
-    driven = await drive(start, in_flight=3, warm_seconds=0, seconds=0.05)
-    assert max(most) <= 3
-    assert not under_way
+
+async def test_a_loop_keeps_so_many_in_flight_and_waits_for_all_of_them() -> None:
+    load = SomeRuns()
+    driven = await drive(load.start, in_flight=3, warm_seconds=0, seconds=0.05)
+    assert max(load.most) == 3
+    assert not load.under_way
     assert driven.closed.keys() == driven.submitted.keys()
-    assert len(driven.closed) == len(most)
+    assert len(driven.closed) == len(load.most)
+
+
+async def test_a_steady_window_opens_when_all_places_have_turned_over_and_sees_as_many_runs_end() -> None:
+    marks: list[int] = []
+    load = SomeRuns()
+
+    def mark() -> None:
+        marks.append(len(load.most) - len(load.under_way))
+
+    driven = await drive(load.start, in_flight=3, warm_seconds=0, seconds=0, opened=mark, shut=mark)
+    assert marks[0] >= 3
+    assert marks[1] - marks[0] >= 3
+    assert within(driven.closed.values(), driven.begin, driven.end) >= 3
+
+
+async def test_a_whole_window_holds_one_run_per_place_and_nothing_else() -> None:
+    load = SomeRuns()
+    driven = await drive(load.start, in_flight=3, warm_seconds=9, seconds=9, shape=Shape.WHOLE)
+    assert len(load.most) == 3
+    assert driven.begin <= min(driven.submitted.values())
+    assert max(driven.closed.values()) <= driven.end
+
+
+def test_what_a_process_uses_when_idle_is_no_runs_cost() -> None:
+    begin = using.Account(at=0, processes={"idler": 1.0, "worker": 1.0}, myself=0, machine=0)
+    end = using.Account(at=10, processes={"idler": 1.5, "worker": 3.5}, myself=0, machine=20)
+    uses, others = using.used_between(
+        begin, end, {"idler": os.getpid(), "worker": os.getpid()}, 4.0, {"idler": 5.0, "worker": 5.0}
+    )
+    assert uses["idler"].cpu_ms_per_run == 0
+    assert uses["worker"].cpu_ms_per_run == pytest.approx(500)
+    assert others == pytest.approx(100 * 17 / (10 * (psutil.cpu_count() or 1)), abs=0.1)
 
 
 def test_the_paper_cluster_grows_with_the_rate() -> None:

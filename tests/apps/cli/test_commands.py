@@ -346,6 +346,12 @@ def test_the_user_of_the_operating_system_acts_by_default(
     assert json.loads(answers.asked[0][2])["actor"] == "robin"
 
 
+def test_an_order_can_be_called_off_without_a_word_and_the_record_says_so(run: Run, answers: Answers) -> None:
+    answers.given["POST /v1/orders/web:1001/cancel"] = (200, json.dumps(examples.CANCEL_TAKEN))
+    assert run("orders", "cancel", "web:1001", *at(answers)).code == 0
+    assert json.loads(answers.asked[0][2])["reason"] == "no reason was given"
+
+
 async def test_the_statement_of_the_simulators_is_read_from_the_data_of_the_stack(
     run: Run, tmp_path: Path
 ) -> None:
