@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from workers import exit as process_exit
     from workers.client import connect
     from workers.embedded.signals import on_stop_signal
+    from workers.loop import run_serving
 
 WORKFLOW_QUEUE = "bench-workflows"
 ACTIVITY_QUEUE = "bench-activities"
@@ -116,9 +117,12 @@ class Skeleton(_Told):
         )
         _show("released")
         confirmed = asyncio.create_task(_step())
+        await self._heard(1)
+        _show("shipped")
         await self._heard(2)
-        _show("settle")
+        _show("delivered")
         await _step()
+        _show("closed")
         await confirmed
         await _step()
 
@@ -138,6 +142,7 @@ class SkeletonShipment(_Told):
         await _step(Nudge(workflow_id=me, signals=run.shipment_signals - 1))
         _show("label")
         await self._heard(2)
+        _show("handed over")
         await _step()
         await order.signal("told")
         await self._heard(run.shipment_signals)
@@ -169,7 +174,7 @@ def main() -> None:
     parser.add_argument("--serve", choices=("workflows", "activities"), required=True)
     parser.add_argument("--ready-file", type=Path, required=True)
     asked = parser.parse_args()
-    asyncio.run(_serve(asked.address, asked.namespace, asked.serve, asked.ready_file))
+    run_serving(_serve(asked.address, asked.namespace, asked.serve, asked.ready_file))
 
 
 async def _serve(address: str, namespace: str, what: str, ready_file: Path) -> None:

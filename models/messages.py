@@ -103,13 +103,15 @@ class CancelOutcome(StrEnum):
 
     CANCELLING: nothing has left, and what is held is given back. INTERCEPTING: the carrier is asked to bring the
     parcels back. INTERCEPTED: it does; the money is paid back when they are back. RETURN: it cannot; the customer is
-    asked to refuse or return them. PARTLY: not the same for every parcel. ALREADY: it was called off before.
+    asked to refuse or return them. ENDED: their way had come to its end, as the message says. PARTLY: not the same for
+    every parcel. ALREADY: it was called off or given up before.
     """
 
     CANCELLING = "cancelling"
     INTERCEPTING = "intercepting"
     INTERCEPTED = "intercepted"
     RETURN = "return"
+    ENDED = "ended"
     PARTLY = "partly"
     ALREADY = "already"
 
@@ -210,6 +212,7 @@ class ShipmentProgress(Contract):
     refunded: Money | None = None
     late: bool = False
     recall: Recall | None = None
+    given_up: bool = False
     occurred_at: AwareDatetime
 
 

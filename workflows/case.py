@@ -96,7 +96,7 @@ class Case(Generic[Memory]):
         self.order_id = order_id
         self.subject = subject
         self._step: workflow.ActivityHandle[Any] | None = None
-        self._sender: asyncio.Task[None] | None = None
+        self._beside: dict[str, asyncio.Task[None]] = {}
         self._renew = False
         self._stopping = False
         self._flush_version = 0
@@ -188,7 +188,7 @@ class Case(Generic[Memory]):
             ended = True
         except Renew:
             ended = False
-            await self._stop_sending()
+            await self._stop_what_runs_beside()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return ended
 
@@ -468,8 +468,14 @@ class Case(Generic[Memory]):
         self._send_in_background()
 
     def _send_in_background(self) -> None:
-        if self.memory.unsent and (self._sender is None or self._sender.done()):
-            self._sender = asyncio.create_task(self._send())
+        if self.memory.unsent:
+            self._run_beside("messages", self._send)
+
+    def _run_beside(self, what: str, go: Callable[[], Awaitable[None]]) -> None:
+        """Run ``go`` beside the forward path, unless it does already. It ends by itself once ``_stopping`` is set."""
+        running = self._beside.get(what)
+        if running is None or running.done():
+            self._beside[what] = asyncio.ensure_future(go())
 
     async def _send(self) -> None:
         unsent = self.memory.unsent
@@ -489,12 +495,14 @@ class Case(Generic[Memory]):
                 )
             unsent.pop(0)
 
-    async def _stop_sending(self) -> None:
-        """Leave what is unsent to the next run; its keys make sure that nothing is sent twice."""
+    async def _stop_what_runs_beside(self) -> None:
+        """Leave what is unfinished to the next run; its keys make sure that nothing is done twice."""
         self._stopping = True
-        if self._sender is not None and not self._sender.done():
-            self._sender.cancel()
-            await workflow.wait([self._sender])
+        running = [task for task in self._beside.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await workflow.wait(running)
 
     # --- the store ---
     async def record(self) -> bool:

@@ -784,7 +784,7 @@ class OrderWorkflow(Case[OrderMemory]):
         if memory.released and memory.plan is not None:
             states = [self._shipment_state(ref.number) for ref in memory.plan.shipments]
             if all(state in SHIPMENT_TERMINAL for state in states):
-                return "every parcel has arrived: it is too late to cancel, arrange a return instead"
+                return f"it is too late to cancel: {self._said_of_each()}"
         return None
 
     def _cancel(self, request: CancelOrder) -> CancelAnswer:
@@ -792,11 +792,16 @@ class OrderWorkflow(Case[OrderMemory]):
         if memory.cancel is not None and memory.cancel.request_id == request.request_id:
             if memory.cancel_answer is not None:
                 return memory.cancel_answer
-        elif memory.leaving_to is not None or memory.cancel is not None:
+        elif memory.cancel is not None:
             said = f": {memory.cancel_answer.message}" if memory.cancel_answer else ""
             return CancelAnswer(
                 outcome=CancelOutcome.ALREADY,
                 message=f"the order was called off before, and is {memory.state}{said}",
+            )
+        elif memory.leaving_to is not None:
+            return CancelAnswer(
+                outcome=CancelOutcome.ALREADY,
+                message=f"the order will be {memory.leaving_to} anyhow: {memory.leaving_because}",
             )
         self._call_off(request)
         memory.cancel_answer = self._what_cancelling_does()
@@ -809,32 +814,41 @@ class OrderWorkflow(Case[OrderMemory]):
                 outcome=CancelOutcome.CANCELLING,
                 message="nothing has left: whatever is held is given back and the customer is told",
             )
-        outcomes = {ref.number: self._what_becomes_of(ref.number) for ref in self._planned_shipments()}
-        one = set(outcomes.values())
-        said = [
-            _OF_ALL[outcome] if len(one) == 1 else f"shipment {number}: {_OF_ALL[outcome]}"
-            for number, outcome in sorted(outcomes.items())
-        ]
+        outcomes = {self._what_becomes_of(ref.number)[0] for ref in self._planned_shipments()}
         return CancelAnswer(
-            outcome=one.pop() if len(one) == 1 else CancelOutcome.PARTLY,
-            message="; ".join(dict.fromkeys(said)),
+            outcome=outcomes.pop() if len(outcomes) == 1 else CancelOutcome.PARTLY,
+            message=self._said_of_each(),
         )
 
-    def _what_becomes_of(self, number: int) -> CancelOutcome:
-        """What calling off does to one shipment; PARTLY stands for one that has arrived and stays where it is."""
+    def _said_of_each(self) -> str:
+        """What becomes of the shipments as a sentence, each by its number where it is not the same for all."""
+        said = {ref.number: self._what_becomes_of(ref.number)[1] for ref in self._planned_shipments()}
+        if len(set(said.values())) == 1:
+            return next(iter(said.values()))
+        return "; ".join(f"shipment {number}: {what}" for number, what in sorted(said.items()))
+
+    def _what_becomes_of(self, number: int) -> tuple[CancelOutcome, str]:
+        """What calling off does to one shipment, and how that is said."""
         progress = self.memory.shipments.get(number)
         if progress is None or progress.state not in SHIPMENT_HANDED_OVER:
-            return CancelOutcome.CANCELLING
-        if progress.state in (ShipmentState.RETURNING, ShipmentState.RETURNED):
-            return CancelOutcome.INTERCEPTED
-        if progress.recall in _RECALLED:
-            return _RECALLED[progress.recall]
-        return CancelOutcome.PARTLY if progress.state in SHIPMENT_TERMINAL else CancelOutcome.INTERCEPTING
+            off = progress is not None and progress.state is ShipmentState.CANCELLED
+            return CancelOutcome.CANCELLING, _OFF if off else _BECOMES[CancelOutcome.CANCELLING]
+        if progress.recall is None and progress.state in _HAD_ENDED:
+            return CancelOutcome.ENDED, _HAD_ENDED[progress.state]
+        if progress.recall is None and progress.given_up:
+            return CancelOutcome.ENDED, "it is given up, and its amount is being paid back"
+        coming_back = progress.state in (ShipmentState.RETURNING, ShipmentState.RETURNED)
+        outcome = (
+            CancelOutcome.INTERCEPTED
+            if coming_back
+            else _ANSWERED.get(progress.recall, CancelOutcome.INTERCEPTING)
+        )
+        return outcome, _BECOMES[outcome]
 
     def _still_asked(self) -> bool:
         """Whether a shipment has yet to say what becomes of it now that the order is called off."""
         for ref in self._planned_shipments():
-            outcome = self._what_becomes_of(ref.number)
+            outcome, _ = self._what_becomes_of(ref.number)
             state = self._shipment_state(ref.number)
             if outcome is CancelOutcome.INTERCEPTING or (
                 outcome is CancelOutcome.CANCELLING and state not in SHIPMENT_TERMINAL
@@ -956,15 +970,23 @@ class OrderWorkflow(Case[OrderMemory]):
         return idempotency_key(workflow.info().workflow_id, step, attempt)
 
 
-_OF_ALL = {
+_BECOMES = {
     CancelOutcome.CANCELLING: "warehouse and carrier are asked to stop; what has left already is asked back",
     CancelOutcome.INTERCEPTING: "it is with the carrier, which is asked to bring it back",
     CancelOutcome.INTERCEPTED: "the carrier brings it back; its amount is paid back when it is back",
     CancelOutcome.RETURN: "the carrier cannot bring it back; the customer is asked to refuse or return it, and its "
     "amount is paid back when it is back",
-    CancelOutcome.PARTLY: "it has arrived; arrange a return",
 }
-_RECALLED = {Recall.INTERCEPTED: CancelOutcome.INTERCEPTED, Recall.RETURN: CancelOutcome.RETURN}
+_ANSWERED: dict[Recall | None, CancelOutcome] = {
+    Recall.INTERCEPTED: CancelOutcome.INTERCEPTED,
+    Recall.RETURN: CancelOutcome.RETURN,
+}
+_OFF = "it is called off; its units and its money are free again"
+_HAD_ENDED = {
+    ShipmentState.DELIVERED: "it has arrived; arrange a return",
+    ShipmentState.RETURNED: "it has come back, and its amount is paid back",
+    ShipmentState.LOST: "it was given up, and its amount is paid back",
+}
 _AS_THEY_ARE = "close the books as they are: I answer for the difference"
 _GATES = ("gate_a", "gate_b")
 _NOT_ACCEPTED = "the order could not be accepted"

@@ -77,6 +77,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         )
 
     async def _live(self) -> None:
+        self._ask_in_background()
         while self.memory.state not in SHIPMENT_TERMINAL:
             try:
                 await self.finish_open_review()
@@ -88,6 +89,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     await self._call_back()
                 except TooLate:
                     continue
+        await self._carrier_answered()
         # Written before it is reported: the order closes its books on these rows as soon as it hears of the end.
         await self.written()
         await self._report_until_heard()
@@ -290,7 +292,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         while not self._is_collected():
             if self._is_asked_back():
                 # Its label could not be given back any more: it is with the carrier, only the scan is not here yet.
-                await self._intercept()
+                await self._carrier_answered()
                 continue
             await self.until(
                 lambda: self._is_collected() or self._wants_off() or self._is_asked_back(),
@@ -363,8 +365,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         self.deadline("late", now + self.clock.wall_delay(to_promise))
         self.deadline("lost", now + self.clock.wall_delay(to_promise + _LOST_AFTER_PROMISE))
         while True:
-            if self._is_asked_back():
-                await self._intercept()
+            await self._carrier_answered()
             if await self._at_an_end():
                 return
             lost = self.deadline("lost", workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE))
@@ -447,6 +448,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     key=self._key("intercept"),
                 ),
             )
+        if answer is None and self._stopping:
+            return  # the next run asks again, under the same key
         intercepted = answer is not None and answer.accepted
         memory.recall = Recall.INTERCEPTED if intercepted else Recall.RETURN
         self._changed()
@@ -460,6 +463,15 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.tell(e.Template.RETURN_REQUESTED, tracking=self._tracking())
         self._show()
         await self._report()
+
+    def _ask_in_background(self) -> None:
+        """Whatever else is waited for, a person or the money: the parcel goes on travelling meanwhile."""
+        if self._is_asked_back():
+            self._run_beside("recall", self._intercept)
+
+    async def _carrier_answered(self) -> None:
+        """Wait for what the carrier says to bringing the parcel back, if it was asked."""
+        await self.until(lambda: not self._is_asked_back(), summary="until the carrier answers the recall")
 
     def _tracking(self) -> str:
         label = self.memory.label
@@ -722,6 +734,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self._call_off(wish)
         elif self.memory.given_up or self.memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
             self.note("cancel.too_late", "asked to stop", why=refusal, actor=request.actor)
+            await self._report(again=True)
         else:
             self.note("cancel.requested", "asked to bring it back", why=request.reason, actor=request.actor)
             self._ask_for_it_back()
@@ -764,6 +777,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         if self.memory.recall is None:
             self.memory.recall = Recall.ASKED
             self._changed()
+            self._ask_in_background()
 
     def _why_not_cancel(self, request: CancelOrder) -> str | None:
         return f"the shipment is {self.memory.state} already" if self._committed() else None
@@ -815,6 +829,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     refunded=memory.refunded,
                     late=memory.late,
                     recall=memory.recall,
+                    given_up=memory.given_up,
                     occurred_at=workflow.now(),
                 ),
             )

@@ -8,6 +8,7 @@ import typer
 
 from workers.embedded.signals import on_stop_signal
 from workers.logging import configure_logging
+from workers.loop import run_serving
 from workers.running import serve
 from workers.settings import get_settings
 from workflows.steps import QUEUES
@@ -32,7 +33,7 @@ def run(
     settings = get_settings()
     configure_logging(settings.log_level, json=settings.log_json or as_json)
     names = tuple(dict.fromkeys(name.strip() for name in queues.split(",") if name.strip()))
-    asyncio.run(_serve(names, ready_file))
+    run_serving(_serve(names, ready_file))
 
 
 async def _serve(names: tuple[str, ...], ready_file: Path | None) -> None:

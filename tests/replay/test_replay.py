@@ -27,7 +27,12 @@ async def test_a_recorded_history_replays(name: str) -> None:
     text = gzip.decompress((HISTORIES / name).read_bytes()).decode()
     # Its own id: children and keys are named after it.
     workflow_id = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
-    replayer = Replayer(workflows=[OrderWorkflow, ShipmentWorkflow], data_converter=pydantic_data_converter)
+    replayer = Replayer(
+        workflows=[OrderWorkflow, ShipmentWorkflow],
+        data_converter=pydantic_data_converter,
+        # What is looked for is another sequence of commands, not a machine that is too busy to answer in two seconds.
+        debug_mode=True,
+    )
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, text))
 
 
@@ -39,6 +44,7 @@ async def test_a_history_recorded_without_traces_replays_with_them(name: str) ->
     replayer = Replayer(
         workflows=[OrderWorkflow, ShipmentWorkflow],
         data_converter=pydantic_data_converter,
+        debug_mode=True,
         interceptors=[
             TracingInterceptor(TracerProvider().get_tracer("tests"), always_create_workflow_spans=True)
         ],

@@ -261,7 +261,7 @@ async def test_cancel_with_one_parcel_gone_calls_off_the_rest_and_closes(case: C
     answer = await order.execute_update(OrderWorkflow.cancel, wish)
     assert answer.outcome is CancelOutcome.PARTLY
     assert "shipment 1: the carrier brings it back" in answer.message
-    assert "shipment 2: warehouse and carrier are asked to stop" in answer.message
+    assert "shipment 2: it is called off" in answer.message
     await case.scanned(CarrierEventKind.RETURNED)
     result = await order.result()
     assert result.state is OrderState.COMPENSATED

@@ -6,7 +6,15 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from models import effects as e
-from models.messages import CancelAnswer, CancelOrder, CancelOutcome, CarrierEventKind, DecideReview
+from models.messages import (
+    CancelAnswer,
+    CancelOrder,
+    CancelOutcome,
+    CarrierEventKind,
+    DecideReview,
+    FailureResolution,
+    ResolveFailure,
+)
 from models.review import ReviewKind, Verdict
 from models.states import OrderState, ReviewState
 from tests.workflows.engine import Case, eventually
@@ -63,7 +71,8 @@ async def test_a_parcel_that_is_brought_back_is_paid_back_once_it_is_back(case: 
     (refund,) = case.script.requests("refund_payment", case.order_id)
     assert (refund.cause, refund.amount.minor) == ("returned", 5_000)
     await case.shipment().result()
-    assert case.told()[-2:] == ["parcel_recalled", "refunded"]
+    # The one is sent by the shipment's run, the other by the order's.
+    assert sorted(case.told()[-2:]) == ["parcel_recalled", "refunded"]
 
 
 async def test_a_parcel_that_cannot_be_brought_back_becomes_a_return(case: Case) -> None:
@@ -186,3 +195,114 @@ async def test_a_parcel_nobody_heard_of_is_asked_back_without_waiting_for_the_re
     assert (await order.result()).state is OrderState.COMPENSATED
     assert case.script.reviews[lost.task_id].state is ReviewState.WITHDRAWN
     assert case.script.names(case.order_id).count("refund_payment") == 1
+
+
+async def test_the_carrier_is_asked_at_once_though_a_person_is_being_asked_about_the_parcel(
+    case: Case,
+) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.EXCEPTION)
+    await case.review(1)
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    assert (await case.review(1)).state is ReviewState.OPEN
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_the_carrier_is_asked_at_once_though_the_money_cannot_be_taken(case: Case) -> None:
+    case.script.fail("capture_payment", "hold expired")
+    order = await case.start()
+    await case.handed_over()
+    task = await case.review(1)
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    await case.shipment().execute_update(
+        ShipmentWorkflow.resolve_failure,
+        ResolveFailure(
+            request_id="f",
+            actor="ana",
+            task_id=task.task_id,
+            resolution=FailureResolution.RETRY,
+            reason="renewed",
+        ),
+    )
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_the_carriers_answer_is_awaited_by_the_next_run_when_the_history_was_long(case: Case) -> None:
+    carrier = case.script.hold("intercept_parcel")
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.EXCEPTION)
+    await case.review(1)
+    assert (await ask_to_stop(case)).outcome is CancelOutcome.INTERCEPTING
+    await case.script.reached["intercept_parcel"].wait()
+    before = (await case.shipment().describe()).run_id
+    await case.shipment().signal("renew")
+    carrier.set()
+
+    async def taken_over() -> bool:
+        return (await case.shipment().describe()).run_id != before
+
+    await eventually(taken_over, "the next run")
+    await case.until_recalled()
+    assert len({r.key for r in case.script.requests("intercept_parcel", case.order_id)}) == 1
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_a_parcel_that_is_given_up_is_not_said_to_be_brought_back(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.scanned(CarrierEventKind.LOST)
+    task = await case.review(1)
+    refund = case.script.hold("refund_payment")
+    await case.shipment().execute_update(
+        ShipmentWorkflow.decide_review,
+        DecideReview(
+            request_id="d", actor="ana", task_id=task.task_id, verdict=Verdict.APPROVE, reason="it is gone"
+        ),
+    )
+    await case.script.reached["refund_payment"].wait()
+    answer = await ask_to_stop(case)
+    assert answer.outcome is CancelOutcome.ENDED and "being paid back" in answer.message
+    refund.set()
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert "intercept_parcel" not in case.script.names(case.order_id)
+
+
+async def test_a_parcel_that_was_paid_back_is_not_said_to_have_arrived(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=some_plan(shipments=2))
+    order = await case.start()
+    await case.handed_over(1)
+    await case.scanned(CarrierEventKind.LOST, 1)
+    task = await case.review(1)
+    await case.shipment(1).execute_update(
+        ShipmentWorkflow.decide_review,
+        DecideReview(
+            request_id="d", actor="ana", task_id=task.task_id, verdict=Verdict.APPROVE, reason="it is gone"
+        ),
+    )
+    await case.until_shipment("lost", 1)
+    await case.handed_over(2)
+    await case.until(OrderState.SHIPPED)
+    answer = await call_off(case)
+    assert answer.outcome is CancelOutcome.PARTLY
+    assert "shipment 1: it was given up, and its amount is paid back" in answer.message
+    await case.scanned(CarrierEventKind.RETURNED, 2)
+    assert (await order.result()).state is OrderState.COMPENSATED
+
+
+async def test_an_order_that_is_being_rejected_is_not_said_to_have_been_called_off(case: Case) -> None:
+    case.script.answers["authorise_payment"] = lambda r: e.Authorisation(
+        approved=False, amount=r.amount, decline_code="do_not_honour", decline_is_final=True
+    )
+    closing = case.script.hold("settle_order")
+    order = await case.start()
+    await case.script.reached["settle_order"].wait()
+    answer = await ask_to_stop(case)
+    assert answer.outcome is CancelOutcome.ALREADY
+    assert "will be rejected anyhow" in answer.message
+    closing.set()
+    assert (await order.result()).state is OrderState.REJECTED
