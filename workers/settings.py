@@ -49,7 +49,8 @@ class Settings(BaseSettings):
     webhook_secret_previous: str = Field(default="", repr=False)
 
     # What one caller may ask of one API process: so many requests a second in the long run, so many at once. Callers
-    # with the token by address; strangers (no or a wrong token, /docs) by address; neighbours by address and kind.
+    # with the token by address; strangers (no or a wrong token or signature, /docs) by address; neighbours, once their
+    # signature has shown who they are, by address and kind.
     api_rate: float = Field(default=200.0, gt=0)
     api_burst: int = Field(default=2_000, ge=1)
     stranger_rate: float = Field(default=5.0, gt=0)

@@ -8,9 +8,9 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.api.limits import Budget, caller_of
+from apps.api.limits import Account, Budgets
 from apps.api.metrics import Metrics
-from apps.api.problems import HeaderTooLarge, RateLimited, UriTooLong, internal_error, response_to
+from apps.api.problems import HeaderTooLarge, UriTooLong, internal_error, response_to
 from models.errors import OrderwrightError, Unauthorised
 from workers.logging import get_logger
 from workers.settings import Settings
@@ -46,9 +46,7 @@ class Gate:
         self._app = app
         self._expected = tuple(f"bearer {token}".encode() for token in settings.api_tokens)
         self._max_header_bytes = settings.api_max_header_bytes
-        self._callers = Budget("requests", settings.api_rate, settings.api_burst)
-        self._strangers = Budget("strangers", settings.stranger_rate, settings.stranger_burst)
-        self._neighbours = Budget("webhooks", settings.webhook_rate, settings.webhook_burst)
+        self._budgets = Budgets.of(settings)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,15 +59,16 @@ class Gate:
         began = time.perf_counter()
         status = 0
         asked: str = scope["method"]
+        account = Account(self._budgets, scope.get("client"))
         # HEAD is GET without the body, wherever there is a GET.
-        inner = {**scope, "method": "GET"} if asked == "HEAD" else scope
-        limits: dict[str, str] = {}
+        method = "GET" if asked == "HEAD" else asked
+        inner = {**scope, "method": method, "state": {**scope.get("state", {}), "account": account}}
 
         async def watched_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, limits, by_tls=scope.get("scheme") == "https")
+                _add_headers(message, account.fields, by_tls=scope.get("scheme") == "https")
             elif asked == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
@@ -77,12 +76,11 @@ class Gate:
         try:
             self._check_size(scope)
             known = self._opens(scope)
-            limits |= self._spend(scope, known=known)
+            self._spend(inner, account, known=known)
             if not known:
                 raise Unauthorised("send the API token: Authorization: Bearer …")
             await self._app(inner, receive, watched_send)
         except OrderwrightError as refused:
-            limits |= getattr(refused, "rate_limits", {})
             await response_to(refused)(scope, receive, watched_send)
         except Exception as fault:
             # Names and places only: a message may quote a customer's name or address.
@@ -119,26 +117,18 @@ class Gate:
             opens |= hmac.compare_digest(offered, expected)
         return opens
 
-    def _spend(self, scope: Scope, *, known: bool) -> dict[str, str]:
-        """Take the request off its caller's budget; the header fields that tell of it. Raises ``RateLimited``."""
+    def _spend(self, scope: Scope, account: Account, *, known: bool) -> None:
+        """Take the request off its caller's budget. Raises ``RateLimited``."""
         path: str = scope["path"]
         if path in PROBES:
             # Whoever watches over us must not be turned away because somebody else behind the same proxy is loud.
-            return {}
-        caller = caller_of(scope.get("client"))
-        neighbour = path.removeprefix(SIGNED_PREFIX)
-        if path.startswith(SIGNED_PREFIX) and neighbour in NEIGHBOURS:
-            # A budget each, so that a carrier that tells much does not hold up the money.
-            budget, caller = self._neighbours, f"{neighbour} {caller}"
-        elif known and path not in OPEN_PATHS and not path.startswith(SIGNED_PREFIX):
-            budget = self._callers
-        else:
-            budget = self._strangers
-        standing = budget.take(caller)
-        fields = budget.headers(standing)
-        if standing.wait:
-            raise RateLimited(standing.wait, fields)
-        return fields
+            return
+        signed = path.startswith(SIGNED_PREFIX)
+        if signed and scope["method"] == "POST" and path.removeprefix(SIGNED_PREFIX) in NEIGHBOURS:
+            # On whose account it goes shows by its signature: apps.api.webhooks spends.
+            return
+        closed = known and not signed and path not in OPEN_PATHS
+        account.spend(self._budgets.callers if closed else self._budgets.strangers)
 
     def _record(self, scope: Scope, asked: str, status: int, seconds: float) -> None:
         method = asked if asked in _METHODS else "other"

@@ -16,7 +16,9 @@ from apps.api.bodies import MAX_MESSAGE_BYTES
 from apps.api.gate import MAX_TARGET_BYTES, SECURITY_HEADERS
 from apps.api.limits import MAX_CALLERS, Budget, caller_of
 from apps.api.problems import MAX_PROBLEMS
+from apps.api.webhooks import SHORT_BYTES
 from models.order import MAX_DOCUMENT_BYTES
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from policies.strict_json import MAX_VALUES
 from tests.apps.api.builders import a_draft
 from tests.apps.api.conftest import TOKEN, serving
@@ -264,6 +266,54 @@ async def test_one_neighbour_does_not_use_up_what_is_anothers(settings: Settings
         second = await post(caller, "carrier", a_scan("web:nobody:1", "scan-second"))
         other = await post(caller, "warehouse", b"{}")
     assert (first.status_code, second.status_code, other.status_code) == (202, 429, 422)
+
+
+async def test_strangers_at_its_address_use_up_nothing_of_a_neighbours(
+    settings: Settings, client: Client
+) -> None:
+    tight = {"stranger_rate": 0.01, "stranger_burst": 2, "webhook_rate": 0.01, "webhook_burst": 1}
+    async with serving(create_app(settings.model_copy(update=tight), client=client)) as caller:
+        forged = [await post(caller, "payment", b"{}", secret="guess") for _ in range(2)]
+        unsigned = [await caller.post("/v1/webhooks/payment", content=b"{}") for _ in range(2)]
+        true = await post(caller, "payment", b"{}")
+        over = await post(caller, "payment", b"{}")
+    assert [answer.status_code for answer in (*forged, *unsigned)] == [401, 401, 429, 429]
+    assert {answer.headers["RateLimit-Policy"] for answer in forged} == {'"strangers";q=2;w=200'}
+    # It is let in and heard (an empty object is no event); what is over its own budget is not.
+    assert (true.status_code, true.headers["RateLimit-Policy"]) == (422, '"webhooks";q=1;w=100')
+    assert is_problem(over, 429, "rate_limited")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Length": str(SHORT_BYTES + 1)}, {"Content-Length": "2", "Transfer-Encoding": "chunked"}],
+)
+async def test_long_bodies_that_nobody_vouches_for_are_read_so_often_and_no_more(
+    settings: Settings, client: Client, headers: dict[str, str]
+) -> None:
+    signed = {TIMESTAMP_HEADER: "1", SIGNATURE_HEADER: "v1=guess"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in (signed | headers).items())
+    request = f"POST /v1/webhooks/payment HTTP/1.1\r\nHost: a\r\n{head}\r\n"
+    tight = {"webhook_rate": 0.01, "webhook_burst": 1, "api_body_seconds": 0.2}
+    async with served(settings, client, **tight) as port:
+        read, unread = [await said(port, request) for _ in range(2)]
+        # As before, a short one is looked at: looking costs less than refusing.
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as neighbour:
+            short = await post(neighbour, "payment", b"{}")
+            long = await post(neighbour, "payment", b" " * (SHORT_BYTES + 1))
+    assert (read[0], read[2]["code"]) == (408, "too_slow")
+    assert (unread[0], unread[2]["code"]) == (429, "rate_limited")
+    assert unread[1]["ratelimit-policy"].startswith('"unverified"')
+    assert (short.status_code, long.status_code) == (422, 429)
+
+
+async def test_what_carries_no_signature_is_refused_before_its_body_has_come(
+    settings: Settings, client: Client
+) -> None:
+    async with served(settings, client) as port, connected(port) as (reader, writer):
+        writer.write(b"POST /v1/webhooks/payment HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    assert answer.startswith(b"HTTP/1.1 401 ")
 
 
 def test_budget_fills_up_again_by_itself() -> None:
