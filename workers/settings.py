@@ -8,6 +8,7 @@ OpenTelemetry reads itself.
 
 import os
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -58,7 +59,13 @@ class Settings(BaseSettings):
     webhook_rate: float = Field(default=400.0, gt=0)
     webhook_burst: int = Field(default=4_000, ge=1)
 
+    # The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks with commas between
+    # them, or * for whoever connects. Empty: nobody.
+    forwarded_allow_ips: str = ""
+
+    # So many connections at once, and the share of them that one address may have (a proxy named above: all).
     api_max_connections: int = Field(default=500, ge=1)
+    api_connection_share: float = Field(default=0.25, gt=0, le=1)
     api_max_header_bytes: int = Field(default=16 * 1024, ge=1024, le=64 * 1024)
     # Seconds that a caller may take for sending the header of a request, and its body.
     api_header_seconds: float = Field(default=10.0, gt=0)
@@ -105,6 +112,21 @@ class Settings(BaseSettings):
         return tuple(
             secret for secret in (self.webhook_secret, self.webhook_secret_previous) if secret.strip()
         )
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """The proxies that are believed, one by one."""
+        named = tuple(proxy for part in self.forwarded_allow_ips.split(",") if (proxy := part.strip()))
+        return ("*",) if "*" in named else named
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _addresses(cls, proxies: str) -> str:
+        """One that cannot be read would never be believed, and nobody would know why."""
+        for proxy in filter(None, map(str.strip, proxies.split(","))):
+            if proxy != "*":
+                ip_network(proxy)
+        return proxies
 
     @field_validator("database_url")
     @classmethod

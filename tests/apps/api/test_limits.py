@@ -405,18 +405,116 @@ async def test_what_is_no_http_is_a_problem_too(settings: Settings, client: Clie
     assert headers["x-content-type-options"] == "nosniff"
 
 
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@asynccontextmanager
+async def being_served(
+    port: int, address: str = "127.0.0.1"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection from an address of this machine, over which a request was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    writer.write(REQUEST)
+    await reader.readuntil(b"}")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
 async def test_callers_beyond_the_limit_are_asked_to_come_back(settings: Settings, client: Client) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-    async with served(settings, client, api_max_connections=2) as port:
-        async with connected(port) as (first, write), connected(port):
-            write.write(request)
-            await first.readuntil(b"}")
-            status, headers, problem = await said(port, request)
+    async with served(settings, client, api_max_connections=2, api_connection_share=1) as port:
+        async with being_served(port) as (first, write), being_served(port):
+            status, headers, problem = await said(port, REQUEST)
             assert (status, problem["code"]) == (503, "busy")
             assert int(headers["retry-after"]) > 0
             # Who is in is served on.
-            write.write(request)
+            write.write(REQUEST)
             assert (await first.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
         until = time.monotonic() + 30
         while (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/healthz")).status_code == 503:
             assert time.monotonic() < until
+
+
+async def test_one_address_has_a_share_of_the_connections_and_leaves_the_others_theirs(
+    settings: Settings, client: Client
+) -> None:
+    async with (
+        served(settings, client, api_max_connections=4, api_connection_share=0.5) as port,
+        being_served(port),
+        being_served(port),
+    ):
+        for _ in range(6):
+            # Those that wait for being told are no more either.
+            status, _, problem = await said(port, REQUEST)
+            assert (status, problem["code"]) == (503, "busy")
+        async with being_served(port, "127.0.0.2"), being_served(port, "127.0.0.2"):
+            pass
+
+
+async def test_a_proxy_that_is_named_may_have_all_the_connections(settings: Settings, client: Client) -> None:
+    named = {"forwarded_allow_ips": "10.0.0.0/8, 127.0.0.1"}
+    async with (
+        served(settings, client, api_max_connections=4, api_connection_share=0.5, **named) as port,
+        being_served(port),
+        being_served(port),
+        being_served(port),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("share", [1, 0.5])
+async def test_sockets_that_say_nothing_give_way_the_oldest_first(
+    settings: Settings, client: Client, share: float
+) -> None:
+    most = int(2 / share)
+    async with (
+        served(settings, client, api_max_connections=most, api_connection_share=share) as port,
+        connected(port) as (silent, _),
+        connected(port) as (half, write_half),
+    ):
+        write_half.write(b"GET /healthz HTTP/1.1\r\nHost:")
+        async with being_served(port):
+            assert await asyncio.wait_for(silent.read(), 30) == b""
+            async with being_served(port):
+                status, _, problem = understood(await asyncio.wait_for(half.read(), 30))
+                assert (status, problem["code"]) == (503, "busy")
+                assert (await said(port, REQUEST))[0] == 503
+
+
+async def test_many_silent_sockets_of_one_address_shut_nobody_out(settings: Settings, client: Client) -> None:
+    async with served(settings, client, api_max_connections=8) as port:
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        for address in ("127.0.0.1", "127.0.0.2"):
+            async with being_served(port, address):
+                pass
+        for _, writer in opened:
+            writer.close()
+
+
+# --- Who calls ---
+@pytest.mark.parametrize(
+    ("believed", "callers"), [("", 1), ("192.0.2.1", 1), ("127.0.0.1", 2), ("127.0.0.0/8", 2), ("*", 2)]
+)
+async def test_who_calls_is_what_a_proxy_says_that_is_named_and_nobody_elses_word(
+    settings: Settings, client: Client, believed: str, callers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # uvicorn's own variable is not asked.
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    tight = {"stranger_rate": 0.01, "stranger_burst": 1, "forwarded_allow_ips": believed}
+    async with (
+        served(settings, client, **tight) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as caller,
+    ):
+        answers = [
+            await caller.get("/docs", headers={"X-Forwarded-For": f"198.51.100.{number}"})
+            for number in (1, 2)
+        ]
+    assert [answer.status_code for answer in answers].count(200) == callers
+
+
+def test_proxies_that_cannot_be_read_are_refused() -> None:
+    for unreadable in ("proxy.internal", "10.0.0.1/8", "10.0.0.1 10.0.0.2"):
+        with pytest.raises(ValueError, match="forwarded_allow_ips"):
+            Settings(forwarded_allow_ips=unreadable)
+    assert Settings(forwarded_allow_ips=" 10.0.0.1,, ::1 ").proxies == ("10.0.0.1", "::1")
