@@ -45,9 +45,18 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8080, ge=1, le=65535)
     api_token: str = Field(default="", repr=False)
     webhook_secret: str = Field(default="", repr=False)
+    # Opens GET /metrics and nothing else; empty: only the API token does.
+    metrics_token: str = Field(default="", repr=False)
     # While a secret is exchanged for a new one, the old one still opens; empty otherwise.
     api_token_previous: str = Field(default="", repr=False)
     webhook_secret_previous: str = Field(default="", repr=False)
+    # A neighbour with a secret of its own signs with that and no other, so that none can sign for another.
+    webhook_secret_payment: str = Field(default="", repr=False)
+    webhook_secret_payment_previous: str = Field(default="", repr=False)
+    webhook_secret_warehouse: str = Field(default="", repr=False)
+    webhook_secret_warehouse_previous: str = Field(default="", repr=False)
+    webhook_secret_carrier: str = Field(default="", repr=False)
+    webhook_secret_carrier_previous: str = Field(default="", repr=False)
 
     # What one caller may ask of one API process: so many requests a second in the long run, so many at once. Callers
     # with the token by address; strangers (no or a wrong token or signature, /docs) by address; neighbours, once their
@@ -106,12 +115,15 @@ class Settings(BaseSettings):
         """Every token that opens the API."""
         return tuple(token for token in (self.api_token, self.api_token_previous) if token.strip())
 
-    @property
-    def webhook_secrets(self) -> tuple[str, ...]:
-        """Every secret that a webhook may be signed with."""
-        return tuple(
-            secret for secret in (self.webhook_secret, self.webhook_secret_previous) if secret.strip()
-        )
+    def webhook_secrets(self, neighbour: str) -> tuple[str, ...]:
+        """Every secret that a webhook of ``payment``, ``warehouse`` or ``carrier`` may be signed with."""
+        own, own_previous = {
+            "payment": (self.webhook_secret_payment, self.webhook_secret_payment_previous),
+            "warehouse": (self.webhook_secret_warehouse, self.webhook_secret_warehouse_previous),
+            "carrier": (self.webhook_secret_carrier, self.webhook_secret_carrier_previous),
+        }[neighbour]
+        both = (own, own_previous) if own.strip() else (self.webhook_secret, self.webhook_secret_previous)
+        return tuple(secret for secret in both if secret.strip())
 
     @property
     def proxies(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from workers.telemetry import trace_id
 # Everything else is closed, also what nobody has written yet.
 PROBES = frozenset({"/healthz", "/readyz"})
 OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
+METRICS_PATH = "/metrics"
 SIGNED_PREFIX = "/v1/webhooks/"
 NEIGHBOURS = frozenset({"payment", "warehouse", "carrier"})
 
@@ -44,7 +45,9 @@ class Gate:
 
     def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
         self._app = app
-        self._expected = tuple(f"bearer {token}".encode() for token in settings.api_tokens)
+        self._expected = _bearing(settings.api_tokens)
+        # Who scrapes need not be able to call off orders.
+        self._expected_for_metrics = self._expected + _bearing((settings.metrics_token,))
         self._max_header_bytes = settings.api_max_header_bytes
         self._budgets = Budgets.of(settings)
         self._metrics = metrics
@@ -75,7 +78,7 @@ class Gate:
 
         try:
             self._check_size(scope)
-            known = self._opens(scope)
+            known = self._opens(inner)
             self._spend(inner, account, known=known)
             if not known:
                 raise Unauthorised("send the API token: Authorization: Bearer …")
@@ -106,16 +109,8 @@ class Gate:
         path: str = scope["path"]
         if path in OPEN_PATHS or path.startswith(SIGNED_PREFIX):
             return True
-        return self._has_token(scope)
-
-    def _has_token(self, scope: Scope) -> bool:
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        offered = f"{scheme.lower()} {token.strip()}".encode()
-        opens = False
-        for expected in self._expected:
-            # All are compared, so that the time taken does not tell which one it was.
-            opens |= hmac.compare_digest(offered, expected)
-        return opens
+        for_metrics = path == METRICS_PATH and scope["method"] == "GET"
+        return _has_token(scope, self._expected_for_metrics if for_metrics else self._expected)
 
     def _spend(self, scope: Scope, account: Account, *, known: bool) -> None:
         """Take the request off its caller's budget. Raises ``RateLimited``."""
@@ -141,6 +136,20 @@ class Gate:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _bearing(tokens: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(f"bearer {token}".encode() for token in tokens if token.strip())
+
+
+def _has_token(scope: Scope, every_expected: tuple[bytes, ...]) -> bool:
+    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    offered = f"{scheme.lower()} {token.strip()}".encode()
+    opens = False
+    for expected in every_expected:
+        # All are compared, so that the time taken does not tell which one it was.
+        opens |= hmac.compare_digest(offered, expected)
+    return opens
 
 
 def _add_headers(start: Message, limits: dict[str, str], *, by_tls: bool) -> None:

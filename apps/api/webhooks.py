@@ -170,7 +170,7 @@ async def _vouched_for(neighbour: Neighbour, request: Request, parts: Parts) -> 
         if not _is_short(request):
             account.spend(account.budgets.unverified, neighbour)
         raw = await read_body(request, MAX_MESSAGE_BYTES, parts.settings.api_body_seconds)
-        verify(parts.settings.webhook_secrets, signature, timestamp, raw, time.time())
+        verify(parts.settings.webhook_secrets(neighbour), signature, timestamp, raw, time.time())
     except RateLimited:
         raise
     except OrderwrightError:

@@ -138,8 +138,9 @@ async def test_a_thousand_who_ask_whether_we_are_ready_cost_one_check() -> None:
 
         check = ping
 
-    parts: Any = [Parts(0), Parts(1)]
-    ready = PartsHealth(*parts, clock=lambda: now)
+    database: Any = Parts(0)
+    temporal: Any = Parts(1)
+    ready = PartsHealth(database, temporal, clock=lambda: now)
     gone = asyncio.create_task(ready.now())
     waiting = [asyncio.create_task(ready.now()) for _ in range(1_000)]
     await asyncio.sleep(0)
