@@ -98,6 +98,19 @@ def sign(secret: str, timestamp: int, body: bytes) -> str:
     return f"{_VERSION}={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"
 
 
+def signature_of(header_signature: str | None, header_timestamp: str | None) -> tuple[str, int]:
+    """Signature and time-stamp as ``verify`` needs them, ``None`` for a missing header. Raises ``Unauthorised``.
+
+    It tells what nobody has signed before its body is read.
+    """
+    if not header_signature or not header_timestamp:
+        raise Unauthorised(f"a webhook needs the headers {TIMESTAMP_HEADER} and {SIGNATURE_HEADER}")
+    # isascii too: int() would also take other scripts' digits, which sign() never writes.
+    if not (header_timestamp.isascii() and header_timestamp.isdigit() and len(header_timestamp) <= 12):
+        raise Unauthorised(f"{TIMESTAMP_HEADER} must be whole Unix seconds")
+    return header_signature, int(header_timestamp)
+
+
 def verify(
     secrets: tuple[str, ...],
     header_signature: str | None,
@@ -112,16 +125,10 @@ def verify(
     ``None`` stands for a missing header. Any of ``secrets`` will do: while one is exchanged for another, both are in
     use. A time-stamp over ``tolerance_seconds`` away, either way, is refused.
     """
-    if not header_signature or not header_timestamp:
-        raise Unauthorised(f"a webhook needs the headers {TIMESTAMP_HEADER} and {SIGNATURE_HEADER}")
-    # isascii too: int() would also take other scripts' digits, which sign() never writes.
-    if not (header_timestamp.isascii() and header_timestamp.isdigit() and len(header_timestamp) <= 12):
-        raise Unauthorised(f"{TIMESTAMP_HEADER} must be whole Unix seconds")
-    timestamp = int(header_timestamp)
+    signature, timestamp = signature_of(header_signature, header_timestamp)
     # Every secret is tried, also after one has matched: how long it takes says nothing about which one, or how nearly.
     matches = [
-        hmac.compare_digest(sign(secret, timestamp, body).encode(), header_signature.encode())
-        for secret in secrets
+        hmac.compare_digest(sign(secret, timestamp, body).encode(), signature.encode()) for secret in secrets
     ]
     # The signature first: a stranger learns nothing about our clock.
     if not any(matches):

@@ -8,6 +8,7 @@ OpenTelemetry reads itself.
 
 import os
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -44,12 +45,22 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8080, ge=1, le=65535)
     api_token: str = Field(default="", repr=False)
     webhook_secret: str = Field(default="", repr=False)
+    # Opens GET /metrics and nothing else; empty: only the API token does.
+    metrics_token: str = Field(default="", repr=False)
     # While a secret is exchanged for a new one, the old one still opens; empty otherwise.
     api_token_previous: str = Field(default="", repr=False)
     webhook_secret_previous: str = Field(default="", repr=False)
+    # A neighbour with a secret of its own signs with that and no other, so that none can sign for another.
+    webhook_secret_payment: str = Field(default="", repr=False)
+    webhook_secret_payment_previous: str = Field(default="", repr=False)
+    webhook_secret_warehouse: str = Field(default="", repr=False)
+    webhook_secret_warehouse_previous: str = Field(default="", repr=False)
+    webhook_secret_carrier: str = Field(default="", repr=False)
+    webhook_secret_carrier_previous: str = Field(default="", repr=False)
 
     # What one caller may ask of one API process: so many requests a second in the long run, so many at once. Callers
-    # with the token by address; strangers (no or a wrong token, /docs) by address; neighbours by address and kind.
+    # with the token by address; strangers (no or a wrong token or signature, /docs) by address; neighbours, once their
+    # signature has shown who they are, by address and kind.
     api_rate: float = Field(default=200.0, gt=0)
     api_burst: int = Field(default=2_000, ge=1)
     stranger_rate: float = Field(default=5.0, gt=0)
@@ -57,7 +68,13 @@ class Settings(BaseSettings):
     webhook_rate: float = Field(default=400.0, gt=0)
     webhook_burst: int = Field(default=4_000, ge=1)
 
+    # The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks with commas between
+    # them, or * for whoever connects. Empty: nobody.
+    forwarded_allow_ips: str = ""
+
+    # So many connections at once, and the share of them that one address may have (a proxy named above: all).
     api_max_connections: int = Field(default=500, ge=1)
+    api_connection_share: float = Field(default=0.25, gt=0, le=1)
     api_max_header_bytes: int = Field(default=16 * 1024, ge=1024, le=64 * 1024)
     # Seconds that a caller may take for sending the header of a request, and its body.
     api_header_seconds: float = Field(default=10.0, gt=0)
@@ -98,12 +115,30 @@ class Settings(BaseSettings):
         """Every token that opens the API."""
         return tuple(token for token in (self.api_token, self.api_token_previous) if token.strip())
 
+    def webhook_secrets(self, neighbour: str) -> tuple[str, ...]:
+        """Every secret that a webhook of ``payment``, ``warehouse`` or ``carrier`` may be signed with."""
+        own, own_previous = {
+            "payment": (self.webhook_secret_payment, self.webhook_secret_payment_previous),
+            "warehouse": (self.webhook_secret_warehouse, self.webhook_secret_warehouse_previous),
+            "carrier": (self.webhook_secret_carrier, self.webhook_secret_carrier_previous),
+        }[neighbour]
+        both = (own, own_previous) if own.strip() else (self.webhook_secret, self.webhook_secret_previous)
+        return tuple(secret for secret in both if secret.strip())
+
     @property
-    def webhook_secrets(self) -> tuple[str, ...]:
-        """Every secret that a webhook may be signed with."""
-        return tuple(
-            secret for secret in (self.webhook_secret, self.webhook_secret_previous) if secret.strip()
-        )
+    def proxies(self) -> tuple[str, ...]:
+        """The proxies that are believed, one by one."""
+        named = tuple(proxy for part in self.forwarded_allow_ips.split(",") if (proxy := part.strip()))
+        return ("*",) if "*" in named else named
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _addresses(cls, proxies: str) -> str:
+        """One that cannot be read would never be believed, and nobody would know why."""
+        for proxy in filter(None, map(str.strip, proxies.split(","))):
+            if proxy != "*":
+                ip_network(proxy)
+        return proxies
 
     @field_validator("database_url")
     @classmethod

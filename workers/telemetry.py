@@ -10,10 +10,11 @@ with the run, which for an order is weeks later and in another process, and call
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
-from opentelemetry import trace
+from opentelemetry import context, trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from temporalio.client import Interceptor
 from temporalio.runtime import (
     LogForwardingConfig,
@@ -28,6 +29,7 @@ from models.errors import Refused
 from workers.settings import Settings
 
 _SDK_LOGGER = "temporalio.core"
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 
 @asynccontextmanager
@@ -64,15 +66,35 @@ def client_interceptors() -> Sequence[Interceptor]:
     """What a Temporal client of this process is connected with; its workers take it over."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return ()  # nobody has set up a real one
-    from temporalio.contrib.opentelemetry import TracingInterceptor  # noqa: PLC0415
+    from workers.tracing import OneTracePerRun  # noqa: PLC0415
 
-    return (TracingInterceptor(),)
+    return (OneTracePerRun(),)
+
+
+def current_traceparent() -> str | None:
+    """The current span in the form of W3C Trace Context, to go on with later; None outside of any."""
+    carrier: dict[str, str] = {}
+    _TRACE_CONTEXT.inject(carrier)
+    return carrier.get("traceparent")
+
+
+@contextmanager
+def going_on_with(traceparent: str | None) -> Iterator[None]:
+    """Inside, what is begun belongs to that trace; to the current one without a ``traceparent``."""
+    if traceparent is None:
+        yield
+        return
+    token = context.attach(_TRACE_CONTEXT.extract({"traceparent": traceparent}))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def trace_id() -> str | None:
     """The current trace in hexadecimal, for the log; None outside of any."""
-    context = trace.get_current_span().get_span_context()
-    return trace.format_trace_id(context.trace_id) if context.is_valid else None
+    current = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(current.trace_id) if current.is_valid else None
 
 
 def worker_runtime(settings: Settings) -> Runtime:

@@ -61,7 +61,12 @@ def canonical_hash(draft: OrderDraft) -> str:
 
 
 async def accept_draft(
-    session: AsyncSession, draft: OrderDraft, *, source: str, clock: ClockStart | None = None
+    session: AsyncSession,
+    draft: OrderDraft,
+    *,
+    source: str,
+    clock: ClockStart | None = None,
+    traceparent: str | None = None,
 ) -> Accepted:
     """Store a checked draft with its order in state RECEIVED, unless its id is known.
 
@@ -69,6 +74,7 @@ async def accept_draft(
         draft: has passed ``policies.intake``.
         source: who handed it over, e.g. ``api``, ``temporal``, ``import``; never a person's name.
         clock: how the order's business clock starts; default real time.
+        traceparent: the trace that it comes with (W3C Trace Context), for who starts its run.
     """
     clock = clock or ClockStart()
     order_id = make_order_id(draft.channel, draft.external_id)
@@ -87,6 +93,7 @@ async def accept_draft(
             speed=clock.speed,
             business_start=clock.business_start,
             received_at=now,
+            traceparent=traceparent,
         )
         .on_conflict_do_nothing(index_elements=["order_id"])
         .returning(col(IntakeRow.order_id))
@@ -210,10 +217,11 @@ async def runs_elsewhere(session: AsyncSession, order_id: str, first_run_id: str
 
 
 class StoredDraft(Contract):
-    """A document as it was accepted."""
+    """A document as it was accepted, and the trace that it came with."""
 
     draft: OrderDraft
     document_hash: str
+    traceparent: str | None
 
 
 async def stored_draft(session: AsyncSession, order_id: str) -> StoredDraft:
@@ -221,7 +229,11 @@ async def stored_draft(session: AsyncSession, order_id: str) -> StoredDraft:
     row = await session.get(IntakeRow, order_id)
     if row is None:
         raise NotFound(f"no document is stored for order {order_id}")
-    return StoredDraft(draft=OrderDraft.model_validate(row.document), document_hash=row.document_hash)
+    return StoredDraft(
+        draft=OrderDraft.model_validate(row.document),
+        document_hash=row.document_hash,
+        traceparent=row.traceparent,
+    )
 
 
 _OPEN = frozenset(OrderState) - ORDER_TERMINAL

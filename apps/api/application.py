@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from activities.store.store import Store
 from apps.api import docs, health, orders, reviews, webhooks
-from apps.api.gate import PROBES, Gate
+from apps.api.gate import NEIGHBOURS, PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
 from apps.api.parts import Parts
@@ -121,21 +121,22 @@ def _unless_known(request: Request, response: Response) -> Response:
 
 
 def _require_secrets(settings: Settings) -> None:
+    every_neighbour_signs = all(settings.webhook_secrets(neighbour) for neighbour in NEIGHBOURS)
     missing = tuple(
         Problem(path=variable, code="missing_setting", message=f"is not set: {why}")
-        for variable, value, why in (
+        for variable, given, why in (
             (
                 "ORDERWRIGHT_API_TOKEN",
-                settings.api_token,
+                bool(settings.api_token.strip()),
                 "the API does not serve without a token; give it a long random one",
             ),
             (
                 "ORDERWRIGHT_WEBHOOK_SECRET",
-                settings.webhook_secret,
+                every_neighbour_signs,
                 "webhooks could not be verified; give it the secret that the neighbours sign with",
             ),
         )
-        if not value.strip()
+        if not given
     )
     if missing:
         raise InvalidDocument(missing)

@@ -8,9 +8,9 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.api.limits import Budget, caller_of
+from apps.api.limits import Account, Budgets
 from apps.api.metrics import Metrics
-from apps.api.problems import HeaderTooLarge, RateLimited, UriTooLong, internal_error, response_to
+from apps.api.problems import HeaderTooLarge, UriTooLong, internal_error, response_to
 from models.errors import OrderwrightError, Unauthorised
 from workers.logging import get_logger
 from workers.settings import Settings
@@ -20,6 +20,7 @@ from workers.telemetry import trace_id
 # Everything else is closed, also what nobody has written yet.
 PROBES = frozenset({"/healthz", "/readyz"})
 OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
+METRICS_PATH = "/metrics"
 SIGNED_PREFIX = "/v1/webhooks/"
 NEIGHBOURS = frozenset({"payment", "warehouse", "carrier"})
 
@@ -44,11 +45,11 @@ class Gate:
 
     def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
         self._app = app
-        self._expected = tuple(f"bearer {token}".encode() for token in settings.api_tokens)
+        self._expected = _bearing(settings.api_tokens)
+        # Who scrapes need not be able to call off orders.
+        self._expected_for_metrics = self._expected + _bearing((settings.metrics_token,))
         self._max_header_bytes = settings.api_max_header_bytes
-        self._callers = Budget("requests", settings.api_rate, settings.api_burst)
-        self._strangers = Budget("strangers", settings.stranger_rate, settings.stranger_burst)
-        self._neighbours = Budget("webhooks", settings.webhook_rate, settings.webhook_burst)
+        self._budgets = Budgets.of(settings)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,28 +62,28 @@ class Gate:
         began = time.perf_counter()
         status = 0
         asked: str = scope["method"]
+        account = Account(self._budgets, scope.get("client"))
         # HEAD is GET without the body, wherever there is a GET.
-        inner = {**scope, "method": "GET"} if asked == "HEAD" else scope
-        limits: dict[str, str] = {}
+        method = "GET" if asked == "HEAD" else asked
+        inner = {**scope, "method": method, "state": {**scope.get("state", {}), "account": account}}
 
         async def watched_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, limits, by_tls=scope.get("scheme") == "https")
+                _add_headers(message, account.fields, by_tls=scope.get("scheme") == "https")
             elif asked == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
 
         try:
             self._check_size(scope)
-            known = self._opens(scope)
-            limits |= self._spend(scope, known=known)
+            known = self._opens(inner)
+            self._spend(inner, account, known=known)
             if not known:
                 raise Unauthorised("send the API token: Authorization: Bearer …")
             await self._app(inner, receive, watched_send)
         except OrderwrightError as refused:
-            limits |= getattr(refused, "rate_limits", {})
             await response_to(refused)(scope, receive, watched_send)
         except Exception as fault:
             # Names and places only: a message may quote a customer's name or address.
@@ -108,37 +109,21 @@ class Gate:
         path: str = scope["path"]
         if path in OPEN_PATHS or path.startswith(SIGNED_PREFIX):
             return True
-        return self._has_token(scope)
+        for_metrics = path == METRICS_PATH and scope["method"] == "GET"
+        return _has_token(scope, self._expected_for_metrics if for_metrics else self._expected)
 
-    def _has_token(self, scope: Scope) -> bool:
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        offered = f"{scheme.lower()} {token.strip()}".encode()
-        opens = False
-        for expected in self._expected:
-            # All are compared, so that the time taken does not tell which one it was.
-            opens |= hmac.compare_digest(offered, expected)
-        return opens
-
-    def _spend(self, scope: Scope, *, known: bool) -> dict[str, str]:
-        """Take the request off its caller's budget; the header fields that tell of it. Raises ``RateLimited``."""
+    def _spend(self, scope: Scope, account: Account, *, known: bool) -> None:
+        """Take the request off its caller's budget. Raises ``RateLimited``."""
         path: str = scope["path"]
         if path in PROBES:
             # Whoever watches over us must not be turned away because somebody else behind the same proxy is loud.
-            return {}
-        caller = caller_of(scope.get("client"))
-        neighbour = path.removeprefix(SIGNED_PREFIX)
-        if path.startswith(SIGNED_PREFIX) and neighbour in NEIGHBOURS:
-            # A budget each, so that a carrier that tells much does not hold up the money.
-            budget, caller = self._neighbours, f"{neighbour} {caller}"
-        elif known and path not in OPEN_PATHS and not path.startswith(SIGNED_PREFIX):
-            budget = self._callers
-        else:
-            budget = self._strangers
-        standing = budget.take(caller)
-        fields = budget.headers(standing)
-        if standing.wait:
-            raise RateLimited(standing.wait, fields)
-        return fields
+            return
+        signed = path.startswith(SIGNED_PREFIX)
+        if signed and scope["method"] == "POST" and path.removeprefix(SIGNED_PREFIX) in NEIGHBOURS:
+            # On whose account it goes shows by its signature: apps.api.webhooks spends.
+            return
+        closed = known and not signed and path not in OPEN_PATHS
+        account.spend(self._budgets.callers if closed else self._budgets.strangers)
 
     def _record(self, scope: Scope, asked: str, status: int, seconds: float) -> None:
         method = asked if asked in _METHODS else "other"
@@ -151,6 +136,20 @@ class Gate:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _bearing(tokens: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(f"bearer {token}".encode() for token in tokens if token.strip())
+
+
+def _has_token(scope: Scope, every_expected: tuple[bytes, ...]) -> bool:
+    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    offered = f"{scheme.lower()} {token.strip()}".encode()
+    opens = False
+    for expected in every_expected:
+        # All are compared, so that the time taken does not tell which one it was.
+        opens |= hmac.compare_digest(offered, expected)
+    return opens
 
 
 def _add_headers(start: Message, limits: dict[str, str], *, by_tls: bool) -> None:

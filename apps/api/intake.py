@@ -14,6 +14,7 @@ from models.states import OrderState
 from policies.classification import classify
 from policies.intake import check_document
 from workers.logging import get_logger
+from workers.telemetry import current_traceparent
 
 SOURCE = "api"
 
@@ -37,7 +38,9 @@ async def take_in(store: Store, runs: Runs, draft: OrderDraft, clock: ClockStart
     when the id is taken by other content.
     """
     async with store.transaction() as session:
-        accepted = await accept_draft(session, draft, source=SOURCE, clock=clock)
+        accepted = await accept_draft(
+            session, draft, source=SOURCE, clock=clock, traceparent=current_traceparent()
+        )
     if accepted.acceptance is Acceptance.CONFLICT:
         raise Conflict(
             f"order {accepted.order_id} was already accepted with other content: an order number is used once"
@@ -74,8 +77,15 @@ async def start_again(store: Store, runs: Runs, order: RunStart) -> bool:
     return True
 
 
-def run_start(draft: OrderDraft, document_hash: str, clock: ClockStart, order_id: str) -> RunStart:
-    """What starts the run of a stored draft."""
+def run_start(
+    draft: OrderDraft,
+    document_hash: str,
+    clock: ClockStart,
+    order_id: str,
+    *,
+    traceparent: str | None = None,
+) -> RunStart:
+    """What starts the run of a stored draft. ``traceparent``: the trace that it belongs to, if not the current one."""
     customer_type, _ = classify(draft)
     return RunStart(
         order_id=order_id,
@@ -85,6 +95,7 @@ def run_start(draft: OrderDraft, document_hash: str, clock: ClockStart, order_id
         total=Money(minor=draft.totals.total_minor, currency=draft.currency),
         line_count=len(draft.lines),
         clock=clock,
+        traceparent=traceparent,
     )
 
 

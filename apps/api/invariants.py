@@ -378,7 +378,7 @@ class Invariants:
         async with self._store.transaction() as session:
             stored = await stored_draft(session, order_id)
             clock = await broken.clock_of(session, order_id)
-        return run_start(stored.draft, stored.document_hash, clock, order_id)
+        return run_start(stored.draft, stored.document_hash, clock, order_id, traceparent=stored.traceparent)
 
 
 class Nudge(Contract):

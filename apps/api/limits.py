@@ -12,6 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from apps.api.problems import RateLimited
+from workers.settings import Settings
+
 # A stranger with many addresses must not fill the memory; who has not been seen for longest starts afresh.
 MAX_CALLERS = 10_000
 
@@ -58,6 +61,41 @@ class Budget:
             "RateLimit-Policy": f'"{self._name}";q={self._burst};w={window}',
             "RateLimit": f'"{self._name}";r={standing.remaining};t={math.ceil(standing.full_after)}',
         }
+
+
+class Budgets(NamedTuple):
+    """Every budget of one application. ``unverified``: what may cost us work before we know who asks for it."""
+
+    callers: Budget
+    strangers: Budget
+    neighbours: Budget
+    unverified: Budget
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Budgets":
+        """The budgets that the settings allow, all of them full."""
+        return cls(
+            callers=Budget("requests", settings.api_rate, settings.api_burst),
+            strangers=Budget("strangers", settings.stranger_rate, settings.stranger_burst),
+            neighbours=Budget("webhooks", settings.webhook_rate, settings.webhook_burst),
+            unverified=Budget("unverified", settings.webhook_rate, settings.webhook_burst),
+        )
+
+
+class Account:
+    """On whose account one request goes. ``fields`` are the header fields that tell of what was spent last."""
+
+    def __init__(self, budgets: Budgets, client: tuple[str, int] | None) -> None:
+        self.budgets = budgets
+        self.fields: dict[str, str] = {}
+        self._caller = caller_of(client)
+
+    def spend(self, budget: Budget, what: str = "") -> None:
+        """Take the request off the caller's budget, or its budget for ``what``. Raises ``RateLimited``."""
+        standing = budget.take(f"{what} {self._caller}" if what else self._caller)
+        self.fields.update(budget.headers(standing))
+        if standing.wait:
+            raise RateLimited(standing.wait)
 
 
 def caller_of(client: tuple[str, int] | None) -> str:

@@ -12,10 +12,14 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 
 
 class Metrics:
-    """The API's own registry, so that several applications can live in one process."""
+    """The API's own registries, so that several applications can live in one process.
+
+    What the database says has one of its own: it is not shown while the database does not say it.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._counted = CollectorRegistry()
         self.requests = Counter(
             "orderwright_http_requests",
             "Answered HTTP requests",
@@ -61,66 +65,79 @@ class Metrics:
             ["neighbour", "code"],
             registry=self.registry,
         )
+        self._database_up = Gauge(
+            "orderwright_database_up",
+            "1 when PostgreSQL answered this very scrape, else 0 and without what is counted there",
+            registry=self.registry,
+        )
         self._orders = Gauge(
             "orderwright_orders",
             "Orders by state, counted in the database when asked",
             ["state"],
-            registry=self.registry,
+            registry=self._counted,
         )
         self._late_events = Gauge(
             "orderwright_late_events",
             "Events of neighbours that found no run and are kept for reconciliation",
-            registry=self.registry,
+            registry=self._counted,
         )
 
         self._shipments = Gauge(
             "orderwright_shipments",
             "Shipments by state, counted in the database when asked",
             ["state"],
-            registry=self.registry,
+            registry=self._counted,
         )
         self._reviews = Gauge(
             "orderwright_reviews_open",
             "Reviews that wait for a person, by kind",
             ["kind"],
-            registry=self.registry,
+            registry=self._counted,
         )
         self._oldest_review = Gauge(
             "orderwright_reviews_oldest_seconds",
             "How long the oldest open review of a kind has waited; 0 when there is none",
             ["kind"],
-            registry=self.registry,
+            registry=self._counted,
         )
         self._overdue = Gauge(
             "orderwright_reviews_overdue",
             "Open reviews whose deadline has passed: their run should have gone on without an answer",
-            registry=self.registry,
+            registry=self._counted,
         )
         self._unclear = Gauge(
             "orderwright_effects_unclear",
             "Effects asked of a neighbour more than 5 minutes ago whose outcome we do not know, by kind",
             ["kind"],
-            registry=self.registry,
+            registry=self._counted,
         )
         self._oldest_unclear = Gauge(
             "orderwright_effects_unclear_oldest_seconds",
             "How long ago the oldest of them was asked for; 0 when there is none",
             ["kind"],
-            registry=self.registry,
+            registry=self._counted,
         )
         self._never_started = Gauge(
             "orderwright_orders_never_started",
             "Accepted orders whose run was not started yet",
-            registry=self.registry,
+            registry=self._counted,
         )
         self._oldest_never_started = Gauge(
             "orderwright_orders_never_started_oldest_seconds",
             "How long ago the oldest of them was accepted; 0 when there is none",
-            registry=self.registry,
+            registry=self._counted,
         )
 
-    def render(self, found: Measures) -> bytes:
-        """The text exposition, with the gauges set to ``found``; what is missing there counts zero."""
+    def render(self, found: Measures | None) -> bytes:
+        """The text exposition, with the database's gauges as ``found``; without them when it did not answer."""
+        self._database_up.set(found is not None)
+        if found is None:
+            return generate_latest(self.registry)
+        self._set(found)
+        return generate_latest(self.registry) + generate_latest(self._counted)
+
+    def _set(self, found: Measures) -> None:
+        """What is missing in ``found`` counts zero."""
         for state in OrderState:
             self._orders.labels(state.value).set(found.orders.get(state, 0))
         for parcel_state in ShipmentState:
@@ -137,4 +154,3 @@ class Metrics:
         self._never_started.set(found.never_started.count)
         self._oldest_never_started.set(found.never_started.oldest_seconds)
         self._late_events.set(found.late_events)
-        return generate_latest(self.registry)

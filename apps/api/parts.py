@@ -1,12 +1,14 @@
 """What every handler works with, made once per application."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from activities.store.store import Store
 from apps.api.metrics import Metrics
+from apps.api.readiness import PartsHealth
 from apps.api.runs import Runs
 from workers.settings import Settings
 
@@ -19,6 +21,11 @@ class Parts:
     store: Store
     runs: Runs
     metrics: Metrics
+
+    @cached_property
+    def health(self) -> PartsHealth:
+        """Whether store and runs answer."""
+        return PartsHealth(self.store, self.runs)
 
 
 def _parts(request: Request) -> Parts:

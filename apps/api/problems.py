@@ -114,18 +114,14 @@ class Busy(OrderwrightError):
 
 
 class RateLimited(OrderwrightError):
-    """More requests than one caller may make; `Retry-After` says in how many seconds the next one is served.
-
-    ``rate_limits`` are the header fields that tell where the caller stands.
-    """
+    """More requests than one caller may make; `Retry-After` says in how many seconds the next one is served."""
 
     code = "rate_limited"
     http_status = 429
     retryable = True
 
-    def __init__(self, wait_seconds: float, rate_limits: dict[str, str]) -> None:
+    def __init__(self, wait_seconds: float) -> None:
         self.retry_after_seconds = math.ceil(wait_seconds)
-        self.rate_limits = rate_limits
         super().__init__(f"too many requests: the next one is served in {self.retry_after_seconds} s")
 
 

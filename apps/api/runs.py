@@ -42,6 +42,7 @@ from models.runs import OrderRun
 from models.states import OrderState
 from workers.client import connect
 from workers.logging import get_logger
+from workers.telemetry import going_on_with
 
 # By name: the API knows no workflow code, so that it can be deployed apart from the workers.
 WORKFLOW_QUEUE = "oms-workflows"
@@ -64,6 +65,7 @@ class RunStart(Contract):
 
     ``customer_type`` None: it is classified by the run. ``first_entry``: the number of its first timeline entry, where
     an earlier run of the same id has left some; ``reviews`` and ``plans``: how many such a run has made.
+    ``traceparent``: the trace that it goes on with; None: the current one.
     """
 
     order_id: str
@@ -76,6 +78,7 @@ class RunStart(Contract):
     first_entry: int = 0
     reviews: int = 0
     plans: int = 0
+    traceparent: str | None = None
 
 
 class Standing(Enum):
@@ -143,17 +146,18 @@ class Runs:
         reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         # Both policies together make a repeat harmless, whoever else starts the same order at the same time.
         try:
-            await self._connected().start_workflow(
-                "OrderWorkflow",
-                _run_of(order),
-                id=order_workflow_id(order.order_id),
-                task_queue=WORKFLOW_QUEUE,
-                id_reuse_policy=reuse,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                search_attributes=_search_attributes(order),
-                static_summary=f"{order.order_id}: {order.line_count} lines, {order.total}",
-                rpc_timeout=CALL_WITHIN,
-            )
+            with going_on_with(order.traceparent):
+                await self._connected().start_workflow(
+                    "OrderWorkflow",
+                    _run_of(order),
+                    id=order_workflow_id(order.order_id),
+                    task_queue=WORKFLOW_QUEUE,
+                    id_reuse_policy=reuse,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    search_attributes=_search_attributes(order),
+                    static_summary=f"{order.order_id}: {order.line_count} lines, {order.total}",
+                    rpc_timeout=CALL_WITHIN,
+                )
         except WorkflowAlreadyStartedError:
             return False
         except RPCError as error:

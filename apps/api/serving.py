@@ -1,12 +1,15 @@
 """HTTP/1.1 as we serve it: uvicorn's protocol, with time-outs for slow callers and problems for what is no request.
 
 What uvicorn leaves open: a header that never ends, a body that is sent on after its answer, connections without
-number; and it answers in plain text before the application is asked.
+number, of one caller or of many; and it answers in plain text before the application is asked.
 """
 
 import asyncio
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import h11
@@ -15,6 +18,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from apps.api.gate import SECURITY_HEADERS
+from apps.api.limits import caller_of
 from apps.api.problems import Busy, HeaderTooLarge, TooSlow, problem_response, response_to
 from workers.settings import Settings
 
@@ -24,7 +28,7 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
 
     class Protocol(_Protocol):
         header_seconds = settings.api_header_seconds
-        max_connections = settings.api_max_connections
+        crowd = Crowd(settings)
 
     return uvicorn.Config(
         app,
@@ -36,22 +40,100 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
         log_config=None,  # uvicorn's lines go through our logger
         access_log=False,  # the gate writes one line per request, without what a query string may hold
         server_header=False,
+        # Named by us, whatever uvicorn's own variable says: else a neighbouring process could pass for anybody.
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
         timeout_graceful_shutdown=stop_within_seconds,
     )
+
+
+class Crowd:
+    """Who is connected to one server: so many at once, and of one caller no more than a share of them.
+
+    Where there is no room, the connection that has waited longest without a whole header makes some; sockets that are
+    opened and say nothing cost nobody else their place. A proxy that is named speaks for many, and has no share.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.api_max_connections
+        self._most_of_one = max(int(self._most * settings.api_connection_share), 1)
+        self._believes_all = settings.proxies == ("*",)
+        self._proxies = () if self._believes_all else tuple(map(ip_network, settings.proxies))
+        self._inside = dict["_Protocol", str | None]()
+        # Those inside that have not sent a whole header yet, the oldest first.
+        self._silent = dict["_Protocol", None]()
+        self._turned_away = dict["_Protocol", str | None]()
+        self._of_one = Counter[str | None]()
+        self._away_of_one = Counter[str | None]()
+
+    def lets_in(self, newcomer: "_Protocol") -> bool:
+        """Whether there is room for ``newcomer``, if need be at the expense of who has said nothing yet."""
+        caller = self._caller(newcomer)
+        if caller is not None and self._of_one[caller] >= self._most_of_one:
+            room = self._make_room(other for other in self._silent if self._inside[other] == caller)
+        else:
+            room = len(self._inside) < self._most or self._make_room(iter(self._silent))
+        if room:
+            self._inside[newcomer] = caller
+            self._silent[newcomer] = None
+            self._of_one[caller] += 1
+        return room
+
+    def answers(self, newcomer: "_Protocol") -> bool:
+        """Whether one that was not let in is told so: not if as many again wait for being told."""
+        caller = self._caller(newcomer)
+        full = caller is not None and self._away_of_one[caller] >= self._most_of_one
+        if full or len(self._turned_away) >= self._most:
+            return False
+        self._turned_away[newcomer] = caller
+        self._away_of_one[caller] += 1
+        return True
+
+    def hears(self, one: "_Protocol") -> None:
+        """Note that a whole header has come."""
+        self._silent.pop(one, None)
+
+    def loses(self, one: "_Protocol") -> None:
+        """Forget a connection that is closed, or about to be."""
+        self._silent.pop(one, None)
+        for where, count in ((self._inside, self._of_one), (self._turned_away, self._away_of_one)):
+            if one in where:
+                caller = where.pop(one)
+                count[caller] -= 1
+                if not count[caller]:
+                    del count[caller]
+
+    def _make_room(self, silent: "Iterator[_Protocol]") -> bool:
+        oldest = next(silent, None)
+        if oldest is None:
+            return False
+        self.loses(oldest)
+        oldest.give_way()
+        return True
+
+    def _caller(self, one: "_Protocol") -> str | None:
+        """None for a proxy: its callers show only with their requests."""
+        return None if self._is_proxy(one.client) else caller_of(one.client)
+
+    def _is_proxy(self, client: tuple[str, int] | None) -> bool:
+        if self._believes_all or client is None or not self._proxies:
+            return self._believes_all
+        address = ip_address(client[0])
+        return any(address in network for network in self._proxies)
 
 
 class _Protocol(H11Protocol):
     """One connection."""
 
     header_seconds: float
-    max_connections: int
+    crowd: Crowd
     _turned_away = False
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._turned_away = len(self.connections) > self.max_connections
-        if len(self.connections) > 2 * self.max_connections:
+        self._turned_away = not self.crowd.lets_in(self)
+        if self._turned_away and not self.crowd.answers(self):
             # Not even time for an answer: somebody is opening connections for their own sake.
             transport.abort()
         else:
@@ -59,18 +141,29 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._turned_away:
-            self._answer(response_to(Busy("too many callers at once: come back in a few seconds")))
+            self._answer(response_to(_BUSY))
             return
         super().data_received(data)
         if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY):
             # The request is there; its body is the application's to wait for.
+            self.crowd.hears(self)
             self._stop_deadline()
         elif self._deadline is None:
             self._give_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.crowd.loses(self)
         self._stop_deadline()
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """Hang up for somebody else."""
+        half_a_header, _ = self.conn.trailing_data
+        if half_a_header and self.conn.our_state is h11.IDLE:
+            self._answer(response_to(_BUSY))
+        else:
+            self._stop_deadline()
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -120,4 +213,5 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
+_BUSY = Busy("too many callers at once: come back in a few seconds")
 _FIXED = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]

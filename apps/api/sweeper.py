@@ -166,7 +166,13 @@ class Sweeper:
     async def _run_start(self, order: Taken) -> RunStart:
         async with self._parts.store.transaction() as session:
             stored = await stored_draft(session, order.order_id)
-        return run_start(stored.draft, order.document_hash, order.clock, order.order_id)
+        return run_start(
+            stored.draft,
+            order.document_hash,
+            order.clock,
+            order.order_id,
+            traceparent=stored.traceparent,
+        )
 
     def _note_start(self, order: Taken) -> None:
         self._parts.metrics.swept.inc()

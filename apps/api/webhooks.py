@@ -16,8 +16,9 @@ from activities.store.receipts import Receipt, keep_receipt, receipt_of
 from apps.api import examples
 from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
 from apps.api.contracts import WebhookTaken
+from apps.api.limits import Account
 from apps.api.parts import Parts, PartsOf
-from apps.api.problems import InvalidRequest, answers
+from apps.api.problems import InvalidRequest, RateLimited, answers
 from apps.api.runs import Told
 from models.errors import Conflict, OrderwrightError, Problem
 from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
@@ -28,11 +29,15 @@ from models.webhooks import (
     WebhookEnvelope,
     WebhookKind,
     WebhookResult,
+    signature_of,
     verify,
 )
 
 # Query parameters are let pass: what a neighbour's gateway adds to an address is not for us to mind.
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+# Ten times the longest honest event.
+SHORT_BYTES = 8 * 1024
 
 
 class Neighbour(StrEnum):
@@ -142,20 +147,45 @@ async def take_event(
 
 async def _envelope(neighbour: Neighbour, request: Request, parts: Parts) -> WebhookEnvelope:
     """What was sent, if the signature vouches for it and the neighbour may send such a thing."""
-    raw = await read_body(request, MAX_MESSAGE_BYTES, parts.settings.api_body_seconds)
-    verify(
-        parts.settings.webhook_secrets,
-        request.headers.get(SIGNATURE_HEADER),
-        request.headers.get(TIMESTAMP_HEADER),
-        raw,
-        time.time(),
-    )
-    envelope = parse_message(raw, WebhookEnvelope)
+    envelope = parse_message(await _vouched_for(neighbour, request, parts), WebhookEnvelope)
     if envelope.kind is not _KIND[neighbour]:
         raise InvalidRequest(
             [Problem(path="kind", code="wrong_kind", message=f"{neighbour} sends {_KIND[neighbour]} only")]
         )
     return envelope
+
+
+async def _vouched_for(neighbour: Neighbour, request: Request, parts: Parts) -> bytes:
+    """The body, if its signature vouches for it; on the neighbour's account then, and on the strangers' if not.
+
+    Raises ``Unauthorised``, ``RateLimited``, and as ``read_body`` does. A neighbour may share its address with
+    strangers, so nothing that they do there may use up what is the neighbour's, or keep us from looking at what it
+    sends. Looking at a short body costs less than refusing it would; for others there is a limit, as generous as the
+    neighbour's own.
+    """
+    account: Account = request.state.account
+    signature, timestamp = (request.headers.get(name) for name in (SIGNATURE_HEADER, TIMESTAMP_HEADER))
+    try:
+        signature_of(signature, timestamp)
+        if not _is_short(request):
+            account.spend(account.budgets.unverified, neighbour)
+        raw = await read_body(request, MAX_MESSAGE_BYTES, parts.settings.api_body_seconds)
+        verify(parts.settings.webhook_secrets(neighbour), signature, timestamp, raw, time.time())
+    except RateLimited:
+        raise
+    except OrderwrightError:
+        account.spend(account.budgets.strangers)
+        raise
+    # A budget each, so that a carrier that tells much does not hold up the money.
+    account.spend(account.budgets.neighbours, neighbour)
+    return raw
+
+
+def _is_short(request: Request) -> bool:
+    """Whether no more than a few kilobytes can follow: said beforehand, and kept to by the server."""
+    announced = request.headers.get("content-length", "")
+    chunked = "transfer-encoding" in request.headers
+    return not chunked and announced.isdigit() and int(announced) <= SHORT_BYTES
 
 
 def _concerns(envelope: WebhookEnvelope) -> tuple[str, str]:

@@ -3,7 +3,8 @@
     python -m apps.simulators carrier --port 8093 --data-dir D --speed 60 --webhook-url URL
     python -m apps.simulators statement --data-dir D
 
-Webhooks are signed with the secret in ``ORDERWRIGHT_WEBHOOK_SECRET``.
+Webhooks are signed with the secret in ``ORDERWRIGHT_WEBHOOK_SECRET``, or with the neighbour's own where it has one
+(``ORDERWRIGHT_WEBHOOK_SECRET_CARRIER`` …).
 Exit codes: 0, 2 bad arguments, 3 already running.
 """
 
@@ -73,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--notify", action="store_true", help="payment: tell of every movement by webhook")
         one.add_argument("--hold-days", type=_positive, default=7.0, help="payment: how long a hold lasts")
         one.add_argument("--node", action="append", default=[], help="warehouse: a node it knows; none: all")
-        one.set_defaults(secret=os.environ.get(SECRET_VARIABLE, ""))
+        own = os.environ.get(f"{SECRET_VARIABLE}_{name.upper()}", "")
+        one.set_defaults(secret=own if own.strip() else os.environ.get(SECRET_VARIABLE, ""))
     statement = commands.add_parser("statement", help="print what all simulators did")
     statement.add_argument("--data-dir", type=Path, required=True)
     statement.add_argument("--json", action="store_true")

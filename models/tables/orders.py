@@ -50,6 +50,8 @@ class IntakeRow(SQLModel, table=True):
     # How often the sweeper has taken the row up since it was accepted or started, and when it may do so again.
     tries: int = 0
     try_at: datetime | None = moment(default=None)
+    # Of the request that it came with (W3C Trace Context); a run that is started later belongs to the same trace.
+    traceparent: str | None = None
 
 
 class OrderRow(Stamped, table=True):

@@ -250,6 +250,8 @@ class Stack:
             "ORDERWRIGHT_API_PORT": stack.api_url.rpartition(":")[2],
             "ORDERWRIGHT_API_TOKEN": keys.api_token,
             "ORDERWRIGHT_WEBHOOK_SECRET": keys.webhook_secret,
+            # Everybody here calls from the same address.
+            "ORDERWRIGHT_API_CONNECTION_SHARE": "1",
             "ORDERWRIGHT_SPEED": repr(stack.speed),
             "ORDERWRIGHT_DEPLOYMENT_BUILD_ID": stack.build_id,
             **{SIMULATORS[name]: url for name, url in stack.simulators.items()},

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from apps.api.application import create_app
 from models.errors import InvalidDocument
 from tests.apps.api.builders import a_draft
-from tests.apps.api.conftest import TOKEN
+from tests.apps.api.conftest import TOKEN, serving
 from workers.settings import Settings
 
 CLOSED = ["/v1/orders", "/v1/orders/web:1", "/v1/reviews", "/metrics", "/", "/nowhere"]
@@ -42,6 +42,25 @@ async def test_old_and_new_token_open_while_they_are_exchanged(settings: Setting
         for token, status in ((TOKEN, 404), ("the-old-one", 404), ("", 401), ("neither", 401)):
             answer = await caller.get("/nowhere", headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == status
+
+
+async def test_metrics_token_reads_the_metrics_and_opens_nothing_else(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"metrics_token": "for-metrics"}))
+    async with serving(app, token="for-metrics") as caller:
+        assert (await caller.get("/metrics")).status_code == 200
+        assert (await caller.head("/metrics")).status_code == 200
+        assert (await caller.post("/metrics")).status_code == 401
+        closed = [(await caller.get(path)).status_code for path in CLOSED if path != "/metrics"]
+        assert set(closed) == {401}
+        both = await caller.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert both.status_code == 200
+
+
+async def test_no_metrics_token_is_no_empty_one(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"metrics_token": " "}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as caller:
+        for offered in ("Bearer", "Bearer ", "Bearer  "):
+            assert (await caller.get("/metrics", headers={"Authorization": offered})).status_code == 401
 
 
 @pytest.mark.parametrize("missing", ["api_token", "webhook_secret"])

@@ -1,17 +1,26 @@
+import asyncio
 import re
+from typing import Any
 
 import httpx
 import pytest
+import yaml
+from temporalio.client import Client
 
+from activities.store.measures import Measures
 from activities.store.store import Store
+from apps.api import health
 from apps.api.application import create_app
+from apps.api.metrics import Metrics
+from apps.api.readiness import FRESH_SECONDS, PartsHealth
+from models.errors import NotReachable
 from models.states import OrderState
 from tests.apps.api.builders import a_draft, write_down
 from tests.apps.api.conftest import serving
 from tests.apps.api.test_orders import submitted
 from tests.apps.api.test_webhooks import a_scan, post
 from workers.embedded.ports import any_port
-from workers.settings import Settings
+from workers.settings import REPOSITORY, Settings
 
 
 async def test_ready_when_database_and_temporal_answer(api: httpx.AsyncClient) -> None:
@@ -55,11 +64,97 @@ async def test_without_the_database_nothing_is_accepted_and_all_say_try_again(
             await api.get("/v1/orders"),
             await api.get("/v1/orders/web:1"),
             await api.get("/v1/reviews"),
-            await api.get("/metrics"),
         ]
         assert {answer.status_code for answer in answers} == {503}
         assert {answer.json()["code"] for answer in answers} == {"not_reachable"}
         assert (await api.get("/healthz")).status_code == 200
+
+
+async def test_metrics_without_the_database_say_so_and_leave_out_what_it_counts(
+    settings: Settings, client: Client
+) -> None:
+    nowhere = f"postgresql+psycopg://postgres@127.0.0.1:{any_port()}/none"
+    app = create_app(settings.model_copy(update={"database_url": nowhere}), client=client)
+    async with serving(app) as api:
+        refused = await api.get("/v1/orders")
+        without = await api.get("/metrics")
+    assert (refused.status_code, without.status_code) == (503, 200)
+    shown = metrics_in(without.text)
+    assert shown["orderwright_database_up"] == 0
+    assert shown['orderwright_http_requests_total{method="GET",route="/v1/orders",status="503"}'] == 1
+    assert not any(name.startswith(("orderwright_orders{", "orderwright_reviews")) for name in shown)
+
+
+async def test_metrics_say_that_the_database_is_there_and_do_not_wait_for_one_that_hangs(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert metrics_in((await api.get("/metrics")).text)["orderwright_database_up"] == 1
+
+    async def hang(_: object) -> Measures:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(health, "measures", hang)
+        hanging.setattr(health, "DATABASE_SECONDS", 0.05)
+        shown = metrics_in((await api.get("/metrics")).text)
+    assert shown["orderwright_database_up"] == 0
+    assert 'orderwright_orders{state="released"}' not in shown
+    assert metrics_in((await api.get("/metrics")).text)["orderwright_database_up"] == 1
+
+
+def metrics_in(text: str) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    }
+
+
+def test_the_alarm_about_the_database_asks_what_is_shown_without_it() -> None:
+    (rule,) = (
+        rule
+        for rule in yaml.safe_load((REPOSITORY / "docs" / "alerts.yml").read_text())["groups"][0]["rules"]
+        if rule["alert"] == "OrderwrightDatabaseDown"
+    )
+    asked = set(re.findall(r"orderwright_\w+", rule["expr"]))
+    metrics = Metrics()
+    metrics.requests.labels("GET", "/v1/orders", "503").inc()
+    assert "orderwright_database_up" in asked
+    assert {name for name in asked if name.encode() not in metrics.render(None)} == set()
+
+
+async def test_a_thousand_who_ask_whether_we_are_ready_cost_one_check() -> None:
+    now, asked, may_answer = 100.0, [0, 0], asyncio.Event()
+
+    class Parts:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        async def ping(self) -> None:
+            asked[self.number] += 1
+            await may_answer.wait()
+            if self.number:
+                raise NotReachable("Temporal is away")
+
+        check = ping
+
+    database: Any = Parts(0)
+    temporal: Any = Parts(1)
+    ready = PartsHealth(database, temporal, clock=lambda: now)
+    gone = asyncio.create_task(ready.now())
+    waiting = [asyncio.create_task(ready.now()) for _ in range(1_000)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    may_answer.set()
+    answers = await asyncio.gather(*waiting)
+    assert answers[0] == answers[-1] == {"database": "ok", "temporal": "Temporal is away"}
+    now += FRESH_SECONDS / 2
+    await ready.now()
+    assert asked == [1, 1]
+    now += FRESH_SECONDS
+    await ready.now()
+    assert asked == [2, 2]
 
 
 async def test_metrics_count_requests_intake_results_and_orders_by_state(

@@ -16,7 +16,9 @@ from apps.api.bodies import MAX_MESSAGE_BYTES
 from apps.api.gate import MAX_TARGET_BYTES, SECURITY_HEADERS
 from apps.api.limits import MAX_CALLERS, Budget, caller_of
 from apps.api.problems import MAX_PROBLEMS
+from apps.api.webhooks import SHORT_BYTES
 from models.order import MAX_DOCUMENT_BYTES
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from policies.strict_json import MAX_VALUES
 from tests.apps.api.builders import a_draft
 from tests.apps.api.conftest import TOKEN, serving
@@ -266,6 +268,54 @@ async def test_one_neighbour_does_not_use_up_what_is_anothers(settings: Settings
     assert (first.status_code, second.status_code, other.status_code) == (202, 429, 422)
 
 
+async def test_strangers_at_its_address_use_up_nothing_of_a_neighbours(
+    settings: Settings, client: Client
+) -> None:
+    tight = {"stranger_rate": 0.01, "stranger_burst": 2, "webhook_rate": 0.01, "webhook_burst": 1}
+    async with serving(create_app(settings.model_copy(update=tight), client=client)) as caller:
+        forged = [await post(caller, "payment", b"{}", secret="guess") for _ in range(2)]
+        unsigned = [await caller.post("/v1/webhooks/payment", content=b"{}") for _ in range(2)]
+        true = await post(caller, "payment", b"{}")
+        over = await post(caller, "payment", b"{}")
+    assert [answer.status_code for answer in (*forged, *unsigned)] == [401, 401, 429, 429]
+    assert {answer.headers["RateLimit-Policy"] for answer in forged} == {'"strangers";q=2;w=200'}
+    # It is let in and heard (an empty object is no event); what is over its own budget is not.
+    assert (true.status_code, true.headers["RateLimit-Policy"]) == (422, '"webhooks";q=1;w=100')
+    assert is_problem(over, 429, "rate_limited")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Length": str(SHORT_BYTES + 1)}, {"Content-Length": "2", "Transfer-Encoding": "chunked"}],
+)
+async def test_long_bodies_that_nobody_vouches_for_are_read_so_often_and_no_more(
+    settings: Settings, client: Client, headers: dict[str, str]
+) -> None:
+    signed = {TIMESTAMP_HEADER: "1", SIGNATURE_HEADER: "v1=guess"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in (signed | headers).items())
+    request = f"POST /v1/webhooks/payment HTTP/1.1\r\nHost: a\r\n{head}\r\n"
+    tight = {"webhook_rate": 0.01, "webhook_burst": 1, "api_body_seconds": 0.2}
+    async with served(settings, client, **tight) as port:
+        read, unread = [await said(port, request) for _ in range(2)]
+        # As before, a short one is looked at: looking costs less than refusing.
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as neighbour:
+            short = await post(neighbour, "payment", b"{}")
+            long = await post(neighbour, "payment", b" " * (SHORT_BYTES + 1))
+    assert (read[0], read[2]["code"]) == (408, "too_slow")
+    assert (unread[0], unread[2]["code"]) == (429, "rate_limited")
+    assert unread[1]["ratelimit-policy"].startswith('"unverified"')
+    assert (short.status_code, long.status_code) == (422, 429)
+
+
+async def test_what_carries_no_signature_is_refused_before_its_body_has_come(
+    settings: Settings, client: Client
+) -> None:
+    async with served(settings, client) as port, connected(port) as (reader, writer):
+        writer.write(b"POST /v1/webhooks/payment HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
 def test_budget_fills_up_again_by_itself() -> None:
     now = 0.0
     budget = Budget("b", rate=2, burst=3, clock=lambda: now)
@@ -355,18 +405,116 @@ async def test_what_is_no_http_is_a_problem_too(settings: Settings, client: Clie
     assert headers["x-content-type-options"] == "nosniff"
 
 
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@asynccontextmanager
+async def being_served(
+    port: int, address: str = "127.0.0.1"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection from an address of this machine, over which a request was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    writer.write(REQUEST)
+    await reader.readuntil(b"}")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
 async def test_callers_beyond_the_limit_are_asked_to_come_back(settings: Settings, client: Client) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-    async with served(settings, client, api_max_connections=2) as port:
-        async with connected(port) as (first, write), connected(port):
-            write.write(request)
-            await first.readuntil(b"}")
-            status, headers, problem = await said(port, request)
+    async with served(settings, client, api_max_connections=2, api_connection_share=1) as port:
+        async with being_served(port) as (first, write), being_served(port):
+            status, headers, problem = await said(port, REQUEST)
             assert (status, problem["code"]) == (503, "busy")
             assert int(headers["retry-after"]) > 0
             # Who is in is served on.
-            write.write(request)
+            write.write(REQUEST)
             assert (await first.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
         until = time.monotonic() + 30
         while (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/healthz")).status_code == 503:
             assert time.monotonic() < until
+
+
+async def test_one_address_has_a_share_of_the_connections_and_leaves_the_others_theirs(
+    settings: Settings, client: Client
+) -> None:
+    async with (
+        served(settings, client, api_max_connections=4, api_connection_share=0.5) as port,
+        being_served(port),
+        being_served(port),
+    ):
+        for _ in range(6):
+            # Those that wait for being told are no more either.
+            status, _, problem = await said(port, REQUEST)
+            assert (status, problem["code"]) == (503, "busy")
+        async with being_served(port, "127.0.0.2"), being_served(port, "127.0.0.2"):
+            pass
+
+
+async def test_a_proxy_that_is_named_may_have_all_the_connections(settings: Settings, client: Client) -> None:
+    named = {"forwarded_allow_ips": "10.0.0.0/8, 127.0.0.1"}
+    async with (
+        served(settings, client, api_max_connections=4, api_connection_share=0.5, **named) as port,
+        being_served(port),
+        being_served(port),
+        being_served(port),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("share", [1, 0.5])
+async def test_sockets_that_say_nothing_give_way_the_oldest_first(
+    settings: Settings, client: Client, share: float
+) -> None:
+    most = int(2 / share)
+    async with (
+        served(settings, client, api_max_connections=most, api_connection_share=share) as port,
+        connected(port) as (silent, _),
+        connected(port) as (half, write_half),
+    ):
+        write_half.write(b"GET /healthz HTTP/1.1\r\nHost:")
+        async with being_served(port):
+            assert await asyncio.wait_for(silent.read(), 30) == b""
+            async with being_served(port):
+                status, _, problem = understood(await asyncio.wait_for(half.read(), 30))
+                assert (status, problem["code"]) == (503, "busy")
+                assert (await said(port, REQUEST))[0] == 503
+
+
+async def test_many_silent_sockets_of_one_address_shut_nobody_out(settings: Settings, client: Client) -> None:
+    async with served(settings, client, api_max_connections=8) as port:
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        for address in ("127.0.0.1", "127.0.0.2"):
+            async with being_served(port, address):
+                pass
+        for _, writer in opened:
+            writer.close()
+
+
+# --- Who calls ---
+@pytest.mark.parametrize(
+    ("believed", "callers"), [("", 1), ("192.0.2.1", 1), ("127.0.0.1", 2), ("127.0.0.0/8", 2), ("*", 2)]
+)
+async def test_who_calls_is_what_a_proxy_says_that_is_named_and_nobody_elses_word(
+    settings: Settings, client: Client, believed: str, callers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # uvicorn's own variable is not asked.
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    tight = {"stranger_rate": 0.01, "stranger_burst": 1, "forwarded_allow_ips": believed}
+    async with (
+        served(settings, client, **tight) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as caller,
+    ):
+        answers = [
+            await caller.get("/docs", headers={"X-Forwarded-For": f"198.51.100.{number}"})
+            for number in (1, 2)
+        ]
+    assert [answer.status_code for answer in answers].count(200) == callers
+
+
+def test_proxies_that_cannot_be_read_are_refused() -> None:
+    for unreadable in ("proxy.internal", "10.0.0.1/8", "10.0.0.1 10.0.0.2"):
+        with pytest.raises(ValueError, match="forwarded_allow_ips"):
+            Settings(forwarded_allow_ips=unreadable)
+    assert Settings(forwarded_allow_ips=" 10.0.0.1,, ::1 ").proxies == ("10.0.0.1", "::1")

@@ -1,14 +1,18 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import format_trace_id
 from prometheus_client import generate_latest
 from sqlalchemy import text
 from structlog.testing import capture_logs
@@ -21,6 +25,7 @@ from activities.store.migrate import migrate
 from activities.store.record import record
 from activities.store.store import Store
 from apps.api import sweeper as sweeping
+from apps.api.intake import take_in
 from apps.api.metrics import Metrics
 from apps.api.parts import Parts
 from apps.api.runs import Runs
@@ -37,6 +42,7 @@ from workers.embedded.ports import any_port
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY, Settings
+from workers.tracing import OneTracePerRun
 
 NOW = timedelta(0)
 
@@ -153,6 +159,29 @@ async def test_accepted_order_without_a_run_gets_one_like_any_other(
     assert run["clock"] == {"speed": 60.0, "business_start": "2011-09-01T08:00:00Z"}
     assert await left_over(own_store) == []
     assert await Sweeper(parts, grace=NOW).sweep() == 0
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_run_that_is_started_later_belongs_to_the_trace_of_the_request(
+    parts: Parts, own_store: Store, client: Client, broken: bool
+) -> None:
+    tracer = TracerProvider().get_tracer("tests")
+    with tracer.start_as_current_span("POST /v1/orders") as request:
+        draft = OrderDraft.model_validate(a_draft())
+        accepted = await take_in(own_store, Runs(), draft, ClockStart())
+    if broken:
+        await a_terminated_run(client, accepted.order_id)
+    traced = Client(
+        client.service_client,
+        namespace=client.namespace,
+        data_converter=client.data_converter,
+        interceptors=[OneTracePerRun(tracer)],
+    )
+    assert await Sweeper(replace(parts, runs=Runs(traced)), grace=NOW).sweep() == 1
+    first_event = await anext(client.get_workflow_handle(accepted.workflow_id).fetch_history_events())
+    header = first_event.workflow_execution_started_event_attributes.header.fields["_tracer-data"]
+    carried = json.loads(header.data)["traceparent"]
+    assert carried.split("-")[1] == format_trace_id(request.get_span_context().trace_id)
 
 
 async def test_order_that_runs_already_is_only_marked(parts: Parts, own_store: Store, client: Client) -> None:

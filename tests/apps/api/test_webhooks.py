@@ -15,6 +15,8 @@ from apps.api.metrics import Metrics
 from apps.api.parts import Parts
 from apps.api.runs import Runs
 from apps.api.sweeper import Sweeper
+from apps.api.webhooks import Neighbour
+from models.errors import InvalidDocument
 from models.tables.journal import LateEventRow, WebhookReceiptRow
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.apps.api.builders import new_number
@@ -194,6 +196,30 @@ async def test_old_and_new_secret_are_taken_while_they_are_exchanged(
         for secret, status in ((WEBHOOK_SECRET, 202), ("the-old-one", 202), ("neither", 401), ("", 401)):
             answer = await post(caller, "carrier", a_scan("web:nobody:1", f"scan-{secret}"), secret=secret)
             assert answer.status_code == status
+
+
+async def test_neighbour_with_a_secret_of_its_own_is_believed_by_no_other(
+    settings: Settings, client: Client
+) -> None:
+    own = {"webhook_secret_payment": "the-payments", "webhook_secret_payment_previous": "the-payments-old"}
+    app = create_app(settings.model_copy(update=own), client=client)
+    expected = {
+        "payment": {"the-payments": 202, "the-payments-old": 202, WEBHOOK_SECRET: 401},
+        "carrier": {"the-payments": 401, "the-payments-old": 401, WEBHOOK_SECRET: 202},
+    }
+    async with serving(app) as caller:
+        for neighbour, answers in expected.items():
+            for secret, status in answers.items():
+                order_id = f"web:{new_number()}"
+                event = a_payment(order_id) if neighbour == "payment" else a_scan(f"{order_id}:1")
+                assert (await post(caller, neighbour, event, secret=secret)).status_code == status
+
+
+def test_common_secret_may_be_missing_where_each_neighbour_has_its_own(settings: Settings) -> None:
+    own = {f"webhook_secret_{neighbour}": neighbour for neighbour in Neighbour}
+    create_app(settings.model_copy(update=own | {"webhook_secret": ""}))
+    with pytest.raises(InvalidDocument, match="ORDERWRIGHT_WEBHOOK_SECRET"):
+        create_app(settings.model_copy(update=own | {"webhook_secret": "", "webhook_secret_carrier": " "}))
 
 
 async def test_receipts_are_forgotten_after_their_time(
