@@ -1,4 +1,4 @@
-"""The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``.
+"""The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``; empty is not set.
 
 Three things have their standard names instead: ``DATABASE_URL``; the Temporal connection, which the SDK
 reads itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``); and
@@ -34,7 +34,10 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     """What a process of ours needs to know to run. ``speed`` is business seconds per wall second."""
 
-    model_config = SettingsConfigDict(env_prefix="ORDERWRIGHT_", frozen=True, extra="ignore")
+    # A line such as ORDERWRIGHT_API_RATE= in an environment file sets nothing.
+    model_config = SettingsConfigDict(
+        env_prefix="ORDERWRIGHT_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     data_dir: Path = Field(default_factory=default_data_dir)
     network_file: Path = REPOSITORY / "examples" / "network.toml"

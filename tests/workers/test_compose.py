@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from compose_spec import PyCompose
+from pydantic import AliasChoices
 
 from apps.api.application import routes_only
 from apps.api.openapi import describe
@@ -29,8 +30,24 @@ SECRETS = {
     "ORDERWRIGHT_API_TOKEN",
     "ORDERWRIGHT_WEBHOOK_SECRET",
 }
-# Read by the SDK itself (workers.client), or by the command line (--api-url).
-NOT_OURS_TO_READ = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "ORDERWRIGHT_API_URL"}
+# Read by the SDKs themselves (workers.client, workers.telemetry), or by the command line (--api-url).
+NOT_OURS_TO_READ = {
+    "TEMPORAL_ADDRESS",
+    "TEMPORAL_NAMESPACE",
+    "ORDERWRIGHT_API_URL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
+# Named by the pages and of no process of ours: Compose reads them itself, or they are for a Temporal of one's own.
+NOT_FOR_OURS = {
+    "POSTGRES_PASSWORD",
+    "TEMPORAL_POSTGRES_PASSWORD",
+    "ORDERWRIGHT_IMAGE",
+    "TEMPORAL_PROFILE",
+}
+# The image says it.
+OF_THE_IMAGE = {"ORDERWRIGHT_DATA_DIR"}
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 
@@ -80,7 +97,7 @@ def test_no_other_value_is_a_secret() -> None:
     secret = re.compile(r"PASSWORD|SECRET|TOKEN|PWD")
     for name, service in SERVICES.items():
         for variable, value in (service.get("environment") or {}).items():
-            if secret.search(variable):
+            if secret.search(variable) and value:
                 assert str(value).startswith("made-up-"), f"{name}: {variable} is written in the file"
 
 
@@ -88,15 +105,57 @@ def test_no_other_value_is_a_secret() -> None:
 def test_every_variable_is_a_setting_and_its_value_can_be_used(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {variable: str(value) for variable, value in OURS[name]["environment"].items()}
-    known = {f"ORDERWRIGHT_{field.upper()}" for field in Settings.model_fields}
-    known |= {"DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"}
-    assert given.keys() - known - NOT_OURS_TO_READ == set()
+    given = OURS[name]["environment"]
+    assert given.keys() - settings_variables() - NOT_OURS_TO_READ == set()
     for variable, value in given.items():
-        monkeypatch.setenv(variable, value)
+        # Passed on without a value, it may be an empty line of the environment file.
+        monkeypatch.setenv(variable, "" if value is None else str(value))
     settings = Settings()
     if "DATABASE_URL" in given:
         assert urlsplit(settings.database_url).hostname in SERVICES
+
+
+def settings_variables() -> set[str]:
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    standard = {str(alias.choices[0]) for alias in aliases if isinstance(alias, AliasChoices)}
+    plain = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
+    return standard | {f"ORDERWRIGHT_{name.upper()}" for name in plain}
+
+
+def named_by_pages() -> set[str]:
+    pages = [(REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in PAGES]
+    return set(_NAMED.findall("\n".join(pages)))
+
+
+PAGES = ("operate.md", "integrate.md")
+_NAMED = re.compile(r"\b(?:ORDERWRIGHT|OTEL|TEMPORAL|POSTGRES|DATABASE)_[A-Z_]*[A-Z]\b")
+_OF_THE_API = re.compile(r"ORDERWRIGHT_(?:API|WEBHOOK|STRANGER|FORWARDED|METRICS_TOKEN)")
+_OF_WORKERS = re.compile(
+    r"ORDERWRIGHT_(?:\w+_URL|REVIEWERS|ESCALATION|MONITORING_HOST|HEALTH_PORT|METRICS_PORT)"
+)
+
+
+def concerned_by(variable: str) -> list[str]:
+    """The services whose processes read it: those of the API, every worker, or both with what prepares for them."""
+    if _OF_THE_API.match(variable):
+        return ["api"]
+    return [*WORKERS] if _OF_WORKERS.fullmatch(variable) else ["prepare", "api", *WORKERS]
+
+
+@pytest.mark.parametrize(
+    "variable", sorted((named_by_pages() | settings_variables()) - NOT_FOR_OURS - OF_THE_IMAGE)
+)
+def test_a_variable_reaches_every_container_that_it_concerns(variable: str) -> None:
+    lacking = [name for name in concerned_by(variable) if variable not in OURS[name]["environment"]]
+    assert lacking == [], f"what .env says of {variable} never arrives there"
+
+
+def test_no_default_of_a_setting_is_written_down_twice() -> None:
+    written = set(re.findall(r"\$\{(\w+):-[^}]+\}", TEXT))
+    # The simulators get the speed as an option, which has to have a value. The addresses have no other default.
+    assert {name for name in written & settings_variables() if not name.endswith("_URL")} == {
+        "ORDERWRIGHT_SPEED"
+    }
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
