@@ -74,10 +74,11 @@ class Settings(BaseSettings):
         repr=False,
     )
 
-    payment_url: str = "http://127.0.0.1:8091"
-    warehouse_url: str = "http://127.0.0.1:8092"
-    carrier_url: str = "http://127.0.0.1:8093"
-    message_url: str = "http://127.0.0.1:8094"
+    # Where the neighbours are. A worker that calls one does not start without its address: see workers.running.
+    payment_url: str = ""
+    warehouse_url: str = ""
+    carrier_url: str = ""
+    message_url: str = ""
 
     # Addresses as the message gateway understands them: who decides reviews, and who hears of one left unanswered.
     reviewers: str = Field(default="reviewers@localhost", min_length=1)
@@ -117,11 +118,11 @@ class Settings(BaseSettings):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)
         return url
 
-    @field_validator("otlp_endpoint")
+    @field_validator("otlp_endpoint", "payment_url", "warehouse_url", "carrier_url", "message_url")
     @classmethod
     def _a_web_address(cls, url: str) -> str:
         if url and not url.startswith(("http://", "https://")):
-            raise ValueError("is no http(s) URL such as http://collector:4318")
+            raise ValueError("is no http(s) URL such as http://some-host:4318")
         return url.rstrip("/")
 
     @field_validator("data_dir", "network_file")

@@ -30,6 +30,8 @@ SECRETS = {
     "ORDERWRIGHT_API_TOKEN",
     "ORDERWRIGHT_WEBHOOK_SECRET",
 }
+ADDRESSES = (REPOSITORY / "simulators.env").read_text(encoding="utf-8")
+SIMULATED = dict(line.split("=", 1) for line in ADDRESSES.splitlines() if line.startswith("ORDERWRIGHT_"))
 # Read by the SDKs themselves (workers.client, workers.telemetry), or by the command line (--api-url).
 NOT_OURS_TO_READ = {
     "TEMPORAL_ADDRESS",
@@ -67,7 +69,7 @@ def interpolated(environment: Mapping[str, str]) -> str:
 
 
 def loaded() -> dict[str, Any]:
-    read = yaml.safe_load(interpolated({name: f"made-up-{name.lower()}" for name in SECRETS}))
+    read = yaml.safe_load(interpolated(SIMULATED | {name: f"made-up-{name.lower()}" for name in SECRETS}))
     return {key: value for key, value in read.items() if not key.startswith("x-")}
 
 
@@ -87,10 +89,10 @@ def test_the_specification_is_really_looked_at() -> None:
         PyCompose.from_yaml(yaml.safe_dump({"services": {"api": {"image": "x", "helthcheck": {}}}}))
 
 
-@pytest.mark.parametrize("missing", sorted(SECRETS))
-def test_a_secret_has_no_default(missing: str) -> None:
+@pytest.mark.parametrize("missing", sorted(SECRETS | SIMULATED.keys()))
+def test_neither_a_secret_nor_a_neighbours_address_has_a_default(missing: str) -> None:
     with pytest.raises(KeyError, match=missing):
-        interpolated(dict.fromkeys(SECRETS - {missing}, "made-up"))
+        interpolated(dict.fromkeys((SECRETS | SIMULATED.keys()) - {missing}, "made-up"))
 
 
 def test_no_other_value_is_a_secret() -> None:
@@ -152,10 +154,8 @@ def test_a_variable_reaches_every_container_that_it_concerns(variable: str) -> N
 
 def test_no_default_of_a_setting_is_written_down_twice() -> None:
     written = set(re.findall(r"\$\{(\w+):-[^}]+\}", TEXT))
-    # The simulators get the speed as an option, which has to have a value. The addresses have no other default.
-    assert {name for name in written & settings_variables() if not name.endswith("_URL")} == {
-        "ORDERWRIGHT_SPEED"
-    }
+    # The simulators get the speed as an option, which has to have a value.
+    assert written & settings_variables() == {"ORDERWRIGHT_SPEED"}
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
@@ -224,11 +224,15 @@ def listens_on(name: str) -> int:
 
 
 def test_neighbours_and_webhooks_are_where_the_others_look_for_them() -> None:
-    for variable, value in SERVICES["worker-payments"]["environment"].items():
-        if variable.endswith("_URL") and variable.startswith("ORDERWRIGHT_"):
-            url = urlsplit(value)
-            assert url.hostname in SIMULATORS
-            assert url.port == listens_on(url.hostname)
+    given = SERVICES["worker-payments"]["environment"]
+    assert {name: value for name, value in given.items() if name.endswith("_URL") and value} == SIMULATED | {
+        "DATABASE_URL": given["DATABASE_URL"]
+    }
+    for value in SIMULATED.values():
+        url = urlsplit(value)
+        assert url.hostname in SIMULATORS
+        assert url.port == listens_on(url.hostname)
+    assert "COMPOSE_PROFILES=simulators" in ADDRESSES.splitlines()
     assert "/v1/webhooks/{neighbour}" in describe(routes_only())["paths"]
     for name, service in SIMULATORS.items():
         line = service["command"]
