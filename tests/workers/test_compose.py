@@ -6,6 +6,7 @@ There is no Docker where this runs. So whatever the file names is looked up: com
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from apps.api.openapi import describe
 from apps.api.webhooks import Neighbour
 from apps.simulators.__main__ import _parser
 from tests.apps.cli.test_readme import command_of
+from workers.embedded.stack import simulators_dir
 from workers.embedded.temporal import BOUNDS, POLLING
 from workers.settings import REPOSITORY, Settings
 from workflows.steps import QUEUES
@@ -260,6 +262,17 @@ def test_data_outlive_containers() -> None:
     for name in ("postgresql", "temporal-postgresql", *SIMULATORS):
         (volume,) = SERVICES[name]["volumes"]
         assert volume.partition(":")[0] in FILE["volumes"]
+
+
+def test_every_simulator_keeps_its_state_where_the_commands_in_its_container_look_for_it() -> None:
+    (kept_in,) = re.findall(
+        r"ORDERWRIGHT_DATA_DIR=(\S+)", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    )
+    for service in SIMULATORS.values():
+        line = service["command"]
+        assert line[line.index("--data-dir") + 1] == str(simulators_dir(Path(kept_in)))
+        # One volume for all of them: a script of faults that is put in force in one of them is heard by each.
+        assert service["volumes"] == [f"simulators:{kept_in}"]
 
 
 def test_temporal_is_told_what_the_embedded_one_is_told() -> None:

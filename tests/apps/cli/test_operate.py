@@ -19,13 +19,14 @@ from workers.embedded.temporal import temporal_program
 from workers.observing import FAILED_ATTEMPTS
 
 PAGE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
+FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
 ALERTS: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "docs" / "alerts.yml").read_text())["groups"][0][
     "rules"
 ]
 
 
 def lines() -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE + FAULTS, re.MULTILINE | re.DOTALL)
     spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", PAGE)
     return [line.strip() for block in blocks for line in block.splitlines()] + [
         " ".join(s.split()) for s in spans
@@ -38,7 +39,7 @@ TEMPORAL = sorted({line.partition(" api ")[2] for line in lines() if "exec api t
 
 @pytest.mark.parametrize("line", DOCKER)
 def test_a_docker_command_names_services_that_there_are(line: str) -> None:
-    words = shlex.split(line.partition(" > ")[0].partition(" | ")[0].partition("docker compose ")[2])
+    words = shlex.split(re.split(" [<>|] ", line)[0].partition("docker compose ")[2])
     flags_with_value = {"--profile", "--tail"}
     verb = next(
         w for n, w in enumerate(words) if not w.startswith("-") and words[n - 1] not in flags_with_value
