@@ -1,4 +1,6 @@
-"""What every activity of a worker has in common: its log lines say what they are about, its failures are counted."""
+"""What every activity of a worker has in common: each attempt leaves a log line, and its failures are counted."""
+
+import time
 
 import structlog
 from temporalio import activity
@@ -7,7 +9,10 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 from models.identifiers import order_of_workflow
 from models.journal import SYSTEM
+from workers.logging import get_logger
 from workers.telemetry import trace_id
+
+_log = get_logger(__name__)
 
 FAILED_ATTEMPTS = "orderwright_step_attempts_failed"
 
@@ -33,15 +38,26 @@ class _Observed(ActivityInboundInterceptor):
             actor=SYSTEM,
             trace_id=trace_id(),
         )
+        began, outcome = time.perf_counter(), "interrupted"
         try:
-            return await super().execute_activity(input)
+            answer = await super().execute_activity(input)
         except Exception as failure:
-            _count(info.activity_type, failure)
+            outcome = _code(failure)
+            _count(info.activity_type, outcome)
             raise
+        else:
+            outcome = "done"
+            return answer
+        finally:
+            # What it is about is bound above; what it was given and what it answers may name a customer.
+            _log.info("step_ended", outcome=outcome, ms=round((time.perf_counter() - began) * 1000, 1))
 
 
-def _count(step: str, failure: Exception) -> None:
-    code = failure.type if isinstance(failure, ApplicationError) else None
+def _code(failure: Exception) -> str:
+    return (failure.type if isinstance(failure, ApplicationError) else None) or "unexpected"
+
+
+def _count(step: str, code: str) -> None:
     activity.metric_meter().create_counter(
         FAILED_ATTEMPTS, "Attempts at a step that failed, by the code of the error; most are tried again"
-    ).add(1, {"step": step, "code": code or "unexpected"})
+    ).add(1, {"step": step, "code": code})

@@ -1,7 +1,7 @@
 """A worker process: connects, serves its queues until told to stop, finishes what it has begun."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,12 @@ from workflows import steps
 
 log = get_logger(__name__)
 
+# What the steps of a queue call, by the setting that says where it is.
+_NEIGHBOURS: Mapping[str, tuple[str, ...]] = {
+    steps.PAYMENTS: ("payment_url",),
+    steps.SHIPPING: ("warehouse_url", "carrier_url"),
+    steps.NOTIFY_QUEUE: ("message_url",),
+}
 # Long enough for an attempt that is under way: no step may take longer (see workflows/steps.py).
 _GRACE = timedelta(seconds=25)
 _CACHED_WORKFLOWS = 500
@@ -34,12 +40,13 @@ async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path 
     """Serve ``queues`` until ``stopped`` is set. ``ready_file`` is made once every queue is polled.
 
     Raises:
-        InvalidDocument: a queue that does not exist.
+        InvalidDocument: a queue that does not exist, or a neighbour that its steps call and no setting names.
         NotReachable: no Temporal server.
         Refused: a port of the settings cannot be listened on.
     """
-    _check(queues)
     settings = get_settings()
+    _check(queues)
+    _check_neighbours(queues, settings)
     # The log has these as fields of their own; see workers.logging.
     workflow.logger.workflow_info_on_message = activity.logger.activity_info_on_message = False
     async with AsyncExitStack() as stack:
@@ -86,6 +93,22 @@ def _check(queues: Sequence[str]) -> None:
                 ),
             )
         )
+
+
+def _check_neighbours(queues: Sequence[str], settings: Settings) -> None:
+    """Told at the start: with an address that nobody gave, every order would hang in retries of a healthy worker."""
+    missing = tuple(
+        Problem(
+            path=f"ORDERWRIGHT_{setting.upper()}",
+            code="missing_setting",
+            message=f"is not set: the steps of {queue} call what answers there",
+        )
+        for queue in queues
+        for setting in _NEIGHBOURS.get(queue, ())
+        if not getattr(settings, setting).strip()
+    )
+    if missing:
+        raise InvalidDocument(missing)
 
 
 @asynccontextmanager

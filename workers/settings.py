@@ -1,4 +1,4 @@
-"""The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``.
+"""The one settings object. Everything is read from the environment, as ``ORDERWRIGHT_*``; empty is not set.
 
 Three things have their standard names instead: ``DATABASE_URL``; the Temporal connection, which the SDK
 reads itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE`` …; see ``workers.client``); and
@@ -35,7 +35,10 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     """What a process of ours needs to know to run. ``speed`` is business seconds per wall second."""
 
-    model_config = SettingsConfigDict(env_prefix="ORDERWRIGHT_", frozen=True, extra="ignore")
+    # A line such as ORDERWRIGHT_API_RATE= in an environment file sets nothing.
+    model_config = SettingsConfigDict(
+        env_prefix="ORDERWRIGHT_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     data_dir: Path = Field(default_factory=default_data_dir)
     network_file: Path = REPOSITORY / "examples" / "network.toml"
@@ -88,10 +91,11 @@ class Settings(BaseSettings):
         repr=False,
     )
 
-    payment_url: str = "http://127.0.0.1:8091"
-    warehouse_url: str = "http://127.0.0.1:8092"
-    carrier_url: str = "http://127.0.0.1:8093"
-    message_url: str = "http://127.0.0.1:8094"
+    # Where the neighbours are. A worker that calls one does not start without its address: see workers.running.
+    payment_url: str = ""
+    warehouse_url: str = ""
+    carrier_url: str = ""
+    message_url: str = ""
 
     # Addresses as the message gateway understands them: who decides reviews, and who hears of one left unanswered.
     reviewers: str = Field(default="reviewers@localhost", min_length=1)
@@ -149,11 +153,11 @@ class Settings(BaseSettings):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)
         return url
 
-    @field_validator("otlp_endpoint")
+    @field_validator("otlp_endpoint", "payment_url", "warehouse_url", "carrier_url", "message_url")
     @classmethod
     def _a_web_address(cls, url: str) -> str:
         if url and not url.startswith(("http://", "https://")):
-            raise ValueError("is no http(s) URL such as http://collector:4318")
+            raise ValueError("is no http(s) URL such as http://some-host:4318")
         return url.rstrip("/")
 
     @field_validator("data_dir", "network_file")

@@ -77,6 +77,17 @@ class Begun(Contract):
     plans: int
 
 
+async def open_orders(session: AsyncSession, *, after: str, limit: int) -> list[str]:
+    """The ids of open orders that follow ``after``, at most ``limit``, in the order of their ids."""
+    found = await session.scalars(
+        select(col(OrderRow.order_id))
+        .where(col(OrderRow.state).not_in(ORDER_TERMINAL), col(OrderRow.order_id) > after)
+        .order_by(col(OrderRow.order_id))
+        .limit(limit)
+    )
+    return list(found)
+
+
 async def subjects(
     session: AsyncSession, grace: timedelta, order_ids: Collection[str] | None = None
 ) -> list[Subject]:

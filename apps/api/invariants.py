@@ -8,7 +8,7 @@ engine it judges, would be silent just when it has something to say.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,6 +34,8 @@ from workers.logging import get_logger
 # Between "accepted" and "started" lies the sweeper's round; younger orders are nobody's fault yet.
 GRACE = timedelta(seconds=60)
 _AT_ONCE = 16
+# Orders that are compared with Temporal in one go.
+_BATCH = 500
 _REMEMBERED = 100_000
 
 _log = get_logger(__name__)
@@ -77,26 +79,62 @@ class Invariants:
         """
         moment = since or datetime(1970, 1, 1, tzinfo=UTC)
         async with self._store.transaction() as session:
-            tasks = {task.workflow_id: task for task in await broken.open_tasks(session)}
-        suspects = {*await self._runs.broken_since(moment), *tasks}
-        if order_ids is not None:
-            order_ids = {*order_ids, *(order for run in suspects if (order := _order_of(run)) is not None)}
+            tasks = {task.workflow_id for task in await broken.open_tasks(session)}
+        examined, found = 0, dict[str, Finding]()
+        async for batch in self._batches(order_ids, moment, tasks):
+            runs, wrong = await self._broken_among(batch)
+            examined, found = examined + runs, found | wrong
+        unserved = {name for name, one in found.items() if one.trouble is Trouble.NOBODY_SERVES}
+        found = {name: finding for name, finding in found.items() if name not in unserved}
+        async for page in self._running(moment, tasks):
+            found |= await self._strangers(page - found.keys() - unserved)
+        # Of one that waits for a worker nothing more is known: what was asked about it stands.
+        told = await self._told(examined, found, tasks - unserved)
+        return told.model_copy(update={"unserved": tuple(sorted(unserved))})
+
+    # --- looking ---
+    async def _batches(
+        self, order_ids: Collection[str] | None, since: datetime, tasks: Collection[str]
+    ) -> AsyncIterator[Collection[str]]:
+        """The ids of the orders to examine, a batch at a time: however many are open, few are held at once."""
+        if order_ids is None:
+            batch = await self._open_orders(after="")
+            while batch:
+                yield batch
+                batch = await self._open_orders(after=batch[-1])
+            return
+        wanted = {*order_ids, *_orders_of(tasks)}
+        async for page in self._runs.broken_since(since):
+            wanted |= _orders_of(page)
+        ordered = sorted(wanted)
+        for start in range(0, len(ordered), _BATCH):
+            yield ordered[start : start + _BATCH]
+
+    async def _open_orders(self, *, after: str) -> list[str]:
+        async with self._store.transaction() as session:
+            return await broken.open_orders(session, after=after, limit=_BATCH)
+
+    async def _running(self, since: datetime, tasks: Collection[str]) -> AsyncIterator[set[str]]:
+        """What may be a stranger's, a page at a time: the workflow ids of no order or shipment that must run."""
+        yield await self._unknown(tasks)
+        for listing in (self._runs.others_on_our_queue(), self._runs.started_since(since)):
+            async for page in listing:
+                yield await self._unknown(page)
+
+    async def _unknown(self, workflow_ids: Collection[str]) -> set[str]:
+        return set(workflow_ids) - (await self._subjects(_orders_of(workflow_ids))).keys()
+
+    async def _broken_among(self, order_ids: Collection[str]) -> tuple[int, dict[str, Finding]]:
+        """How many runs of these orders there must be, and which of them are broken."""
         subjects = await self._subjects(order_ids)
         found = await self._examined(subjects.values())
         # An order can move between the looks: what is said of it must be true of how it stands now.
         if found:
             again = await self._subjects({finding.order_id for finding in found.values()})
             found = await self._examined(run for name, run in again.items() if name in found)
-        unserved = tuple(sorted(n for n, one in found.items() if one.trouble is Trouble.NOBODY_SERVES))
-        found = {name: finding for name, finding in found.items() if name not in unserved}
-        strangers = {*await self._runs.others_on_our_queue(), *await self._runs.started_since(moment), *tasks}
-        found |= await self._strangers(strangers - subjects.keys())
-        # Of one that waits for a worker nothing more is known: what was asked about it stands.
-        told = await self._told(len(subjects), found, (subjects.keys() | tasks.keys()) - set(unserved))
-        return told.model_copy(update={"unserved": unserved})
+        return len(subjects), found
 
-    # --- looking ---
-    async def _subjects(self, order_ids: Collection[str] | None) -> dict[str, Subject]:
+    async def _subjects(self, order_ids: Collection[str]) -> dict[str, Subject]:
         async with self._store.transaction() as session:
             found = await broken.subjects(session, self._grace, order_ids)
         return {subject.workflow_id: subject for subject in found}
@@ -390,6 +428,10 @@ class Nudge(Contract):
 
 def _trouble(task: ReviewTask) -> Trouble:
     return Trouble(task.why_flagged[0].code)
+
+
+def _orders_of(workflow_ids: Iterable[str]) -> set[str]:
+    return {order for workflow_id in workflow_ids if (order := _order_of(workflow_id)) is not None}
 
 
 def _order_of(workflow_id: str) -> str | None:

@@ -4,6 +4,7 @@ Workflows and messages go by name, so that the API imports none of them and any 
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, TypeVar
@@ -52,7 +53,8 @@ CALL_WITHIN = timedelta(seconds=5)
 _PATIENCE = 3
 # A workflow task that waits longer than this waits for a worker that is not there.
 _TAKEN_WITHIN = timedelta(minutes=2)
-_MOST_LISTED = 1_000
+# Executions that Temporal lists at once; whoever asks gets all of them, so many at a time.
+_PAGE = 1_000
 _OUR_TYPES = "'OrderWorkflow', 'ShipmentWorkflow'"
 
 _log = get_logger(__name__)
@@ -241,32 +243,37 @@ class Runs:
             raise _failed(error) from error
         return found
 
-    async def others_on_our_queue(self) -> list[str]:
+    def others_on_our_queue(self) -> AsyncIterator[list[str]]:
         """Workflow ids of what runs on our queue and is of no type of ours: nothing there can ever carry it on."""
-        return await self._listed(
+        return self._pages(
             f"TaskQueue = '{WORKFLOW_QUEUE}' AND WorkflowType NOT IN ({_OUR_TYPES}) AND ExecutionStatus = 'Running'"
         )
 
-    async def started_since(self, since: datetime) -> list[str]:
+    def started_since(self, since: datetime) -> AsyncIterator[list[str]]:
         """Workflow ids of the running executions of our types that began since then."""
-        return await self._listed(
+        return self._pages(
             f"WorkflowType IN ({_OUR_TYPES}) AND ExecutionStatus = 'Running' AND StartTime > '{_moment(since)}'"
         )
 
-    async def broken_since(self, since: datetime) -> list[str]:
+    def broken_since(self, since: datetime) -> AsyncIterator[list[str]]:
         """Workflow ids of orders and shipments that ended since then, and not by coming to their own end."""
-        return await self._listed(
+        return self._pages(
             f"WorkflowType IN ({_OUR_TYPES})"
             " AND ExecutionStatus IN ('Terminated', 'Failed', 'TimedOut', 'Canceled')"
             f" AND CloseTime > '{_moment(since)}'"
         )
 
-    async def _listed(self, query: str) -> list[str]:
-        try:
-            found = self._connected().list_workflows(query, limit=_MOST_LISTED, rpc_timeout=CALL_WITHIN)
-            return [run.id async for run in found]
-        except RPCError as error:
-            raise _failed(error) from error
+    async def _pages(self, query: str) -> AsyncIterator[list[str]]:
+        """Every workflow id that ``query`` finds, a page at a time."""
+        listing = self._connected().list_workflows(query, page_size=_PAGE, rpc_timeout=CALL_WITHIN)
+        more = True
+        while more:
+            try:
+                await listing.fetch_next_page()
+            except RPCError as error:
+                raise _failed(error) from error
+            yield [run.id for run in listing.current_page or ()]
+            more = listing.next_page_token is not None
 
     async def reset(
         self, workflow_id: str, *, first_run_id: str | None, request_id: str, reason: str
@@ -320,13 +327,12 @@ class Runs:
         if (newest := await own(None)) is not None:
             return newest.run_id
         quoted = workflow_id.replace("\\", "\\\\").replace("'", "\\'")
-        listed = client.list_workflows(
-            f"WorkflowId = '{quoted}'", limit=_MOST_LISTED, rpc_timeout=CALL_WITHIN
-        )
-        known = [
-            found for run in [run async for run in listed] if (found := await own(run.run_id)) is not None
-        ]
-        return max(known, key=lambda run: run.start_time).run_id if known else None
+        listed = client.list_workflows(f"WorkflowId = '{quoted}'", page_size=_PAGE, rpc_timeout=CALL_WITHIN)
+        newest = None
+        async for run in listed:
+            if (newest is None or run.start_time > newest.start_time) and (found := await own(run.run_id)):
+                newest = found
+        return None if newest is None else newest.run_id
 
     async def _last_completed(self, workflow_id: str, run_id: str) -> int | None:
         completed = None

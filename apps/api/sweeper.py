@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from structlog.contextvars import bind_contextvars, bound_contextvars
+
 from activities.store import reads
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.receipts import forget_receipts
@@ -20,6 +22,7 @@ from apps.api.invariants import Invariants
 from apps.api.parts import Parts
 from apps.api.runs import RunStart
 from models.errors import NotReachable
+from models.journal import SYSTEM
 from workers.logging import get_logger
 
 _BATCH = 100
@@ -62,6 +65,7 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep and look for ever, until cancelled."""
+        bind_contextvars(actor=SYSTEM)
         look_at = tidy_at = time.monotonic()
         while True:
             more = await self._guarded(self.sweep)
@@ -132,15 +136,17 @@ class Sweeper:
     async def _each(self, taken: Sequence[Taken], work: Callable[[Taken], Awaitable[bool]]) -> int:
         done, self._full = 0, len(taken) == _BATCH
         for index, order in enumerate(taken):
-            try:
-                done += await work(order)
-            except NotReachable:
-                async with self._parts.store.transaction() as session:
-                    await give_back(session, taken[index:])
-                raise
-            except Exception as fault:
-                # One order that cannot be started must not keep the others from it; the text may quote its document.
-                _log.error("run_not_started", order_id=order.order_id, error=type(fault).__name__)
+            with bound_contextvars(order_id=order.order_id, workflow_id=order.workflow_id, actor=SYSTEM):
+                try:
+                    done += await work(order)
+                except NotReachable:
+                    async with self._parts.store.transaction() as session:
+                        await give_back(session, taken[index:])
+                    raise
+                except Exception as fault:
+                    # One order that cannot be started must not keep the others from it; the text may quote a
+                    # document.
+                    _log.error("run_not_started", error=type(fault).__name__)
         return done
 
     async def _start(self, order: Taken) -> bool:
@@ -159,7 +165,7 @@ class Sweeper:
         async with store.transaction() as session:
             lost = await is_open(session, order.order_id)
         if lost:
-            _log.error("order_has_no_run", order_id=order.order_id, workflow_id=order.workflow_id)
+            _log.error("order_has_no_run")
             self._parts.metrics.without_run.inc()
         return lost
 
@@ -176,6 +182,4 @@ class Sweeper:
 
     def _note_start(self, order: Taken) -> None:
         self._parts.metrics.swept.inc()
-        _log.info(
-            "run_started_by_sweeper", order_id=order.order_id, accepted_at=order.received_at.isoformat()
-        )
+        _log.info("run_started_by_sweeper", accepted_at=order.received_at.isoformat())

@@ -29,11 +29,7 @@ def statement(
     as_json: AsJson = False,
 ) -> None:
     """Print everything that payment provider, warehouse, carriers and message gateway did, and the totals."""
-    kept_in = simulators_dir(data_dir or get_settings().data_dir)
-    if not kept_in.is_dir():
-        raise NotFound(
-            f"no simulator ever ran on these data ({kept_in} is missing): name others with --data-dir"
-        )
+    kept_in = _kept_in(data_dir)
     statements = statements_in(kept_in)
     if as_json:
         print_json(statements)
@@ -57,13 +53,9 @@ def faults(
 
     docs/faults.md has the kinds of faults. A running stack follows at once; what was planned before stays as it was.
     """
-    kept_in = simulators_dir(data_dir or get_settings().data_dir)
     if file is not None and preset is not None:
         raise bad_input("FILE and --preset", "name two scripts: give one of them")
-    if not kept_in.is_dir():
-        raise NotFound(
-            f"no simulator ever ran on these data ({kept_in} is missing): start a stack on them first"
-        )
+    kept_in = _kept_in(data_dir)
     if file is not None or preset is not None:
         put_in_force(read_script(file) if file is not None else preset_script(preset or ""), kept_in)
     script = in_force(kept_in)
@@ -71,6 +63,18 @@ def faults(
         print_json(script.model_dump(mode="json", exclude_defaults=True))
     else:
         _print_script(script)
+
+
+def _kept_in(data_dir: Path | None) -> Path:
+    """Where the simulators on ``data_dir`` keep their state. Raises ``NotFound`` when none ever ran there."""
+    kept_in = simulators_dir(data_dir or get_settings().data_dir)
+    if not kept_in.is_dir():
+        raise NotFound(
+            f"no simulator ever ran on these data ({kept_in} is missing): start a stack on them, or name others with"
+            " --data-dir; where each process has a container of its own, ask in one of a simulator:"
+            " docker compose exec simulator-payment orderwright simulators ..."
+        )
+    return kept_in
 
 
 def preset_script(name: str) -> FaultScript:

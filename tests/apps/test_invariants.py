@@ -29,7 +29,7 @@ from apps.api.application import create_app
 from apps.api.broken_runs import Finding, Trouble
 from apps.api.intake import take_in
 from apps.api.invariants import Invariants, Report
-from apps.api.runs import Runs
+from apps.api.runs import Runs, Standing
 from apps.cli import doctor
 from models.clock import ClockStart
 from models.errors import NotReachable, Refused
@@ -231,6 +231,15 @@ class Shop:
     async def status(self, workflow_id: str = "") -> WorkflowExecutionStatus | None:
         return (await self.client.get_workflow_handle(workflow_id or self.order).describe()).status
 
+    async def end(self) -> None:
+        """Leave nothing open behind for the next test."""
+        for workflow_id in (self.order, self.shipment):
+            await self.runs.terminate(workflow_id, "the test is over")
+        async with self.store.transaction() as session:
+            await session.execute(
+                text("UPDATE orders SET state = 'closed' WHERE order_id = :id"), {"id": self.order_id}
+            )
+
     async def well(self) -> bool:
         return await self.finding() is None and await self.finding(self.shipment) is None
 
@@ -239,12 +248,7 @@ class Shop:
 async def shop(client: Client, store: Store, street: Street, workers: None) -> AsyncIterator[Shop]:
     shop = Shop(client, store, street)
     yield shop
-    for workflow_id in (shop.order, shop.shipment):
-        await shop.runs.terminate(workflow_id, "the test is over")
-    async with store.transaction() as session:
-        await session.execute(
-            text("UPDATE orders SET state = 'closed' WHERE order_id = :id"), {"id": shop.order_id}
-        )
+    await shop.end()
 
 
 async def test_an_order_that_goes_on_is_well(shop: Shop, routing: None) -> None:
@@ -672,6 +676,33 @@ async def test_what_runs_on_our_queue_and_is_not_ours_is_found_and_ended(shop: S
     await shop.decide(task, Verdict.APPROVE)
     assert await shop.status(strange) is WorkflowExecutionStatus.TERMINATED
     assert await shop.finding(strange) is None
+
+
+async def test_nothing_is_missed_however_much_temporal_and_the_store_list(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_PAGE", 1)
+    monkeypatch.setattr(invariants, "_BATCH", 1)
+    # Under an id that is no order's, and begun before all the others: Temporal lists the newest first.
+    strange = "an older run than any order's"
+    await shop.client.start_workflow("OrderWorkflow", "nonsense", id=strange, task_queue=steps.WORKFLOWS)
+    others = [Shop(shop.client, shop.store, shop.street) for _ in range(2)]
+    for other in others:
+        await take_in(other.store, other.runs, other.draft, ClockStart())
+
+    async def hangs() -> bool:
+        return (await shop.runs.view(strange)).standing is Standing.HANGS
+
+    try:
+        await eventually(hangs, "the workflow task to have failed more often than by chance")
+        await others[0].terminate()
+        report = await shop.job.round()
+        assert report.examined >= len(others), "every open order was looked at"
+        assert {finding.workflow_id for finding in report.findings} >= {strange, others[0].order}
+    finally:
+        await shop.runs.terminate(strange, "the test is over")
+        for other in others:
+            await other.end()
 
 
 async def test_nothing_is_said_while_temporal_does_not_answer(shop: Shop) -> None:

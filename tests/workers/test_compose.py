@@ -6,18 +6,21 @@ There is no Docker where this runs. So whatever the file names is looked up: com
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from compose_spec import PyCompose
+from pydantic import AliasChoices
 
 from apps.api.application import routes_only
 from apps.api.openapi import describe
 from apps.api.webhooks import Neighbour
 from apps.simulators.__main__ import _parser
 from tests.apps.cli.test_readme import command_of
+from workers.embedded.stack import simulators_dir
 from workers.embedded.temporal import BOUNDS, POLLING
 from workers.settings import REPOSITORY, Settings
 from workflows.steps import QUEUES
@@ -29,8 +32,26 @@ SECRETS = {
     "ORDERWRIGHT_API_TOKEN",
     "ORDERWRIGHT_WEBHOOK_SECRET",
 }
-# Read by the SDK itself (workers.client), or by the command line (--api-url).
-NOT_OURS_TO_READ = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "ORDERWRIGHT_API_URL"}
+ADDRESSES = (REPOSITORY / "simulators.env").read_text(encoding="utf-8")
+SIMULATED = dict(line.split("=", 1) for line in ADDRESSES.splitlines() if line.startswith("ORDERWRIGHT_"))
+# Read by the SDKs themselves (workers.client, workers.telemetry), or by the command line (--api-url).
+NOT_OURS_TO_READ = {
+    "TEMPORAL_ADDRESS",
+    "TEMPORAL_NAMESPACE",
+    "ORDERWRIGHT_API_URL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
+# Named by the pages and of no process of ours: Compose reads them itself, or they are for a Temporal of one's own.
+NOT_FOR_OURS = {
+    "POSTGRES_PASSWORD",
+    "TEMPORAL_POSTGRES_PASSWORD",
+    "ORDERWRIGHT_IMAGE",
+    "TEMPORAL_PROFILE",
+}
+# The image says it.
+OF_THE_IMAGE = {"ORDERWRIGHT_DATA_DIR"}
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 
@@ -50,7 +71,7 @@ def interpolated(environment: Mapping[str, str]) -> str:
 
 
 def loaded() -> dict[str, Any]:
-    read = yaml.safe_load(interpolated({name: f"made-up-{name.lower()}" for name in SECRETS}))
+    read = yaml.safe_load(interpolated(SIMULATED | {name: f"made-up-{name.lower()}" for name in SECRETS}))
     return {key: value for key, value in read.items() if not key.startswith("x-")}
 
 
@@ -70,35 +91,73 @@ def test_the_specification_is_really_looked_at() -> None:
         PyCompose.from_yaml(yaml.safe_dump({"services": {"api": {"image": "x", "helthcheck": {}}}}))
 
 
-@pytest.mark.parametrize("missing", sorted(SECRETS))
-def test_a_secret_has_no_default(missing: str) -> None:
+@pytest.mark.parametrize("missing", sorted(SECRETS | SIMULATED.keys()))
+def test_neither_a_secret_nor_a_neighbours_address_has_a_default(missing: str) -> None:
     with pytest.raises(KeyError, match=missing):
-        interpolated(dict.fromkeys(SECRETS - {missing}, "made-up"))
+        interpolated(dict.fromkeys((SECRETS | SIMULATED.keys()) - {missing}, "made-up"))
 
 
 def test_no_other_value_is_a_secret() -> None:
     secret = re.compile(r"PASSWORD|SECRET|TOKEN|PWD")
     for name, service in SERVICES.items():
         for variable, value in (service.get("environment") or {}).items():
-            if secret.search(variable):
-                # Empty: one that need not be given.
-                written = value and not str(value).startswith("made-up-")
-                assert not written, f"{name}: {variable} is written in the file"
+            if secret.search(variable) and value:
+                assert str(value).startswith("made-up-"), f"{name}: {variable} is written in the file"
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_every_variable_is_a_setting_and_its_value_can_be_used(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {variable: str(value) for variable, value in OURS[name]["environment"].items()}
-    known = {f"ORDERWRIGHT_{field.upper()}" for field in Settings.model_fields}
-    known |= {"DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"}
-    assert given.keys() - known - NOT_OURS_TO_READ == set()
+    given = OURS[name]["environment"]
+    assert given.keys() - settings_variables() - NOT_OURS_TO_READ == set()
     for variable, value in given.items():
-        monkeypatch.setenv(variable, value)
+        # Passed on without a value, it may be an empty line of the environment file.
+        monkeypatch.setenv(variable, "" if value is None else str(value))
     settings = Settings()
     if "DATABASE_URL" in given:
         assert urlsplit(settings.database_url).hostname in SERVICES
+
+
+def settings_variables() -> set[str]:
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    standard = {str(alias.choices[0]) for alias in aliases if isinstance(alias, AliasChoices)}
+    plain = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
+    return standard | {f"ORDERWRIGHT_{name.upper()}" for name in plain}
+
+
+def named_by_pages() -> set[str]:
+    pages = [(REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in PAGES]
+    return set(_NAMED.findall("\n".join(pages)))
+
+
+PAGES = ("operate.md", "integrate.md")
+_NAMED = re.compile(r"\b(?:ORDERWRIGHT|OTEL|TEMPORAL|POSTGRES|DATABASE)_[A-Z_]*[A-Z]\b")
+_OF_THE_API = re.compile(r"ORDERWRIGHT_(?:API|WEBHOOK|STRANGER|FORWARDED|METRICS_TOKEN)")
+_OF_WORKERS = re.compile(
+    r"ORDERWRIGHT_(?:\w+_URL|REVIEWERS|ESCALATION|MONITORING_HOST|HEALTH_PORT|METRICS_PORT)"
+)
+
+
+def concerned_by(variable: str) -> list[str]:
+    """The services whose processes read it: those of the API, every worker, or both with what prepares for them."""
+    if _OF_THE_API.match(variable):
+        return ["api"]
+    return [*WORKERS] if _OF_WORKERS.fullmatch(variable) else ["prepare", "api", *WORKERS]
+
+
+@pytest.mark.parametrize(
+    "variable", sorted((named_by_pages() | settings_variables()) - NOT_FOR_OURS - OF_THE_IMAGE)
+)
+def test_a_variable_reaches_every_container_that_it_concerns(variable: str) -> None:
+    lacking = [name for name in concerned_by(variable) if variable not in OURS[name]["environment"]]
+    assert lacking == [], f"what .env says of {variable} never arrives there"
+
+
+def test_no_default_of_a_setting_is_written_down_twice() -> None:
+    written = set(re.findall(r"\$\{(\w+):-[^}]+\}", TEXT))
+    # The simulators get the speed as an option, which has to have a value.
+    assert written & settings_variables() == {"ORDERWRIGHT_SPEED"}
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
@@ -167,11 +226,15 @@ def listens_on(name: str) -> int:
 
 
 def test_neighbours_and_webhooks_are_where_the_others_look_for_them() -> None:
-    for variable, value in SERVICES["worker-payments"]["environment"].items():
-        if variable.endswith("_URL") and variable.startswith("ORDERWRIGHT_"):
-            url = urlsplit(value)
-            assert url.hostname in SIMULATORS
-            assert url.port == listens_on(url.hostname)
+    given = SERVICES["worker-payments"]["environment"]
+    assert {name: value for name, value in given.items() if name.endswith("_URL") and value} == SIMULATED | {
+        "DATABASE_URL": given["DATABASE_URL"]
+    }
+    for value in SIMULATED.values():
+        url = urlsplit(value)
+        assert url.hostname in SIMULATORS
+        assert url.port == listens_on(url.hostname)
+    assert "COMPOSE_PROFILES=simulators" in ADDRESSES.splitlines()
     assert "/v1/webhooks/{neighbour}" in describe(routes_only())["paths"]
     for name, service in SIMULATORS.items():
         line = service["command"]
@@ -199,6 +262,17 @@ def test_data_outlive_containers() -> None:
     for name in ("postgresql", "temporal-postgresql", *SIMULATORS):
         (volume,) = SERVICES[name]["volumes"]
         assert volume.partition(":")[0] in FILE["volumes"]
+
+
+def test_every_simulator_keeps_its_state_where_the_commands_in_its_container_look_for_it() -> None:
+    (kept_in,) = re.findall(
+        r"ORDERWRIGHT_DATA_DIR=(\S+)", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    )
+    for service in SIMULATORS.values():
+        line = service["command"]
+        assert line[line.index("--data-dir") + 1] == str(simulators_dir(Path(kept_in)))
+        # One volume for all of them: a script of faults that is put in force in one of them is heard by each.
+        assert service["volumes"] == [f"simulators:{kept_in}"]
 
 
 def test_temporal_is_told_what_the_embedded_one_is_told() -> None:

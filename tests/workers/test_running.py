@@ -1,11 +1,58 @@
 """What a worker process gives its activities to work with."""
 
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+
 import pytest
 
 from activities.notify import NotifyActivities, ReviewDesk
-from workers.running import open_activities
-from workers.settings import Settings
+from models.errors import InvalidDocument
+from workers.running import open_activities, serve
+from workers.settings import REPOSITORY, Settings, get_settings
 from workflows import steps
+
+NEIGHBOURS = {
+    steps.PAYMENTS: ["ORDERWRIGHT_PAYMENT_URL"],
+    steps.SHIPPING: ["ORDERWRIGHT_WAREHOUSE_URL", "ORDERWRIGHT_CARRIER_URL"],
+    steps.NOTIFY_QUEUE: ["ORDERWRIGHT_MESSAGE_URL"],
+}
+
+
+@pytest.fixture
+def nobody_named(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As Compose passes on empty lines of an environment file."""
+    for variable in chain.from_iterable(NEIGHBOURS.values()):
+        monkeypatch.setenv(variable, "")
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.mark.usefixtures("nobody_named")
+@pytest.mark.parametrize("queue", NEIGHBOURS)
+async def test_a_worker_does_not_start_without_the_addresses_that_its_steps_call(queue: str) -> None:
+    with pytest.raises(InvalidDocument) as refused:
+        await serve([steps.ORDERS, queue], asyncio.Event())
+    assert [problem.path for problem in refused.value.problems] == NEIGHBOURS[queue]
+
+
+@pytest.mark.usefixtures("nobody_named")
+def test_a_missing_address_is_a_setting_to_mend_and_named() -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "apps.cli", "worker", "run", "--queues", ",".join(steps.QUEUES)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert started.returncode == 2, started.stderr
+    for queue, variables in NEIGHBOURS.items():
+        for variable in variables:
+            assert f"{variable}: is not set: the steps of {queue}" in started.stderr
 
 
 async def test_reminders_and_escalations_go_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from workflows.shipment import ShipmentWorkflow
 from workflows.steps import QUEUES, WORKFLOWS
 
 NAMESPACE = "orderwright-team"
+NOBODY = ("WAREHOUSE", "CARRIER", "MESSAGE")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -138,7 +139,7 @@ def team(database_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
             "ORDERWRIGHT_WEBHOOK_SECRET": "a-secret-of-the-tests",
             "ORDERWRIGHT_PAYMENT_URL": f"http://{LOOPBACK}:{payment}",
             # Nobody is there: what is asked of the warehouse fails, and is tried again.
-            "ORDERWRIGHT_WAREHOUSE_URL": f"http://{LOOPBACK}:{any_port()}",
+            **{f"ORDERWRIGHT_{name}_URL": f"http://{LOOPBACK}:{any_port()}" for name in NOBODY},
             "ORDERWRIGHT_HEALTH_PORT": str(health),
             "ORDERWRIGHT_METRICS_PORT": str(metrics),
             "ORDERWRIGHT_LOG_JSON": "true",

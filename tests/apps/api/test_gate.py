@@ -118,7 +118,19 @@ async def test_logs_name_the_order_and_no_person(api: httpx.AsyncClient) -> None
     with capture_logs(processors=[merge_contextvars]) as lines:
         await api.post("/v1/orders", json=document)
     requests = [line for line in lines if line["event"] == "request"]
-    assert [line["order_id"] for line in requests] == [f"web:{document['external_id']}"]
+    order_id = f"web:{document['external_id']}"
+    about = {"order_id": order_id, "workflow_id": f"order:{order_id}", "actor": "api"}
+    assert [line.items() >= about.items() for line in requests] == [True]
     assert [line["route"] for line in requests] == ["/v1/orders"]
     assert "Wilhelmina" not in str(lines)
     assert "Hidden Lane" not in str(lines)
+
+
+async def test_logs_name_who_acts_and_nobody_who_was_not_let_in(api: httpx.AsyncClient) -> None:
+    wish = {"actor": "dana@shop.example", "reason": "changed their mind"}
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        await api.get("/v1/orders/web:unheard-of")
+        await api.post("/v1/orders/web:unheard-of/cancel", json=wish)
+        await api.get("/v1/orders/web:unheard-of", headers={"Authorization": "Bearer wrong"})
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [line.get("actor") for line in requests] == ["api", "dana@shop.example", None]

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_trace_id
 from prometheus_client import generate_latest
 from sqlalchemy import text
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
@@ -256,9 +257,11 @@ async def test_order_further_along_that_lost_its_run_is_reported_and_not_restart
     order_id = await a_started_order(own_store)
     handle = await a_terminated_run(client, order_id)
     await write_down(own_store, order_id, state=OrderState.RESERVING, version=5)
-    with capture_logs() as lines:
+    with capture_logs(processors=[merge_contextvars]) as lines:
         assert await Sweeper(parts, look_after=NOW).look() == 1
-    assert [line["order_id"] for line in lines if line["event"] == "order_has_no_run"] == [order_id]
+    (told,) = (line for line in lines if line["event"] == "order_has_no_run")
+    about = {"order_id": order_id, "workflow_id": f"order:{order_id}", "actor": "orderwright"}
+    assert told.items() >= about.items()
     assert b"orderwright_orders_without_run_total 1.0" in generate_latest(parts.metrics.registry)
     assert (await client.get_workflow_handle(handle.id).describe()).run_id == handle.result_run_id
 
@@ -299,7 +302,11 @@ async def test_many_orders_that_cannot_be_started_do_not_starve_the_younger(
     await spoil(own_store, spoilt)
     sound = await an_accepted_order(own_store)
     sweeper = Sweeper(parts, grace=NOW)
-    assert [await sweeper.sweep() for _ in range(3)] == [0, 0, 1]
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        assert [await sweeper.sweep() for _ in range(3)] == [0, 0, 1]
+    told = [line for line in lines if line["event"] == "run_not_started"]
+    assert [(line["order_id"], line["workflow_id"]) for line in told] == [(o, f"order:{o}") for o in spoilt]
+    assert {line["actor"] for line in told} == {"orderwright"}
     assert sound not in await left_over(own_store)
     await in_half_a_minute(own_store)
     assert len(await taken_up(own_store)) == 4, "they are tried again"

@@ -368,3 +368,11 @@ def test_data_on_which_no_simulator_ran_have_no_statement(run: Run, tmp_path: Pa
     assert outcome.code == 1
     assert "no simulator ever ran on these data" in outcome.err
     assert not (tmp_path / "no-stack-here").exists()
+
+
+@pytest.mark.parametrize("command", ["statement", "faults"])
+def test_without_simulators_it_is_said_where_they_are_in_containers(run: Run, command: str) -> None:
+    outcome = run("simulators", command)
+    assert outcome.code == 1
+    # In the API's container, for one, there are none.
+    assert "docker compose exec simulator-payment orderwright simulators" in " ".join(outcome.err.split())

@@ -19,13 +19,14 @@ from workers.embedded.temporal import temporal_program
 from workers.observing import FAILED_ATTEMPTS
 
 PAGE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
+FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
 ALERTS: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "docs" / "alerts.yml").read_text())["groups"][0][
     "rules"
 ]
 
 
 def lines() -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE + FAULTS, re.MULTILINE | re.DOTALL)
     spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", PAGE)
     return [line.strip() for block in blocks for line in block.splitlines()] + [
         " ".join(s.split()) for s in spans
@@ -38,7 +39,7 @@ TEMPORAL = sorted({line.partition(" api ")[2] for line in lines() if "exec api t
 
 @pytest.mark.parametrize("line", DOCKER)
 def test_a_docker_command_names_services_that_there_are(line: str) -> None:
-    words = shlex.split(line.partition(" > ")[0].partition(" | ")[0].partition("docker compose ")[2])
+    words = shlex.split(re.split(" [<>|] ", line)[0].partition("docker compose ")[2])
     flags_with_value = {"--profile", "--tail"}
     verb = next(
         w for n, w in enumerate(words) if not w.startswith("-") and words[n - 1] not in flags_with_value
@@ -123,15 +124,36 @@ def test_the_page_tells_of_every_alert_and_every_alert_leads_to_the_page() -> No
         assert anchor in anchors, f"{rule['alert']} leads nowhere"
 
 
+def scraped() -> dict[str, dict[str, Any]]:
+    text = (REPOSITORY / "docs" / "prometheus.yml").read_text(encoding="utf-8")
+    return {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
+
+
 def test_prometheus_finds_the_api_and_every_group_of_workers() -> None:
-    scraped = {
-        job["job_name"]: job
-        for job in yaml.safe_load((REPOSITORY / "docs" / "prometheus.yml").read_text())["scrape_configs"]
-    }
-    (found,) = scraped["orderwright-workers"]["dns_sd_configs"]
+    jobs = scraped()
+    (found,) = jobs["orderwright-workers"]["dns_sd_configs"]
     assert set(found["names"]) == set(WORKERS)
     assert {str(found["port"])} == {w["environment"]["ORDERWRIGHT_METRICS_PORT"] for w in WORKERS.values()}
-    assert scraped["orderwright-api"]["static_configs"] == [{"targets": ["api:8080"]}]
+    (api,) = jobs["orderwright-api"]["static_configs"]
+    assert api["targets"] == ["api:8080"]
     up = re.compile(r'up\{job=~"orderwright')
     assert any(up.match(rule["expr"]) for rule in ALERTS)
-    assert all(name.startswith("orderwright") for name in scraped if name != "temporal")
+    assert all(name.startswith("orderwright") for name in jobs if name != "temporal")
+
+
+def test_a_group_of_which_nothing_is_left_raises_an_alarm() -> None:
+    # A stopped container has no name any more, so its target vanishes: "up == 0" never comes true.
+    groups = {("orderwright-workers", name) for name in WORKERS} | {("orderwright-api", "api")}
+    missed = re.compile(r'(?:^|\bor )absent\(up\{job="([\w-]+)",group="([\w-]+)"\}\)')
+    assert {found for rule in ALERTS for found in missed.findall(rule["expr"])} == groups
+    jobs = scraped()
+    assert jobs["orderwright-workers"]["relabel_configs"] == [
+        {"source_labels": ["__meta_dns_name"], "target_label": "group"}
+    ]
+    assert jobs["orderwright-api"]["static_configs"][0]["labels"] == {"group": "api"}
+
+
+def test_a_slow_queue_raises_an_alarm_whatever_waits_on_it() -> None:
+    (slow,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "OrderwrightQueueSlow")
+    for waiting in ("activity", "workflow_task"):
+        assert f"temporal_{waiting}_schedule_to_start_latency_seconds_bucket" in slow

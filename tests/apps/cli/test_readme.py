@@ -11,6 +11,7 @@ import typer.main
 from apps.cli.app import build
 from tests.apps.cli.conftest import REPOSITORY
 
+_IN_A_CONTAINER = re.compile(r"^docker compose exec (?:-T )?[\w-]+ ")
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -23,7 +24,7 @@ def shown() -> Iterator[tuple[str, str]]:
         prose = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
         for line in [*lines, *prose]:
             # In a container it is the same command.
-            command = line.removeprefix("docker compose exec api ")
+            command = _IN_A_CONTAINER.sub("", line).partition(" < ")[0]
             if command.startswith("orderwright "):
                 yield page.name, command
 
