@@ -1,7 +1,7 @@
 """Every movement of money: once, whatever is retried, repeated, lost on the way or called off meanwhile."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -501,6 +501,119 @@ async def test_a_cancelled_order_gives_everything_back_and_closes(
     assert settled.balanced, settled.explanation
     assert (settled.captured, settled.voided) == (gbp(0), TOTAL)
     assert await state_of(store, order_id) is OrderState.CANCELLED
+
+
+# --- a hold that goods depend on ---
+async def left_unpaid(payments: PaymentActivities, store: Store, **changes: Any) -> str:
+    """An order whose parcel left, and nothing was captured for it yet: its run is still trying."""
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    values = {"version": 9, "state": ShipmentState.HANDED_OVER, "handed_over_at": NOON} | changes
+    await write_down(store, order_id, Carried(shipment=a_shipment(order_id, **values)))
+    return order_id
+
+
+@pytest.mark.parametrize(
+    ("state", "handed_over_at"),
+    [
+        (ShipmentState.HANDED_OVER, None),
+        (ShipmentState.IN_TRANSIT, NOON),
+        (ShipmentState.IN_REVIEW, NOON),
+        (ShipmentState.NEEDS_OPERATOR, NOON),
+        (ShipmentState.RETURNING, NOON),
+        (ShipmentState.DELIVERED, NOON),
+    ],
+)
+async def test_the_hold_under_a_parcel_that_left_unpaid_is_not_given_back(
+    payments: PaymentActivities, store: Store, state: ShipmentState, handed_over_at: datetime | None
+) -> None:
+    order_id = await left_unpaid(payments, store, state=state, handed_over_at=handed_over_at)
+    failure = await failure_of(payments.void_authorisation, void(order_id))
+    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert f"shipment {order_id}:1 has left" in failure.message
+    assert "finish its capture by hand" in failure.message
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert not settled.balanced
+    assert f"shipment {order_id}:1 has left" in settled.explanation
+    assert (await money_of(store, order_id)).held == TOTAL
+    assert await state_of(store, order_id) is OrderState.RECEIVED
+
+
+async def test_a_parcel_that_was_paid_in_part_keeps_the_rest_of_the_hold(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await shipped(payments, store, amount=gbp(1000), state=ShipmentState.IN_TRANSIT)
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert not settled.balanced
+    assert "10.00 GBP captured, 13.95 GBP due" in settled.explanation
+    assert (await money_of(store, order_id)).held == gbp(395)
+
+
+async def test_an_order_that_thinks_all_has_arrived_keeps_the_hold_of_a_parcel_it_does_not_know_of(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await left_unpaid(payments, store, state=ShipmentState.IN_TRANSIT)
+    failure = await failure_of(payments.settle_order, settle(order_id))
+    assert failure.type == "shipment_still_reporting"
+    assert (await money_of(store, order_id)).held == TOTAL
+
+
+async def test_once_the_parcel_is_paid_for_the_rest_of_the_hold_is_given_back(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await left_unpaid(payments, store, amount=gbp(1000))
+    await failure_of(payments.void_authorisation, void(order_id))
+    held = await run(payments.authorise_payment, authorise(order_id))
+    by_hand = {"capture_id": "by-letter", "amount": {"minor": 1000, "currency": "GBP"}}
+    finished = capture(order_id, held, gbp(1000)).model_copy(update={"by_hand": by_hand})
+    await run(payments.capture_payment, finished)
+    assert (await run(payments.void_authorisation, void(order_id))).amount == gbp(395)
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert settled.balanced, settled.explanation
+
+
+@pytest.mark.parametrize("state", [ShipmentState.CANCELLED, ShipmentState.LOST, ShipmentState.RETURNED])
+async def test_a_parcel_that_the_customer_never_got_keeps_no_hold(
+    payments: PaymentActivities, store: Store, state: ShipmentState
+) -> None:
+    order_id = await left_unpaid(payments, store, state=state)
+    assert (await run(payments.void_authorisation, void(order_id))).amount == TOTAL
+
+
+async def test_one_parcel_on_the_shelf_beside_one_that_was_paid_for_keeps_no_hold(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held, gbp(1000)))
+    gone = a_shipment(
+        order_id, version=9, state=ShipmentState.DELIVERED, handed_over_at=NOON, amount=gbp(1000)
+    )
+    await write_down(store, order_id, Carried(shipment=gone))
+    called_off = a_shipment(order_id, 2, version=9, state=ShipmentState.CANCELLED, amount=gbp(395))
+    await write_down(store, order_id, Carried(shipment=called_off))
+    settled = await run(payments.settle_order, settle(order_id))
+    assert settled.balanced, settled.explanation
+    assert settled.voided == gbp(395)
+
+
+async def test_a_hold_that_was_given_back_by_hand_is_written_down_whatever_left(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await left_unpaid(payments, store)
+    await run(payments.void_authorisation, void(order_id).model_copy(update={"by_hand": True}))
+    assert (await money_of(store, order_id)).held == gbp(0)
+
+
+async def test_a_hold_that_was_given_back_before_the_parcel_left_stays_given_back(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    first = await run(payments.void_authorisation, void(order_id))
+    gone = a_shipment(order_id, version=9, state=ShipmentState.HANDED_OVER, handed_over_at=NOON)
+    await write_down(store, order_id, Carried(shipment=gone))
+    assert await run(payments.void_authorisation, void(order_id)) == first
 
 
 # --- holds that end in another way than by our own void ---
