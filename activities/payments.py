@@ -182,8 +182,8 @@ class PaymentActivities:
                 or imbalances(effect.total, money, movements, shipments)
             )
             if not wrong or effect.accepted:
-                if not _closes(effect):
-                    await release_all(session, effect.order_id)
+                # Also when it closes: a shipment that was called off, or an earlier plan, may have left something.
+                await release_all(session, effect.order_id)
                 await record(session, effect.order_id, effect.closing)
                 await keep_order_outcome(session, effect.order_id)
         return Settlement(
