@@ -22,7 +22,7 @@ from models.effects import (
     SettleOrder,
     VoidAuthorisation,
 )
-from models.errors import NeighbourRefused, OutcomeUnknown
+from models.errors import NeighbourRefused, NeighbourUnavailable, OutcomeUnknown
 from models.journal import Carried
 from models.money import Money
 from models.order import OrderDraft
@@ -559,13 +559,18 @@ async def test_an_order_that_thinks_all_has_arrived_keeps_the_hold_of_a_parcel_i
 
 
 async def test_once_the_parcel_is_paid_for_the_rest_of_the_hold_is_given_back(
-    payments: PaymentActivities, store: Store
+    payments: PaymentActivities, street: Street, store: Store
 ) -> None:
     order_id = await left_unpaid(payments, store, amount=gbp(1000))
     await failure_of(payments.void_authorisation, void(order_id))
     held = await run(payments.authorise_payment, authorise(order_id))
-    by_hand = {"capture_id": "by-letter", "amount": {"minor": 1000, "currency": "GBP"}}
-    finished = capture(order_id, held, gbp(1000)).model_copy(update={"by_hand": by_hand})
+    assert held.authorisation_id is not None
+    taken = await street.near.payments.capture(
+        key=f"by hand {order_id}", authorisation_id=held.authorisation_id, amount=gbp(1000)
+    )
+    finished = capture(order_id, held, gbp(1000)).model_copy(
+        update={"by_hand": taken.model_dump(mode="json")}
+    )
     await run(payments.capture_payment, finished)
     assert (await run(payments.void_authorisation, void(order_id))).amount == gbp(395)
     settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
@@ -751,3 +756,42 @@ async def test_what_the_provider_did_after_all_is_not_done_by_hand_as_well(
     assert "under our own key" in failure.message
     answer = await run(payments.authorise_payment, authorise(order_id))
     assert answer.approved and answer.authorisation_id != "by-phone"
+
+
+async def test_what_is_said_to_be_done_by_hand_is_not_believed_while_the_provider_cannot_say(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    # It is taken, and neither the answer nor the look-up comes back.
+    lost = losing(street.near.payments, "capture", "find_capture", times=2)
+    await failure_of(PaymentActivities(store, lost).capture_payment, capture(order_id, held))
+    by_hand = {"capture_id": f"by-phone {order_id}", "amount": {"minor": TOTAL.minor, "currency": "GBP"}}
+    finishing = capture(order_id, held).model_copy(update={"by_hand": by_hand})
+    for failure in (NeighbourUnavailable("it is away"), OutcomeUnknown("it was cut off")):
+        away = Without(street.near.payments, find_capture=failure)
+        refusal = await failure_of(
+            PaymentActivities(store, cast(PaymentProvider, away)).capture_payment, finishing
+        )
+        assert (refusal.type, refusal.non_retryable) == ("refused", True)
+        assert "finish again once it answers" in refusal.message
+    assert (await money_of(store, order_id)).captured == gbp(0)
+    assert "under our own key" in (await failure_of(payments.capture_payment, finishing)).message
+    taken = await run(payments.capture_payment, capture(order_id, held))
+    assert len(street.effects("payment", kind="capture", reference=order_id)) == 1
+    assert taken.capture_id != by_hand["capture_id"]
+
+
+async def test_a_provider_that_never_tells_leaves_it_to_the_word_of_a_person(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    refusing = Without(
+        street.near.payments, capture=NeighbourRefused("401"), find_capture=NeighbourRefused("401")
+    )
+    locked_out = PaymentActivities(store, cast(PaymentProvider, refusing))
+    await failure_of(locked_out.capture_payment, capture(order_id, held))
+    by_hand = {"capture_id": f"by-phone {order_id}", "amount": {"minor": TOTAL.minor, "currency": "GBP"}}
+    finishing = capture(order_id, held).model_copy(update={"by_hand": by_hand})
+    assert (await run(locked_out.capture_payment, finishing)).capture_id == by_hand["capture_id"]
