@@ -13,8 +13,11 @@ idempotency key: the same script does the same harm to the same orders every tim
     do = "time_out_after"               # see FaultKind
     share = 0.1                         # of the keys; default: all of them
     times = 2                           # so often under one key, then it behaves; 0: always; default: 1
+
+A decision of the business (a decline, a refused pick, a parcel's fate) counts for all attempts at it together.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
@@ -82,6 +85,9 @@ LABELS = frozenset(
         FaultKind.FAILED_DELIVERY,
     }
 )
+DECISIONS = DECLINES | PICKS | LABELS
+# Of ``shipment:web:1:1:pick:2`` the last number; see ``models.identifiers.idempotency_key``.
+_ATTEMPT = re.compile(r"(?<=[^:\d]):[1-9][0-9]*$")
 _HOLDS_BACK: Mapping[FaultKind, float] = MappingProxyType(
     {
         FaultKind.LATENCY: 1.0,
@@ -222,8 +228,14 @@ class Faults:
         self._digest = ""
 
     def strikes(self, kinds: Collection[FaultKind], endpoint: str, key: str) -> Fault | None:
-        """The first fault of these ``kinds`` that strikes at ``endpoint`` under ``key``, if any; it is counted."""
+        """The first fault of these ``kinds`` that strikes at ``endpoint`` under ``key``, if any; it is counted.
+
+        A decision of the business is asked for anew under another key, the next number at its end: that is the same to
+        a script, or a pick that is refused once would be refused for ever.
+        """
         self._look_for_a_new_script()
+        if not DECISIONS.isdisjoint(kinds):
+            key = _ATTEMPT.sub("", key)
         for number, fault in enumerate(self._script.fault):
             if (
                 fault.do in kinds

@@ -175,6 +175,40 @@ async def test_every_business_answer_can_go_wrong(tmp_path: Path) -> None:
     assert label.status_code == 409
 
 
+@pytest.mark.parametrize("kind", [FaultKind.DECLINE_SOFT, FaultKind.REFUSE_PICK, FaultKind.REFUSE_LABEL])
+async def test_what_was_refused_as_often_as_the_script_says_is_accepted_at_the_next_attempt(
+    tmp_path: Path, kind: FaultKind
+) -> None:
+    simulator, path, body, step = {
+        FaultKind.DECLINE_SOFT: ("payment", "/authorisations", an_authorisation(), "order:web:1:authorise"),
+        FaultKind.REFUSE_PICK: ("warehouse", "/picks", a_pick(), "shipment:web:1:1:pick"),
+        FaultKind.REFUSE_LABEL: ("carrier", "/labels", a_label(), "shipment:web:1:1:label"),
+    }[kind]
+    async with inside(simulator, tmp_path) as one:  # type: ignore[arg-type]
+
+        async def refused(attempt: str) -> bool:
+            answer = await one.post(path, json=body, headers={"Idempotency-Key": attempt})
+            assert answer.status_code in (201, 402, 409)
+            return answer.status_code != 201
+
+        put_in_force(script(Fault(do=kind, order="web:1", times=2)), tmp_path)
+        assert [await refused(f"{step}:{number}") for number in (1, 1, 2, 3, 4)] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
+        # Another thing of the same order, and another order, have counts of their own.
+        assert await refused(f"{step}-other:1")
+        put_in_force(script(Fault(do=kind, order="web:1", times=0)), tmp_path)
+        assert [await refused(f"{step}:{number}") for number in (5, 6, 7)] == [True, True, True]
+        put_in_force(script(Fault(do=kind, times=0, share=0.5)), tmp_path)
+        assert len({await refused(f"{step}:{number}") for number in range(11, 31)}) == 1, (
+            "all attempts or none"
+        )
+
+
 async def test_a_parcel_meets_the_fate_that_the_script_has_for_it(tmp_path: Path) -> None:
     last = {
         FaultKind.LATE_PARCEL: CarrierEventKind.DELIVERED,
