@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, or_, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -27,11 +27,12 @@ from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
 _OURS = re.compile(r"^(?:order|shipment):([A-Za-z0-9._:-]{1,140})$")
 _UNDOING = (OrderState.CANCELLING, OrderState.COMPENSATING)
 _UNDER_WAY = (OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.SHIPPED)
-_WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
+# States in which a run waits for a person of ours; a shipment's have the same names.
+WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
 
 
 class Subject(Contract):
-    """A run that there must be: of an open order, or of a shipment under way of one.
+    """A run that there must be: of an open order, or of a shipment under way, whatever has become of its order.
 
     ``asked``: somebody is asked about it by a review of its own. ``forgotten``: it waits for a person of ours, and
     nobody is asked. ``overdue``: old enough that a run which has not started is nobody's next moment any more.
@@ -49,7 +50,10 @@ class Subject(Contract):
 
 
 class Holdings(Contract):
-    """What an order holds and has moved, for a person who has to decide about it without its run."""
+    """What an order holds and has moved, for a person who has to decide about it without its run.
+
+    ``ended``: the state it has ended in, while a shipment of it is still under way.
+    """
 
     held: Money
     captured: Money
@@ -59,6 +63,7 @@ class Holdings(Contract):
     shipments: int
     handed_over: int
     undoing: bool
+    ended: OrderState | None = None
 
 
 class Decided(Contract):
@@ -82,9 +87,8 @@ async def subjects(
 ) -> list[Subject]:
     """Every run that there must be, or those of ``order_ids``. Younger orders than ``grace`` may not be started yet."""
     before = datetime.now(UTC) - grace
-    wanted: ColumnElement[bool] = col(OrderRow.state).not_in(ORDER_TERMINAL)
-    if order_ids is not None:
-        wanted = and_(wanted, col(OrderRow.order_id).in_(order_ids))
+    listed: ColumnElement[bool] = true() if order_ids is None else col(OrderRow.order_id).in_(order_ids)
+    wanted = and_(listed, col(OrderRow.state).not_in(ORDER_TERMINAL))
     orders = await session.execute(
         select(
             OrderRow, col(IntakeRow.state), col(IntakeRow.received_at), _is_asked(col(OrderRow.workflow_id))
@@ -101,7 +105,7 @@ async def subjects(
             started=intake == IntakeState.STARTED,
             overdue=received_at < before,
             asked=asked,
-            forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
+            forgotten=row.state in WAIT_FOR_US and not asked and row.updated_at < before,
             first_run_id=row.first_run_id,
         )
         for row, intake, received_at, asked in orders
@@ -109,7 +113,8 @@ async def subjects(
     shipments = await session.execute(
         select(ShipmentRow, _is_asked(func.concat("shipment:", col(ShipmentRow.shipment_id))))
         .join(OrderRow, col(OrderRow.order_id) == col(ShipmentRow.order_id))
-        .where(wanted, col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
+        # Books that were closed as they are, or by a run that was reset, end no shipment.
+        .where(listed, col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
         .order_by(col(ShipmentRow.shipment_id))
     )
     found += [
@@ -119,7 +124,7 @@ async def subjects(
             shipment_id=row.shipment_id,
             state=row.state,
             asked=asked,
-            forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
+            forgotten=row.state in WAIT_FOR_US and not asked and row.updated_at < before,
         )
         for row, asked in shipments
     ]
@@ -182,6 +187,7 @@ async def holdings(session: AsyncSession, order_id: str) -> Holdings | None:
         shipments=len(shipments),
         handed_over=sum(shipment.handed_over_at is not None for shipment in shipments),
         undoing=order.state in _UNDOING or order.exit_reason is not None,
+        ended=OrderState(order.state) if order.state in ORDER_TERMINAL else None,
     )
 
 
@@ -218,6 +224,33 @@ async def open_task(session: AsyncSession, task: ReviewTask, subject: str) -> Re
     )
     await _flag(session, task.order_id)
     return task
+
+
+async def open_questions(
+    session: AsyncSession, grace: timedelta, order_ids: Collection[str] | None = None
+) -> list[ReviewTask]:
+    """What runs asked longer than ``grace`` ago and nobody has answered, of ``order_ids`` and of orders that ended."""
+    query = select(ReviewTaskRow).where(
+        ~_broken(),
+        col(ReviewTaskRow.state) == ReviewState.OPEN,
+        col(ReviewTaskRow.opened_at) <= datetime.now(UTC) - grace,
+    )
+    if order_ids is not None:
+        ended = select(col(OrderRow.order_id)).where(col(OrderRow.state).in_(ORDER_TERMINAL))
+        query = query.where(
+            or_(col(ReviewTaskRow.order_id).in_(order_ids), col(ReviewTaskRow.order_id).in_(ended))
+        )
+    rows = await session.scalars(query.order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id)))
+    return [ReviewTask.model_validate(row.task) for row in rows]
+
+
+async def withdraw_question(session: AsyncSession, task: ReviewTask, why: str) -> bool:
+    """Take a question off the list that its run does not ask; False when it has changed since it was looked at."""
+    still = await lock_task(session, task.task_id)
+    if still is None or still.state is not ReviewState.OPEN or still.opened_at != task.opened_at:
+        return False
+    await close_task(session, still, ReviewState.WITHDRAWN, why)
+    return True
 
 
 async def lock_task(session: AsyncSession, task_id: str) -> ReviewTask | None:
@@ -306,13 +339,13 @@ async def clock_of(session: AsyncSession, order_id: str) -> ClockStart:
 
 
 async def close_order(session: AsyncSession, order_id: str, *, actor: str, reason: str) -> None:
-    """End an order whose run cannot end it any more; a person answers for what that leaves undone.
+    """End an order whose run cannot end it any more, and its shipments; a person answers for what that leaves undone.
 
     Goods that left are taken out of the stock, what was reserved for others is freed. Money is only ever moved by a
-    run: none is moved here.
+    run: none is moved here. Of an order that has ended before, only the shipments are ended.
     """
     order = await session.get(OrderRow, order_id, with_for_update=True, populate_existing=True)
-    if order is None or order.state in ORDER_TERMINAL:
+    if order is None:
         return
     now = datetime.now(UTC)
     shipments = (
@@ -331,6 +364,9 @@ async def close_order(session: AsyncSession, order_id: str, *, actor: str, reaso
     for shipment in left:
         await stock.consume(session, shipment.shipment_id)
     await stock.release_all(session, order_id)
+    if order.state in ORDER_TERMINAL:
+        await _withdraw_questions(session, order_id, f"its shipment was ended by hand: {reason}")
+        return
     money = await reads.money(session, order_id, order.currency)
     kept = left or money.captured != money.refunded
     order.state = OrderState.CLOSED if kept else OrderState.CANCELLED

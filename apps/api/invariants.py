@@ -7,14 +7,14 @@ engine it judges, would be silent just when it has something to say.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import broken, reads
-from activities.store.broken import Decided, Subject
+from activities.store.broken import WAIT_FOR_US, Decided, Subject
 from activities.store.intake import stored_draft
 from activities.store.late import late_events_for
 from activities.store.record import record
@@ -40,7 +40,8 @@ _log = get_logger(__name__)
 
 
 class Report(Contract):
-    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round.
+    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round, ``withdrawn``
+    questions on the list that their runs do not ask (any more).
 
     ``unserved``: runs whose next step no workflow worker has taken for minutes. One outage makes all of them wait, so
     they are no tasks: start the workers.
@@ -51,6 +52,7 @@ class Report(Contract):
     findings: tuple[Finding, ...] = ()
     opened: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
 
 class Invariants:
@@ -82,6 +84,10 @@ class Invariants:
         if order_ids is not None:
             order_ids = {*order_ids, *(order for run in suspects if (order := _order_of(run)) is not None)}
         subjects = await self._subjects(order_ids)
+        withdrawn = await self._withdraw_unasked(subjects, order_ids)
+        if withdrawn:
+            # Such a question hides that nobody is asked, or that nothing is under way.
+            subjects = await self._subjects(order_ids)
         found = await self._examined(subjects.values())
         # An order can move between the looks: what is said of it must be true of how it stands now.
         if found:
@@ -93,7 +99,7 @@ class Invariants:
         found |= await self._strangers(strangers - subjects.keys())
         # Of one that waits for a worker nothing more is known: what was asked about it stands.
         told = await self._told(len(subjects), found, (subjects.keys() | tasks.keys()) - set(unserved))
-        return told.model_copy(update={"unserved": unserved})
+        return told.model_copy(update={"unserved": unserved, "withdrawn": withdrawn})
 
     # --- looking ---
     async def _subjects(self, order_ids: Collection[str] | None) -> dict[str, Subject]:
@@ -184,6 +190,47 @@ class Invariants:
 
         found = await asyncio.gather(*(look(workflow_id) for workflow_id in sorted(workflow_ids)))
         return {finding.workflow_id: finding for finding in found if finding is not None}
+
+    # --- questions that nobody asks ---
+    async def _withdraw_unasked(
+        self, subjects: Mapping[str, Subject], order_ids: Collection[str] | None
+    ) -> tuple[str, ...]:
+        """Take off the list what runs asked before they were reset in Temporal, or ended, and do not ask any more."""
+        async with self._store.transaction() as session:
+            questions = await broken.open_questions(session, self._grace, order_ids)
+        asked_by = Counter(task.workflow_id for task in questions)
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(task: ReviewTask) -> str | None:
+            subject = subjects.get(task.workflow_id)
+            if subject is not None and subject.state in WAIT_FOR_US and asked_by[task.workflow_id] == 1:
+                # The usual case, for which no run is asked: it waits for somebody, and there is one question.
+                return None
+            async with at_once:
+                return await self._why_unasked(task, subject)
+
+        withdrawn = []
+        for task, why in zip(questions, await asyncio.gather(*map(look, questions)), strict=True):
+            if why is None:
+                continue
+            async with self._store.transaction() as session:
+                if await broken.withdraw_question(session, task, why):
+                    withdrawn.append(task.task_id)
+                    _log.warning("question_withdrawn", task_id=task.task_id, workflow_id=task.workflow_id)
+        return tuple(withdrawn)
+
+    async def _why_unasked(self, task: ReviewTask, subject: Subject | None) -> str | None:
+        """Why nobody hears the answer to ``task``; None when somebody does, or when that cannot be known now.
+
+        A run that was ended from outside while its order goes on may be brought back, and asks it then.
+        """
+        run = await self._runs.view(task.workflow_id)
+        if run.standing is Standing.RUNNING:
+            asks = await self._runs.asks(task)
+            return "its run does not ask it any more: it was reset to before" if asks is False else None
+        if run.standing in (Standing.MISSING, Standing.ENDED) and subject is None:
+            return "its run has ended"
+        return None
 
     # --- telling ---
     async def _told(self, examined: int, found: Mapping[str, Finding], looked_at: Collection[str]) -> Report:

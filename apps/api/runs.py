@@ -237,6 +237,23 @@ class Runs:
             raise _failed(error) from error
         return found
 
+    async def asks(self, task: ReviewTask) -> bool | None:
+        """Whether the run of ``task`` asks it, or is about to write down what became of it; None: no worker says."""
+        try:
+            memory: dict[str, Any] = await (
+                self._connected()
+                .get_workflow_handle(task.workflow_id)
+                .query("snapshot", result_type=dict, rpc_timeout=ANSWER_WITHIN)
+            )
+        except WorkflowQueryFailedError:
+            return None
+        except RPCError as error:
+            if error.status in _PASSING or _no_such_run(error):
+                return None
+            raise _failed(error) from error
+        known = [memory.get("open_review"), *(memory.get("pending_reviews") or ())]
+        return any(one is not None and one.get("task_id") == task.task_id for one in known)
+
     async def others_on_our_queue(self) -> list[str]:
         """Workflow ids of what runs on our queue and is of no type of ours: nothing there can ever carry it on."""
         return await self._listed(

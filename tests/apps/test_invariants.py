@@ -34,13 +34,14 @@ from apps.cli import doctor
 from models.clock import ClockStart
 from models.errors import NotReachable, Refused
 from models.identifiers import order_workflow_id, shipment_workflow_id
+from models.journal import Carried
 from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.order import OrderDraft
 from models.review import ReviewTask, Verdict
 from models.states import OrderState, ReviewState, ShipmentState
 from tests.activities.conftest import Street
 from tests.apps.cli.conftest import run
-from tests.builders import a_draft, order_id_of, skus_of, stocked
+from tests.builders import a_draft, order_id_of, skus_of, stocked, write_down
 from tests.workflows.engine import eventually
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
@@ -244,6 +245,9 @@ async def shop(client: Client, store: Store, street: Street, workers: None) -> A
     async with store.transaction() as session:
         await session.execute(
             text("UPDATE orders SET state = 'closed' WHERE order_id = :id"), {"id": shop.order_id}
+        )
+        await session.execute(
+            text("UPDATE shipments SET state = 'cancelled' WHERE order_id = :id"), {"id": shop.order_id}
         )
 
 
@@ -657,6 +661,20 @@ async def test_a_question_that_was_lost_from_the_store_is_put_on_the_list_again(
     task = await shop.task(Trouble.NOBODY_ASKED)
     with pytest.raises(Refused, match="asks nobody"):
         await shop.decide(task, Verdict.APPROVE)
+
+
+async def test_a_question_that_a_run_does_not_ask_any_more_is_told_from_one_that_it_asks(
+    shop: Shop, routing: None
+) -> None:
+    shop.draft = a_draft(price=150_000).model_copy(update={"external_id": shop.draft.external_id})
+    await shop.submit()
+    await shop.in_state(OrderState.IN_REVIEW)
+    (asked,) = (await shop.view()).reviews
+    forgotten = asked.model_copy(update={"task_id": f"{shop.order_id}:r7"})
+    await write_down(shop.store, shop.order_id, Carried(reviews=(forgotten,)))
+    assert (await shop.round()).withdrawn == (forgotten.task_id,)
+    assert await shop.runs.asks(asked) is True
+    assert await shop.well()
 
 
 async def test_what_runs_on_our_queue_and_is_not_ours_is_found_and_ended(shop: Shop) -> None:
