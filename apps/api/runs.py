@@ -35,6 +35,7 @@ from models.clock import ClockStart
 from models.errors import NeighbourRefused, NotReachable, Refused
 from models.identifiers import order_workflow_id
 from models.memory import OrderMemory
+from models.messages import CancelOrder
 from models.money import Money
 from models.order import CustomerType
 from models.review import ReviewTask
@@ -111,6 +112,10 @@ class Told(Enum):
     NO_RUN = auto()
 
 
+class NoRun(Refused):
+    """There is no run to ask: it has ended, is gone, or has never been started."""
+
+
 class Runs:
     """The runs behind one Temporal client.
 
@@ -135,10 +140,11 @@ class Runs:
                 # Settings that cannot be used fail at once, and would otherwise fill the log.
                 await asyncio.sleep(2)
 
-    async def start(self, order: RunStart, *, again: bool = False) -> bool:
+    async def start(self, order: RunStart, *, again: bool = False, wish: CancelOrder | None = None) -> bool:
         """Make sure that the order has a run: one that is running is as good as a new one.
 
-        False when one of its id has already ended; with ``again`` another one is started then.
+        False when one of its id has already ended; with ``again`` another one is started then. The run hears of a
+        ``wish`` to call the order off before it does anything.
         """
         reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         # Both policies together make a repeat harmless, whoever else starts the same order at the same time.
@@ -152,6 +158,8 @@ class Runs:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=_search_attributes(order),
                 static_summary=f"{order.order_id}: {order.line_count} lines, {order.total}",
+                start_signal="cancel_order" if wish else None,
+                start_signal_args=[wish] if wish else [],
                 rpc_timeout=CALL_WITHIN,
             )
         except WorkflowAlreadyStartedError:
@@ -356,7 +364,7 @@ class Runs:
 
         No worker is up then, or the run was just continuing as new: a message that waits for it gets through.
 
-        Raises ``Refused`` with the run's own sentence, or when the run has ended.
+        Raises ``Refused`` with the run's own sentence, ``NoRun`` when it has ended or was never there.
         """
         handle = self._connected().get_workflow_handle(workflow_id)
         request_id = getattr(question, "request_id", None)
@@ -378,9 +386,7 @@ class Runs:
             if error.status is RPCStatusCode.FAILED_PRECONDITION:
                 return None
             if _no_such_run(error):
-                raise Refused(
-                    "its run has already ended, or has not started yet: look at its state"
-                ) from error
+                raise NoRun("its run has already ended, or has not started yet: look at its state") from error
             raise _failed(error) from error
 
     async def tell(self, workflow_id: str, signal: str, message: Contract) -> Told:

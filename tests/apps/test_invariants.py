@@ -27,7 +27,7 @@ from activities.store.views import OrderView
 from apps.api import invariants, runs
 from apps.api.application import create_app
 from apps.api.broken_runs import Finding, Trouble
-from apps.api.intake import take_in
+from apps.api.intake import call_off_unstarted, take_in
 from apps.api.invariants import Invariants, Report
 from apps.api.runs import Runs
 from apps.cli import doctor
@@ -35,7 +35,7 @@ from models.clock import ClockStart
 from models.errors import NotReachable, Refused
 from models.identifiers import order_workflow_id, shipment_workflow_id
 from models.journal import Carried
-from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
+from models.messages import CancelOrder, CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.order import OrderDraft
 from models.review import ReviewTask, Verdict
 from models.states import OrderState, ReviewState, ShipmentState
@@ -651,6 +651,19 @@ async def test_an_order_that_could_never_be_started_becomes_a_task(shop: Shop) -
 
     await eventually(moved, "its run")
     assert await shop.well()
+
+
+async def test_an_order_that_is_called_off_before_it_was_ever_started_holds_and_ships_nothing(
+    shop: Shop,
+) -> None:
+    async with shop.store.transaction() as session:
+        await accept_draft(session, OrderDraft.model_validate(shop.draft), source="api")
+    wish = CancelOrder(request_id="c", actor="ana", reason="ordered twice")
+    assert await call_off_unstarted(shop.store, shop.runs, shop.order_id, wish)
+    await shop.in_state(OrderState.CANCELLED)
+    assert "ordered twice" in ((await shop.view()).exit_reason or "")
+    assert shop.done("payment", "authorisation") == []
+    assert not await call_off_unstarted(shop.store, shop.runs, shop.order_id, wish), "its run has moved it"
 
 
 async def test_a_question_that_was_lost_from_the_store_is_put_on_the_list_again(shop: Shop) -> None:
