@@ -32,6 +32,7 @@ from pydantic import Field, ValidationError, model_validator
 from apps.simulators.chance import fraction
 from models.base import Document
 from models.errors import InvalidDocument, Problem
+from models.messages import CarrierEventKind, PaymentEventKind, WmsEventKind
 
 FILE_NAME = "faults.json"
 
@@ -88,6 +89,33 @@ LABELS = frozenset(
 DECISIONS = DECLINES | PICKS | LABELS
 # Of ``shipment:web:1:1:pick:2`` the last number; see ``models.identifiers.idempotency_key``.
 _ATTEMPT = re.compile(r"(?<=[^:\d]):[1-9][0-9]*$")
+# What a request can ask of each simulator, and what each one tells by itself.
+ENDPOINTS: Mapping[Simulator, tuple[str, ...]] = MappingProxyType(
+    {
+        "payment": (
+            "POST /authorisations",
+            "GET /authorisations",
+            "POST /authorisations/void",
+            "POST /authorisations/{id}/void",
+            "POST /authorisations/{id}/captures",
+            "GET /captures",
+            "POST /captures/{id}/refunds",
+            "GET /refunds",
+        ),
+        "warehouse": ("POST /picks", "GET /picks", "POST /picks/cancel"),
+        "carrier": ("POST /labels", "GET /labels", "POST /labels/void", "POST /labels/intercept"),
+        "messages": ("POST /messages", "GET /messages"),
+    }
+)
+WEBHOOK_NAMES: Mapping[Simulator, tuple[str, ...]] = MappingProxyType(
+    {
+        "payment": tuple(f"payment_event {kind}" for kind in PaymentEventKind),
+        "warehouse": tuple(f"wms_event {kind}" for kind in (WmsEventKind.PICKED, WmsEventKind.SHORT)),
+        "carrier": tuple(f"carrier_event {kind}" for kind in CarrierEventKind),
+        "messages": (),
+    }
+)
+_DECIDED_AT = ((DECLINES, "POST /authorisations"), (PICKS, "POST /picks"), (LABELS, "POST /labels"))
 _HOLDS_BACK: Mapping[FaultKind, float] = MappingProxyType(
     {
         FaultKind.LATENCY: 1.0,
@@ -124,12 +152,30 @@ class Fault(Document):
             raise ValueError("the message gateway sends no webhooks")
         if self.seconds is not None and self.do not in _HOLDS_BACK:
             raise ValueError(f"{self.do} takes no seconds")
+        if not any(_fits(self.endpoint, place) for place in self._places()):
+            raise ValueError(
+                f"{self.do} can never strike at the endpoint {self.endpoint!r}; it can at: "
+                + ", ".join(place.replace("{id}", "*") for place in self._places())
+            )
         return self
+
+    def _places(self) -> tuple[str, ...]:
+        """Where a fault of this kind can strike: endpoints, or names of webhooks."""
+        for kinds, place in _DECIDED_AT:
+            if self.do in kinds:
+                return (place,)
+        where = WEBHOOK_NAMES if self.do in WEBHOOKS else ENDPOINTS
+        return tuple(place for at, places in where.items() if self.at in ("*", at) for place in places)
 
     @property
     def wait(self) -> float:
         """``seconds``, or what is usual for this kind."""
         return _HOLDS_BACK.get(self.do, 0.0) if self.seconds is None else self.seconds
+
+
+def _fits(pattern: str, place: str) -> bool:
+    """Whether ``pattern`` can mean ``place``, which may stand for many: ``POST /captures/{id}/refunds``."""
+    return fnmatchcase(place, pattern) or fnmatchcase(pattern, place.replace("{id}", "*"))
 
 
 class FaultScript(Document):
