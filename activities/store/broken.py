@@ -230,15 +230,18 @@ async def open_questions(
     session: AsyncSession, grace: timedelta, order_ids: Collection[str] | None = None
 ) -> list[ReviewTask]:
     """What runs asked longer than ``grace`` ago and nobody has answered, of ``order_ids`` and of orders that ended."""
-    query = select(ReviewTaskRow).where(
-        ~_broken(),
-        col(ReviewTaskRow.state) == ReviewState.OPEN,
-        col(ReviewTaskRow.opened_at) <= datetime.now(UTC) - grace,
+    query = (
+        select(ReviewTaskRow)
+        .outerjoin(OrderRow, col(OrderRow.order_id) == col(ReviewTaskRow.order_id))
+        .where(
+            ~_broken(),
+            col(ReviewTaskRow.state) == ReviewState.OPEN,
+            col(ReviewTaskRow.opened_at) <= datetime.now(UTC) - grace,
+        )
     )
     if order_ids is not None:
-        ended = select(col(OrderRow.order_id)).where(col(OrderRow.state).in_(ORDER_TERMINAL))
         query = query.where(
-            or_(col(ReviewTaskRow.order_id).in_(order_ids), col(ReviewTaskRow.order_id).in_(ended))
+            or_(col(ReviewTaskRow.order_id).in_(order_ids), col(OrderRow.state).in_(ORDER_TERMINAL))
         )
     rows = await session.scalars(query.order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id)))
     return [ReviewTask.model_validate(row.task) for row in rows]
