@@ -67,8 +67,8 @@ class Effect(Generic[Out]):
 async def carry_out(store: Store, effect: Effect[Out]) -> Out:
     """Do ``effect`` once, however often this is called, and answer as the neighbour did.
 
-    Raises ``Refused`` when it was called off, and the port's errors: after ``OutcomeUnknown`` or
-    ``NeighbourUnavailable`` it may be called again.
+    Raises ``Refused`` when it was called off, or is said to be done by hand and may have been done under the key as
+    well, and the port's errors: after ``OutcomeUnknown`` or ``NeighbourUnavailable`` it may be called again.
     """
     async with store.transaction() as session:
         await record(session, effect.operation.order_id, effect.carried)
@@ -87,10 +87,20 @@ async def carry_out(store: Store, effect: Effect[Out]) -> Out:
 
 
 async def _refuse_what_was_done(effect: Effect[Out]) -> None:
-    """An answer that was lost may have come back within reach: done by hand as well it would be done twice."""
+    """An answer that was lost may have come back within reach: done by hand as well it would be done twice.
+
+    A neighbour that refuses the look-up for good will never tell: then the word of the person counts, who has looked
+    there. One that is away will tell later, and until then nobody knows.
+    """
     found = None
-    with suppress(NeighbourRefused, NeighbourUnavailable):
-        found = await _look_up(effect)
+    try:
+        with suppress(NeighbourRefused):
+            found = await _look_up(effect)
+    except (NeighbourUnavailable, OutcomeUnknown) as away:
+        raise Refused(
+            "the neighbour cannot be asked just now whether it was done under our own key, and it may have been: "
+            f"finish again once it answers ({away.message})"
+        ) from away
     if found is not None:
         raise Refused(
             "the neighbour has done it under our own key: take back what was done by hand, then try again"

@@ -5,7 +5,7 @@ from temporalio import activity
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.store import operations, stock
-from activities.store.plans import stored_plan
+from activities.store.plans import refuse_if_superseded, stored_plan
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import Nothing, ReleaseReservation, Reservation, ReserveStock
@@ -22,11 +22,15 @@ class InventoryActivities:
     @implements(steps.RESERVE_STOCK)
     @speaks_temporal
     async def reserve_stock(self, effect: ReserveStock) -> Reservation:
-        """Reserve what the plan says, where it says so: all of it, or the shortages."""
+        """Reserve what the plan says, where it says so: all of it, or the shortages.
+
+        Raises ``Refused`` when the order has gone on to another plan: this is an attempt that was given up long ago.
+        """
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             plan = await stored_plan(session, effect.order_id, effect.plan_id)
             await operations.refuse_if_ended(session, effect.order_id)
+            await refuse_if_superseded(session, effect.order_id, effect.plan_id)
             reservation = await stock.reserve(
                 session,
                 key=effect.key,

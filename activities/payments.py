@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from activities.exactly_once import Effect, Meaning, carry_out
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.ports import PaymentProvider
-from activities.settlement import imbalances
+from activities.settlement import imbalances, left, unpaid
 from activities.store import operations, reads
 from activities.store.intake import stored_draft
 from activities.store.operations import PaymentOperation, Standing
@@ -71,7 +73,10 @@ class PaymentActivities:
     @implements(steps.VOID_AUTHORISATION)
     @speaks_temporal
     async def void_authorisation(self, effect: VoidAuthorisation) -> Voided:
-        """Give back what is held under the authorisation's key; one that arrives later is refused, by us and there."""
+        """Give back what is held under the authorisation's key; one that arrives later is refused, by us and there.
+
+        Raises ``Refused`` while a shipment that left has to be captured out of it.
+        """
         return await self._give_back(
             effect.order_id, effect.authorisation_key, effect.key, effect.carried, by_hand=effect.by_hand
         )
@@ -157,10 +162,12 @@ class PaymentActivities:
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             money = await reads.money(session, effect.order_id, effect.total.currency)
-            holds = _holds(effect, await reads.payments(session, effect.order_id))
+            movements = await reads.payments(session, effect.order_id)
+            holds = _holds(effect, movements)
             shipments = await reads.shipments(session, effect.order_id)
         open_money = money.held.minor or money.unclear
-        if open_money and not effect.accepted and not _left_behind(effect, shipments):
+        kept_for = _left_behind(effect, shipments) or unpaid(movements, shipments)
+        if open_money and not effect.accepted and not kept_for:
             for number, authorisation_key in enumerate(holds):
                 key = effect.key if number == 0 else f"{effect.key}:{number}"
                 await self._give_back(effect.order_id, authorisation_key, key, Carried())
@@ -169,10 +176,14 @@ class PaymentActivities:
             movements = await reads.payments(session, effect.order_id)
             shipments = await reads.shipments(session, effect.order_id)
             _wait_for_last_words(effect, shipments)
-            wrong = _left_behind(effect, shipments) or imbalances(effect.total, money, movements, shipments)
+            wrong = (
+                _left_behind(effect, shipments)
+                or (unpaid(movements, shipments) if money.held.minor or money.unclear else [])
+                or imbalances(effect.total, money, movements, shipments)
+            )
             if not wrong or effect.accepted:
-                if not _closes(effect):
-                    await release_all(session, effect.order_id)
+                # Also when it closes: a shipment that was called off, or an earlier plan, may have left something.
+                await release_all(session, effect.order_id)
                 await record(session, effect.order_id, effect.closing)
                 await keep_order_outcome(session, effect.order_id)
         return Settlement(
@@ -199,6 +210,8 @@ class PaymentActivities:
                 )
             elif currency is not None and by_hand:
                 voided_by_hand = Voided(amount=(await reads.money(session, order_id, currency)).held)
+            elif held is not None and held.state is not OperationState.CALLED_OFF:
+                await _refuse_while_unpaid(session, order_id)
         if held is None or held.amount is None or not _may_hold(held):
             return Voided()
         authorisation = _authorisation(authorisation_key, order_id, held.amount)
@@ -250,6 +263,12 @@ class ShipmentStillReporting(OrderwrightError):
     retryable = True
 
 
+async def _refuse_while_unpaid(session: AsyncSession, order_id: str) -> None:
+    due = unpaid(await reads.payments(session, order_id), await reads.shipments(session, order_id))
+    if due:
+        raise Refused("; ".join(due))
+
+
 def _closes(effect: SettleOrder) -> bool:
     return effect.closing.order is not None and effect.closing.order.state is OrderState.CLOSED
 
@@ -273,8 +292,8 @@ def _left_behind(effect: SettleOrder, shipments: Sequence[ShipmentView]) -> list
     return [
         f"shipment {shipment.shipment_id} is still {shipment.state}: send its run the signal cancel_shipment first"
         for shipment in shipments
-        # What is with the carrier cannot be stopped any more; its money is in the books.
-        if shipment.state not in SHIPMENT_TERMINAL and shipment.handed_over_at is None
+        # What is with the carrier cannot be stopped any more; ``unpaid`` sees to its money.
+        if shipment.state not in SHIPMENT_TERMINAL and not left(shipment)
     ]
 
 

@@ -8,6 +8,35 @@ from models.operations import OperationState, PaymentKind
 from models.states import SHIPMENT_HANDED_OVER, ShipmentState
 
 _PAID_BACK = frozenset({ShipmentState.LOST, ShipmentState.RETURNED})
+# The customer has nothing of these: nothing more will be taken for them.
+_COST_NOTHING = _PAID_BACK | {ShipmentState.CANCELLED}
+
+
+def left(shipment: ShipmentView) -> bool:
+    """Whether the shipment was handed over. A review hides how far it is; the time of its hand-over does not."""
+    return shipment.state in SHIPMENT_HANDED_OVER or shipment.handed_over_at is not None
+
+
+def unpaid(movements: Sequence[PaymentView], shipments: Sequence[ShipmentView]) -> list[str]:
+    """A sentence for each shipment that left and is still to be captured, wholly or in part, out of what is held.
+
+    An order that was reset to before it released them does not know of them. Were its hold given back, the goods would
+    be gone and nothing could be taken for them any more.
+    """
+    wrong = []
+    for shipment in shipments:
+        if not left(shipment) or shipment.state in _COST_NOTHING:
+            continue
+        captured = _moved(
+            movements, PaymentKind.CAPTURE, shipment.shipment_id, Money.zero(shipment.amount.currency)
+        )
+        if captured < shipment.amount:
+            wrong.append(
+                f"shipment {shipment.shipment_id} has left with the carrier, {captured} captured, "
+                f"{shipment.amount} due: the hold stays until its run has taken the money. Answer the review of that "
+                f"run, or finish its capture by hand, then try again"
+            )
+    return wrong
 
 
 def imbalances(
@@ -30,11 +59,9 @@ def imbalances(
     for shipment in shipments:
         captured = _moved(movements, PaymentKind.CAPTURE, shipment.shipment_id, zero)
         refunded = _moved(movements, PaymentKind.REFUND, shipment.shipment_id, zero)
-        # A review hides how far a shipment is; the time of its hand-over does not.
-        handed_over = shipment.state in SHIPMENT_HANDED_OVER or shipment.handed_over_at is not None
-        if handed_over and captured != shipment.amount:
+        if left(shipment) and captured != shipment.amount:
             wrong.append(f"shipment {shipment.shipment_id}: {captured} captured, {shipment.amount} due")
-        if not handed_over and captured != refunded:
+        if not left(shipment) and captured != refunded:
             wrong.append(
                 f"shipment {shipment.shipment_id} is {shipment.state}: {captured} captured, {refunded} refunded"
             )

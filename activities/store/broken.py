@@ -5,7 +5,18 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    union,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -27,11 +38,12 @@ from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
 _OURS = re.compile(r"^(?:order|shipment):([A-Za-z0-9._:-]{1,140})$")
 _UNDOING = (OrderState.CANCELLING, OrderState.COMPENSATING)
 _UNDER_WAY = (OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.SHIPPED)
-_WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
+# States in which a run waits for a person of ours; a shipment's have the same names.
+WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
 
 
 class Subject(Contract):
-    """A run that there must be: of an open order, or of a shipment under way of one.
+    """A run that there must be: of an open order, or of a shipment under way, whatever has become of its order.
 
     ``asked``: somebody is asked about it by a review of its own. ``forgotten``: it waits for a person of ours, and
     nobody is asked. ``overdue``: old enough that a run which has not started is nobody's next moment any more.
@@ -49,7 +61,10 @@ class Subject(Contract):
 
 
 class Holdings(Contract):
-    """What an order holds and has moved, for a person who has to decide about it without its run."""
+    """What an order holds and has moved, for a person who has to decide about it without its run.
+
+    ``ended``: the state it has ended in, while a shipment of it is still under way.
+    """
 
     held: Money
     captured: Money
@@ -59,6 +74,7 @@ class Holdings(Contract):
     shipments: int
     handed_over: int
     undoing: bool
+    ended: OrderState | None = None
 
 
 class Decided(Contract):
@@ -77,25 +93,29 @@ class Begun(Contract):
     plans: int
 
 
-async def open_orders(session: AsyncSession, *, after: str, limit: int) -> list[str]:
-    """The ids of open orders that follow ``after``, at most ``limit``, in the order of their ids."""
-    found = await session.scalars(
-        select(col(OrderRow.order_id))
-        .where(col(OrderRow.state).not_in(ORDER_TERMINAL), col(OrderRow.order_id) > after)
-        .order_by(col(OrderRow.order_id))
-        .limit(limit)
+async def unfinished_orders(session: AsyncSession, *, after: str, limit: int) -> list[str]:
+    """The ids of orders that follow ``after``, at most ``limit``, in the order of their ids.
+
+    Those that are open, or of which something is: a shipment under way, a question to a person.
+    """
+    open_ones = (
+        (col(OrderRow.order_id), col(OrderRow.state).not_in(ORDER_TERMINAL)),
+        (col(ShipmentRow.order_id), col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL)),
+        (col(ReviewTaskRow.order_id), col(ReviewTaskRow.state) == ReviewState.OPEN),
     )
-    return list(found)
+    parts = [
+        select(order_id.label("order_id")).where(is_open, order_id > after).order_by(order_id).limit(limit)
+        for order_id, is_open in open_ones
+    ]
+    every = union(*(select(part.subquery().c.order_id) for part in parts)).subquery()
+    return list(await session.scalars(select(every.c.order_id).order_by(every.c.order_id).limit(limit)))
 
 
-async def subjects(
-    session: AsyncSession, grace: timedelta, order_ids: Collection[str] | None = None
-) -> list[Subject]:
-    """Every run that there must be, or those of ``order_ids``. Younger orders than ``grace`` may not be started yet."""
+async def subjects(session: AsyncSession, grace: timedelta, order_ids: Collection[str]) -> list[Subject]:
+    """The runs that there must be of ``order_ids``. Younger orders than ``grace`` may not be started yet."""
     before = datetime.now(UTC) - grace
-    wanted: ColumnElement[bool] = col(OrderRow.state).not_in(ORDER_TERMINAL)
-    if order_ids is not None:
-        wanted = and_(wanted, col(OrderRow.order_id).in_(order_ids))
+    listed = col(OrderRow.order_id).in_(order_ids)
+    wanted = and_(listed, col(OrderRow.state).not_in(ORDER_TERMINAL))
     orders = await session.execute(
         select(
             OrderRow, col(IntakeRow.state), col(IntakeRow.received_at), _is_asked(col(OrderRow.workflow_id))
@@ -112,7 +132,7 @@ async def subjects(
             started=intake == IntakeState.STARTED,
             overdue=received_at < before,
             asked=asked,
-            forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
+            forgotten=row.state in WAIT_FOR_US and not asked and row.updated_at < before,
             first_run_id=row.first_run_id,
         )
         for row, intake, received_at, asked in orders
@@ -120,7 +140,8 @@ async def subjects(
     shipments = await session.execute(
         select(ShipmentRow, _is_asked(func.concat("shipment:", col(ShipmentRow.shipment_id))))
         .join(OrderRow, col(OrderRow.order_id) == col(ShipmentRow.order_id))
-        .where(wanted, col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
+        # Books that were closed as they are, or by a run that was reset, end no shipment.
+        .where(listed, col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL))
         .order_by(col(ShipmentRow.shipment_id))
     )
     found += [
@@ -130,7 +151,7 @@ async def subjects(
             shipment_id=row.shipment_id,
             state=row.state,
             asked=asked,
-            forgotten=row.state in _WAIT_FOR_US and not asked and row.updated_at < before,
+            forgotten=row.state in WAIT_FOR_US and not asked and row.updated_at < before,
         )
         for row, asked in shipments
     ]
@@ -193,6 +214,7 @@ async def holdings(session: AsyncSession, order_id: str) -> Holdings | None:
         shipments=len(shipments),
         handed_over=sum(shipment.handed_over_at is not None for shipment in shipments),
         undoing=order.state in _UNDOING or order.exit_reason is not None,
+        ended=OrderState(order.state) if order.state in ORDER_TERMINAL else None,
     )
 
 
@@ -229,6 +251,44 @@ async def open_task(session: AsyncSession, task: ReviewTask, subject: str) -> Re
     )
     await _flag(session, task.order_id)
     return task
+
+
+async def open_questions(
+    session: AsyncSession, grace: timedelta, order_ids: Collection[str]
+) -> list[ReviewTask]:
+    """What runs of ``order_ids`` asked longer than ``grace`` ago and nobody has answered."""
+    rows = await session.scalars(
+        select(ReviewTaskRow)
+        .where(
+            ~_broken(),
+            col(ReviewTaskRow.state) == ReviewState.OPEN,
+            col(ReviewTaskRow.opened_at) <= datetime.now(UTC) - grace,
+            col(ReviewTaskRow.order_id).in_(order_ids),
+        )
+        .order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id))
+    )
+    return [ReviewTask.model_validate(row.task) for row in rows]
+
+
+async def asked_after_their_end(session: AsyncSession) -> list[str]:
+    """The ids of orders that have ended while a person is still asked something about them."""
+    found = await session.scalars(
+        select(col(ReviewTaskRow.order_id).distinct())
+        .join(OrderRow, col(OrderRow.order_id) == col(ReviewTaskRow.order_id))
+        .where(
+            ~_broken(), col(ReviewTaskRow.state) == ReviewState.OPEN, col(OrderRow.state).in_(ORDER_TERMINAL)
+        )
+    )
+    return list(found)
+
+
+async def withdraw_question(session: AsyncSession, task: ReviewTask, why: str) -> bool:
+    """Take a question off the list that its run does not ask; False when it has changed since it was looked at."""
+    still = await lock_task(session, task.task_id)
+    if still is None or still.state is not ReviewState.OPEN or still.opened_at != task.opened_at:
+        return False
+    await close_task(session, still, ReviewState.WITHDRAWN, why)
+    return True
 
 
 async def lock_task(session: AsyncSession, task_id: str) -> ReviewTask | None:
@@ -317,13 +377,13 @@ async def clock_of(session: AsyncSession, order_id: str) -> ClockStart:
 
 
 async def close_order(session: AsyncSession, order_id: str, *, actor: str, reason: str) -> None:
-    """End an order whose run cannot end it any more; a person answers for what that leaves undone.
+    """End an order whose run cannot end it any more, and its shipments; a person answers for what that leaves undone.
 
     Goods that left are taken out of the stock, what was reserved for others is freed. Money is only ever moved by a
-    run: none is moved here.
+    run: none is moved here. Of an order that has ended before, only the shipments are ended.
     """
     order = await session.get(OrderRow, order_id, with_for_update=True, populate_existing=True)
-    if order is None or order.state in ORDER_TERMINAL:
+    if order is None:
         return
     now = datetime.now(UTC)
     shipments = (
@@ -342,6 +402,9 @@ async def close_order(session: AsyncSession, order_id: str, *, actor: str, reaso
     for shipment in left:
         await stock.consume(session, shipment.shipment_id)
     await stock.release_all(session, order_id)
+    if order.state in ORDER_TERMINAL:
+        await _withdraw_questions(session, order_id, f"its shipment was ended by hand: {reason}")
+        return
     money = await reads.money(session, order_id, order.currency)
     kept = left or money.captured != money.refunded
     order.state = OrderState.CLOSED if kept else OrderState.CANCELLED

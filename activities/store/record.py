@@ -6,17 +6,20 @@ All of it can be written twice without harm.
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.store.outcomes import keep_shipment_outcome
-from models.journal import Carried, OrderProjection, ShipmentProjection, TimelineEntry
-from models.review import ReviewTask
+from models.identifiers import order_workflow_id, shipment_workflow_id
+from models.journal import SYSTEM, Carried, OrderProjection, ShipmentProjection, TimelineEntry
+from models.review import ReviewKind, ReviewTask
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, ReviewState
 from models.tables.journal import ReviewTaskRow, TimelineRow
 from models.tables.orders import OrderRow, ShipmentRow
+
+_ITS_RUN_ENDED = "its run has come to its end, and asks nobody any more"
 
 
 async def record(session: AsyncSession, order_id: str, carried: Carried) -> None:
@@ -26,23 +29,27 @@ async def record(session: AsyncSession, order_id: str, carried: Carried) -> None
     late and repeated writers change nothing.
     """
     # The order first, always: whoever works on one order's rows takes its lock before any other.
-    if carried.order is not None:
-        await _move_order(session, order_id, carried.order)
-    if carried.shipment is not None:
-        await _move_shipment(session, carried.shipment)
+    ended = []
+    if carried.order is not None and await _move_order(session, order_id, carried.order):
+        ended.append(order_workflow_id(order_id))
+    if carried.shipment is not None and await _move_shipment(session, carried.shipment):
+        ended.append(shipment_workflow_id(carried.shipment.shipment_id))
     if carried.entries:
         await _append(session, carried.entries)
     for task in carried.reviews:
         await _keep_review(session, task)
+    for workflow_id in ended:
+        await _withdraw_what_is_left(session, workflow_id)
 
 
-async def _move_order(session: AsyncSession, order_id: str, projection: OrderProjection) -> None:
+async def _move_order(session: AsyncSession, order_id: str, projection: OrderProjection) -> bool:
+    """Move the order's row; whether that is its end."""
     values = projection.model_dump(exclude={"customer_type", "first_run_id"})
     if projection.first_run_id is not None:
         values["first_run_id"] = projection.first_run_id
     if projection.customer_type is not None:
         values["customer_type"] = projection.customer_type
-    await session.execute(
+    moved = await session.scalar(
         update(OrderRow)
         .where(
             col(OrderRow.order_id) == order_id,
@@ -53,10 +60,13 @@ async def _move_order(session: AsyncSession, order_id: str, projection: OrderPro
             or_(col(OrderRow.first_run_id).is_(None), col(OrderRow.first_run_id) == projection.first_run_id),
         )
         .values(**values, updated_at=_now())
+        .returning(col(OrderRow.order_id))
     )
+    return moved is not None and projection.state in ORDER_TERMINAL
 
 
-async def _move_shipment(session: AsyncSession, projection: ShipmentProjection) -> None:
+async def _move_shipment(session: AsyncSession, projection: ShipmentProjection) -> bool:
+    """Move the shipment's row; whether that is its end."""
     now = _now()
     values: dict[str, Any] = projection.model_dump(exclude={"amount"})
     values |= {"amount_minor": projection.amount.minor, "currency": projection.amount.currency}
@@ -68,8 +78,10 @@ async def _move_shipment(session: AsyncSession, projection: ShipmentProjection) 
             where=col(ShipmentRow.version) < projection.version,
         ).returning(col(ShipmentRow.shipment_id))
     )
-    if moved is not None and projection.state in SHIPMENT_TERMINAL:
+    ended = moved is not None and projection.state in SHIPMENT_TERMINAL
+    if ended:
         await keep_shipment_outcome(session, projection)
+    return ended
 
 
 async def _append(session: AsyncSession, entries: tuple[TimelineEntry, ...]) -> None:
@@ -104,6 +116,38 @@ async def _keep_review(session: AsyncSession, task: ReviewTask) -> None:
             ),
         )
     )
+
+
+async def _withdraw_what_is_left(session: AsyncSession, workflow_id: str) -> None:
+    """A run that ends asks nobody any more, nor what it asked before it was reset in Temporal."""
+    rows = await session.scalars(
+        select(ReviewTaskRow).where(
+            col(ReviewTaskRow.workflow_id) == workflow_id,
+            col(ReviewTaskRow.state) == ReviewState.OPEN,
+            col(ReviewTaskRow.kind) != ReviewKind.RUN_BROKEN,
+        )
+    )
+    now = _now()
+    for task in [ReviewTask.model_validate(row.task) for row in rows]:
+        withdrawn = {
+            "state": ReviewState.WITHDRAWN,
+            "decided_at": now,
+            "decided_by": SYSTEM,
+            "reason": _ITS_RUN_ENDED,
+        }
+        await _keep_review(session, task.model_copy(update=withdrawn))
+        entry = TimelineEntry(
+            entry_id=f"{task.task_id}/{ReviewState.WITHDRAWN}",
+            order_id=task.order_id,
+            at=now,
+            business_at=now,
+            kind=f"review.{ReviewState.WITHDRAWN}",
+            what=f"review {ReviewState.WITHDRAWN}",
+            why=_ITS_RUN_ENDED,
+            policy_version=task.policy_version,
+            details={"task_id": task.task_id},
+        )
+        await _append(session, (entry,))
 
 
 def _now() -> datetime:

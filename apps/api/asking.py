@@ -4,9 +4,8 @@ import uuid
 from typing import TypeVar
 
 from apps.api.contracts import Queued
-from apps.api.runs import Runs, Told
+from apps.api.runs import NoRun, Runs, Told
 from models.base import Contract
-from models.errors import Refused
 
 Answer = TypeVar("Answer", bound=Contract)
 
@@ -30,11 +29,11 @@ async def ask_or_leave(
     """The run's answer to ``update``; without one in time, ``signal`` is left under the same ``request_id``.
 
     Should the update arrive after all, the run knows the request id and acts once. Raises ``Refused`` when the run says
-    no or has ended, ``NotReachable`` when Temporal does not answer.
+    no, ``NoRun`` when there is none, ``NotReachable`` when Temporal does not answer.
     """
     answer = await runs.ask(workflow_id, update, question, gives)
     if answer is not None:
         return answer
     if await runs.tell(workflow_id, signal, message) is Told.NO_RUN:
-        raise Refused("its run has already ended: look at its state")
+        raise NoRun("its run has already ended: look at its state")
     return Queued(request_id=request_id)

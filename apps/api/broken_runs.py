@@ -69,7 +69,8 @@ def _what_happened(finding: Finding, held: Holdings | None) -> str:
         else "nothing shipped",
     ]
     unclear = f" {held.unclear} movements of money have no answer yet." if held.unclear else ""
-    return f"{name} {finding.workflow_id.partition(':')[2]} stands still: {', '.join(parts)}.{unclear}"
+    ended = f" Its order has ended as {held.ended}, and this goes on." if held.ended else ""
+    return f"{name} {finding.workflow_id.partition(':')[2]} stands still: {', '.join(parts)}.{ended}{unclear}"
 
 
 def _choices(  # noqa: PLR0911 - a table: each trouble has its own
@@ -140,6 +141,11 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
 def _by_hand(held: Holdings) -> str:
     money = f"; void the {held.held} at the provider yourself" if held.held.minor else ""
     unclear = "; look up the movements without an answer" if held.unclear else ""
+    if held.ended:
+        return (
+            "end its shipments here and now, without their runs: reserved units are freed, parcels that left count as "
+            f"delivered, no money is moved{money}{unclear}; the order stays {held.ended}"
+        )
     return (
         "end the order here and now, without its run: reserved units are freed, parcels that left count as delivered, "
         f"no money is moved{money}{unclear}"

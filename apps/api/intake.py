@@ -3,11 +3,20 @@
 import asyncio
 
 from activities.store import reads
-from activities.store.intake import Acceptance, Accepted, accept_draft, hold_unmoved, mark_started
+from activities.store.broken import clock_of
+from activities.store.intake import (
+    Acceptance,
+    Accepted,
+    accept_draft,
+    hold_unmoved,
+    mark_started,
+    stored_draft,
+)
 from activities.store.store import Store
 from apps.api.runs import Runs, RunStart
 from models.clock import ClockStart
 from models.errors import Conflict, OrderwrightError
+from models.messages import CancelOrder
 from models.money import Money
 from models.order import OrderDraft
 from models.states import OrderState
@@ -61,7 +70,26 @@ async def start_run(store: Store, runs: Runs, order: RunStart) -> None:
         await mark_started(session, order.order_id)
 
 
-async def start_again(store: Store, runs: Runs, order: RunStart) -> bool:
+async def call_off_unstarted(store: Store, runs: Runs, order_id: str, wish: CancelOrder) -> bool:
+    """Start the run of an accepted order that no run has ever moved, with ``wish`` as the first that it hears.
+
+    So nobody has to wait for the sweeper to be able to call an order off, and it does not ship meanwhile. False when a
+    run has moved it. Raises as ``Runs`` does.
+    """
+    async with store.transaction() as session:
+        if await hold_unmoved(session, order_id) is None:
+            return False
+        stored, clock = await stored_draft(session, order_id), await clock_of(session, order_id)
+    order = run_start(stored.draft, stored.document_hash, clock, order_id)
+    if not await runs.start(order, wish=wish) and not await start_again(store, runs, order, wish):
+        return False
+    async with store.transaction() as session:
+        await mark_started(session, order_id)
+    _log.info("run_started_to_be_called_off", order_id=order_id)
+    return True
+
+
+async def start_again(store: Store, runs: Runs, order: RunStart, wish: CancelOrder | None = None) -> bool:
     """Start the run of an order whose id had one that ended (or is gone) without ever moving the order.
 
     Such a run was not the order's own: somebody else's, with an unusable or another document, or one that was
@@ -72,7 +100,7 @@ async def start_again(store: Store, runs: Runs, order: RunStart) -> bool:
         first_entry = await hold_unmoved(session, order.order_id)
         if first_entry is None:
             return False
-        await runs.start(order.model_copy(update={"first_entry": first_entry}), again=True)
+        await runs.start(order.model_copy(update={"first_entry": first_entry}), again=True, wish=wish)
     _log.warning("run_started_again", order_id=order.order_id)
     return True
 

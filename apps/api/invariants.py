@@ -7,14 +7,14 @@ engine it judges, would be silent just when it has something to say.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import broken, reads
-from activities.store.broken import Decided, Subject
+from activities.store.broken import WAIT_FOR_US, Decided, Subject
 from activities.store.intake import stored_draft
 from activities.store.late import late_events_for
 from activities.store.record import record
@@ -42,7 +42,8 @@ _log = get_logger(__name__)
 
 
 class Report(Contract):
-    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round.
+    """What one round found. ``examined`` counts runs; ``opened`` and ``healed`` are tasks of this round, ``withdrawn``
+    questions on the list that their runs do not ask (any more).
 
     ``unserved``: runs whose next step no workflow worker has taken for minutes. One outage makes all of them wait, so
     they are no tasks: start the workers.
@@ -53,6 +54,7 @@ class Report(Contract):
     findings: tuple[Finding, ...] = ()
     opened: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
 
 class Invariants:
@@ -80,17 +82,17 @@ class Invariants:
         moment = since or datetime(1970, 1, 1, tzinfo=UTC)
         async with self._store.transaction() as session:
             tasks = {task.workflow_id for task in await broken.open_tasks(session)}
-        examined, found = 0, dict[str, Finding]()
+        examined, found, withdrawn = 0, dict[str, Finding](), tuple[str, ...]()
         async for batch in self._batches(order_ids, moment, tasks):
-            runs, wrong = await self._broken_among(batch)
-            examined, found = examined + runs, found | wrong
+            runs, wrong, unasked = await self._broken_among(batch)
+            examined, found, withdrawn = examined + runs, found | wrong, withdrawn + unasked
         unserved = {name for name, one in found.items() if one.trouble is Trouble.NOBODY_SERVES}
         found = {name: finding for name, finding in found.items() if name not in unserved}
         async for page in self._running(moment, tasks):
             found |= await self._strangers(page - found.keys() - unserved)
         # Of one that waits for a worker nothing more is known: what was asked about it stands.
         told = await self._told(examined, found, tasks - unserved)
-        return told.model_copy(update={"unserved": tuple(sorted(unserved))})
+        return told.model_copy(update={"unserved": tuple(sorted(unserved)), "withdrawn": withdrawn})
 
     # --- looking ---
     async def _batches(
@@ -98,21 +100,23 @@ class Invariants:
     ) -> AsyncIterator[Collection[str]]:
         """The ids of the orders to examine, a batch at a time: however many are open, few are held at once."""
         if order_ids is None:
-            batch = await self._open_orders(after="")
+            batch = await self._unfinished_orders(after="")
             while batch:
                 yield batch
-                batch = await self._open_orders(after=batch[-1])
+                batch = await self._unfinished_orders(after=batch[-1])
             return
-        wanted = {*order_ids, *_orders_of(tasks)}
+        async with self._store.transaction() as session:
+            ended = await broken.asked_after_their_end(session)
+        wanted = {*order_ids, *_orders_of(tasks), *ended}
         async for page in self._runs.broken_since(since):
             wanted |= _orders_of(page)
         ordered = sorted(wanted)
         for start in range(0, len(ordered), _BATCH):
             yield ordered[start : start + _BATCH]
 
-    async def _open_orders(self, *, after: str) -> list[str]:
+    async def _unfinished_orders(self, *, after: str) -> list[str]:
         async with self._store.transaction() as session:
-            return await broken.open_orders(session, after=after, limit=_BATCH)
+            return await broken.unfinished_orders(session, after=after, limit=_BATCH)
 
     async def _running(self, since: datetime, tasks: Collection[str]) -> AsyncIterator[set[str]]:
         """What may be a stranger's, a page at a time: the workflow ids of no order or shipment that must run."""
@@ -124,15 +128,21 @@ class Invariants:
     async def _unknown(self, workflow_ids: Collection[str]) -> set[str]:
         return set(workflow_ids) - (await self._subjects(_orders_of(workflow_ids))).keys()
 
-    async def _broken_among(self, order_ids: Collection[str]) -> tuple[int, dict[str, Finding]]:
-        """How many runs of these orders there must be, and which of them are broken."""
+    async def _broken_among(
+        self, order_ids: Collection[str]
+    ) -> tuple[int, dict[str, Finding], tuple[str, ...]]:
+        """How many runs of these orders there must be, which of them are broken, and the questions nobody asks."""
         subjects = await self._subjects(order_ids)
+        withdrawn = await self._withdraw_unasked(subjects, order_ids)
+        if withdrawn:
+            # Such a question hides that nobody is asked, or that nothing is under way.
+            subjects = await self._subjects(order_ids)
         found = await self._examined(subjects.values())
         # An order can move between the looks: what is said of it must be true of how it stands now.
         if found:
             again = await self._subjects({finding.order_id for finding in found.values()})
             found = await self._examined(run for name, run in again.items() if name in found)
-        return len(subjects), found
+        return len(subjects), found, withdrawn
 
     async def _subjects(self, order_ids: Collection[str]) -> dict[str, Subject]:
         async with self._store.transaction() as session:
@@ -222,6 +232,47 @@ class Invariants:
 
         found = await asyncio.gather(*(look(workflow_id) for workflow_id in sorted(workflow_ids)))
         return {finding.workflow_id: finding for finding in found if finding is not None}
+
+    # --- questions that nobody asks ---
+    async def _withdraw_unasked(
+        self, subjects: Mapping[str, Subject], order_ids: Collection[str]
+    ) -> tuple[str, ...]:
+        """Take off the list what runs asked before they were reset in Temporal, or ended, and do not ask any more."""
+        async with self._store.transaction() as session:
+            questions = await broken.open_questions(session, self._grace, order_ids)
+        asked_by = Counter(task.workflow_id for task in questions)
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(task: ReviewTask) -> str | None:
+            subject = subjects.get(task.workflow_id)
+            if subject is not None and subject.state in WAIT_FOR_US and asked_by[task.workflow_id] == 1:
+                # The usual case, for which no run is asked: it waits for somebody, and there is one question.
+                return None
+            async with at_once:
+                return await self._why_unasked(task, subject)
+
+        withdrawn = []
+        for task, why in zip(questions, await asyncio.gather(*map(look, questions)), strict=True):
+            if why is None:
+                continue
+            async with self._store.transaction() as session:
+                if await broken.withdraw_question(session, task, why):
+                    withdrawn.append(task.task_id)
+                    _log.warning("question_withdrawn", task_id=task.task_id, workflow_id=task.workflow_id)
+        return tuple(withdrawn)
+
+    async def _why_unasked(self, task: ReviewTask, subject: Subject | None) -> str | None:
+        """Why nobody hears the answer to ``task``; None when somebody does, or when that cannot be known now.
+
+        A run that was ended from outside while its order goes on may be brought back, and asks it then.
+        """
+        run = await self._runs.view(task.workflow_id)
+        if run.standing is Standing.RUNNING:
+            asks = await self._runs.asks(task)
+            return "its run does not ask it any more: it was reset to before" if asks is False else None
+        if run.standing in (Standing.MISSING, Standing.ENDED) and subject is None:
+            return "its run has ended"
+        return None
 
     # --- telling ---
     async def _told(self, examined: int, found: Mapping[str, Finding], looked_at: Collection[str]) -> Report:

@@ -7,18 +7,19 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from activities.store import reads
+from activities.store import broken, reads
 from activities.store.intake import Acceptance
 from activities.store.views import OrderView, Page, TimelineView
 from apps.api import examples
 from apps.api.asking import ask_or_leave, new_request_id
 from apps.api.bodies import body_of, read_body, read_message
 from apps.api.contracts import CancelRequest, CancelTaken, OrderAccepted, OrderLinks, Queued
-from apps.api.intake import check, state_of, take_in
+from apps.api.intake import call_off_unstarted, check, state_of, take_in
 from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
 from apps.api.queries import only_known_parameters
+from apps.api.runs import NoRun, Told
 from models.base import SentMoment
 from models.clock import EARLIEST, LATEST, ClockStart
 from models.errors import (
@@ -183,7 +184,8 @@ async def show_timeline(order_id: AnOrder, parts: PartsOf) -> list[TimelineView]
         200: {"content": {"application/json": {"example": examples.CANCEL_TAKEN}}},
         202: {
             "model": Queued,
-            "description": "No worker is up; the wish is kept and read as soon as one is",
+            "description": "No worker is up, or the order's run is only just started; the wish is kept and read as "
+            "soon as it can be",
             "content": {"application/json": {"example": examples.QUEUED}},
         },
     },
@@ -200,20 +202,40 @@ async def cancel_order(
     message = CancelOrder(
         request_id=wish.request_id or new_request_id(), actor=wish.actor, reason=wish.reason
     )
-    answer = await ask_or_leave(
-        parts.runs,
-        order_workflow_id(order_id),
-        update="cancel",
-        question=message,
-        gives=CancelAnswer,
-        signal="cancel_order",
-        message=message,
-        request_id=message.request_id,
-    )
+    try:
+        answer = await ask_or_leave(
+            parts.runs,
+            order_workflow_id(order_id),
+            update="cancel",
+            question=message,
+            gives=CancelAnswer,
+            signal="cancel_order",
+            message=message,
+            request_id=message.request_id,
+        )
+    except NoRun as nobody:
+        answer = await _without_a_run(parts, order_id, message, nobody)
     if isinstance(answer, Queued):
         response.status_code = 202
         return answer
     return CancelTaken(request_id=message.request_id, outcome=answer.outcome, message=answer.message)
+
+
+async def _without_a_run(parts: Parts, order_id: str, message: CancelOrder, nobody: NoRun) -> Queued:
+    """Call off an order whose run has yet to be started. Raises ``Refused`` for one that has had a run."""
+    if await call_off_unstarted(parts.store, parts.runs, order_id, message):
+        return Queued(request_id=message.request_id)
+    # The sweeper may have been the first.
+    if await parts.runs.tell(order_workflow_id(order_id), "cancel_order", message) is Told.DELIVERED:
+        return Queued(request_id=message.request_id)
+    async with parts.store.transaction() as session:
+        tasks = await broken.open_tasks(session, [order_workflow_id(order_id)])
+    if tasks:
+        raise Refused(
+            f"its run is lost, so that it cannot be called off by itself: review task {tasks[0].task_id} says how it "
+            "can be, or how it goes on"
+        ) from nobody
+    raise nobody
 
 
 async def _called_off_before(parts: Parts, order: OrderView, wish: CancelRequest) -> CancelTaken:

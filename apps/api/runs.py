@@ -36,6 +36,7 @@ from models.clock import ClockStart
 from models.errors import NeighbourRefused, NotReachable, Refused
 from models.identifiers import order_workflow_id
 from models.memory import OrderMemory
+from models.messages import CancelOrder
 from models.money import Money
 from models.order import CustomerType
 from models.review import ReviewTask
@@ -116,6 +117,10 @@ class Told(Enum):
     NO_RUN = auto()
 
 
+class NoRun(Refused):
+    """There is no run to ask: it has ended, is gone, or has never been started."""
+
+
 class Runs:
     """The runs behind one Temporal client.
 
@@ -140,10 +145,11 @@ class Runs:
                 # Settings that cannot be used fail at once, and would otherwise fill the log.
                 await asyncio.sleep(2)
 
-    async def start(self, order: RunStart, *, again: bool = False) -> bool:
+    async def start(self, order: RunStart, *, again: bool = False, wish: CancelOrder | None = None) -> bool:
         """Make sure that the order has a run: one that is running is as good as a new one.
 
-        False when one of its id has already ended; with ``again`` another one is started then.
+        False when one of its id has already ended; with ``again`` another one is started then. The run hears of a
+        ``wish`` to call the order off before it does anything.
         """
         reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         # Both policies together make a repeat harmless, whoever else starts the same order at the same time.
@@ -158,6 +164,8 @@ class Runs:
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     search_attributes=_search_attributes(order),
                     static_summary=f"{order.order_id}: {order.line_count} lines, {order.total}",
+                    start_signal="cancel_order" if wish else None,
+                    start_signal_args=[wish] if wish else [],
                     rpc_timeout=CALL_WITHIN,
                 )
         except WorkflowAlreadyStartedError:
@@ -242,6 +250,23 @@ class Runs:
                 return None
             raise _failed(error) from error
         return found
+
+    async def asks(self, task: ReviewTask) -> bool | None:
+        """Whether the run of ``task`` asks it, or is about to write down what became of it; None: no worker says."""
+        try:
+            memory: dict[str, Any] = await (
+                self._connected()
+                .get_workflow_handle(task.workflow_id)
+                .query("snapshot", result_type=dict, rpc_timeout=ANSWER_WITHIN)
+            )
+        except WorkflowQueryFailedError:
+            return None
+        except RPCError as error:
+            if error.status in _PASSING or _no_such_run(error):
+                return None
+            raise _failed(error) from error
+        known = [memory.get("open_review"), *(memory.get("pending_reviews") or ())]
+        return any(one is not None and one.get("task_id") == task.task_id for one in known)
 
     def others_on_our_queue(self) -> AsyncIterator[list[str]]:
         """Workflow ids of what runs on our queue and is of no type of ours: nothing there can ever carry it on."""
@@ -349,7 +374,7 @@ class Runs:
 
         No worker is up then, or the run was just continuing as new: a message that waits for it gets through.
 
-        Raises ``Refused`` with the run's own sentence, or when the run has ended.
+        Raises ``Refused`` with the run's own sentence, ``NoRun`` when it has ended or was never there.
         """
         handle = self._connected().get_workflow_handle(workflow_id)
         request_id = getattr(question, "request_id", None)
@@ -371,9 +396,7 @@ class Runs:
             if error.status is RPCStatusCode.FAILED_PRECONDITION:
                 return None
             if _no_such_run(error):
-                raise Refused(
-                    "its run has already ended, or has not started yet: look at its state"
-                ) from error
+                raise NoRun("its run has already ended, or has not started yet: look at its state") from error
             raise _failed(error) from error
 
     async def tell(self, workflow_id: str, signal: str, message: Contract) -> Told:

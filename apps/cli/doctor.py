@@ -215,7 +215,7 @@ def _print_report(report: Report) -> None:
         )
     target.print(
         f"{report.examined:,} runs examined: {len(report.findings):,} broken, {len(report.opened):,} tasks opened, "
-        f"{len(report.healed):,} healed"
+        f"{len(report.healed):,} healed, {len(report.withdrawn):,} questions withdrawn that no run asks any more"
     )
 
 

@@ -13,8 +13,11 @@ idempotency key: the same script does the same harm to the same orders every tim
     do = "time_out_after"               # see FaultKind
     share = 0.1                         # of the keys; default: all of them
     times = 2                           # so often under one key, then it behaves; 0: always; default: 1
+
+A decision of the business (a decline, a refused pick, a parcel's fate) counts for all attempts at it together.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
@@ -29,6 +32,7 @@ from pydantic import Field, ValidationError, model_validator
 from apps.simulators.chance import fraction
 from models.base import Document
 from models.errors import InvalidDocument, Problem
+from models.messages import CarrierEventKind, PaymentEventKind, WmsEventKind
 
 FILE_NAME = "faults.json"
 
@@ -82,6 +86,36 @@ LABELS = frozenset(
         FaultKind.FAILED_DELIVERY,
     }
 )
+DECISIONS = DECLINES | PICKS | LABELS
+# Of ``shipment:web:1:1:pick:2`` the last number; see ``models.identifiers.idempotency_key``.
+_ATTEMPT = re.compile(r"(?<=[^:\d]):[1-9][0-9]*$")
+# What a request can ask of each simulator, and what each one tells by itself.
+ENDPOINTS: Mapping[Simulator, tuple[str, ...]] = MappingProxyType(
+    {
+        "payment": (
+            "POST /authorisations",
+            "GET /authorisations",
+            "POST /authorisations/void",
+            "POST /authorisations/{id}/void",
+            "POST /authorisations/{id}/captures",
+            "GET /captures",
+            "POST /captures/{id}/refunds",
+            "GET /refunds",
+        ),
+        "warehouse": ("POST /picks", "GET /picks", "POST /picks/cancel"),
+        "carrier": ("POST /labels", "GET /labels", "POST /labels/void", "POST /labels/intercept"),
+        "messages": ("POST /messages", "GET /messages"),
+    }
+)
+WEBHOOK_NAMES: Mapping[Simulator, tuple[str, ...]] = MappingProxyType(
+    {
+        "payment": tuple(f"payment_event {kind}" for kind in PaymentEventKind),
+        "warehouse": tuple(f"wms_event {kind}" for kind in (WmsEventKind.PICKED, WmsEventKind.SHORT)),
+        "carrier": tuple(f"carrier_event {kind}" for kind in CarrierEventKind),
+        "messages": (),
+    }
+)
+_DECIDED_AT = ((DECLINES, "POST /authorisations"), (PICKS, "POST /picks"), (LABELS, "POST /labels"))
 _HOLDS_BACK: Mapping[FaultKind, float] = MappingProxyType(
     {
         FaultKind.LATENCY: 1.0,
@@ -118,12 +152,30 @@ class Fault(Document):
             raise ValueError("the message gateway sends no webhooks")
         if self.seconds is not None and self.do not in _HOLDS_BACK:
             raise ValueError(f"{self.do} takes no seconds")
+        if not any(_fits(self.endpoint, place) for place in self._places()):
+            raise ValueError(
+                f"{self.do} can never strike at the endpoint {self.endpoint!r}; it can at: "
+                + ", ".join(place.replace("{id}", "*") for place in self._places())
+            )
         return self
+
+    def _places(self) -> tuple[str, ...]:
+        """Where a fault of this kind can strike: endpoints, or names of webhooks."""
+        for kinds, place in _DECIDED_AT:
+            if self.do in kinds:
+                return (place,)
+        where = WEBHOOK_NAMES if self.do in WEBHOOKS else ENDPOINTS
+        return tuple(place for at, places in where.items() if self.at in ("*", at) for place in places)
 
     @property
     def wait(self) -> float:
         """``seconds``, or what is usual for this kind."""
         return _HOLDS_BACK.get(self.do, 0.0) if self.seconds is None else self.seconds
+
+
+def _fits(pattern: str, place: str) -> bool:
+    """Whether ``pattern`` can mean ``place``, which may stand for many: ``POST /captures/{id}/refunds``."""
+    return fnmatchcase(place, pattern) or fnmatchcase(pattern, place.replace("{id}", "*"))
 
 
 class FaultScript(Document):
@@ -222,8 +274,14 @@ class Faults:
         self._digest = ""
 
     def strikes(self, kinds: Collection[FaultKind], endpoint: str, key: str) -> Fault | None:
-        """The first fault of these ``kinds`` that strikes at ``endpoint`` under ``key``, if any; it is counted."""
+        """The first fault of these ``kinds`` that strikes at ``endpoint`` under ``key``, if any; it is counted.
+
+        A decision of the business is asked for anew under another key, the next number at its end: that is the same to
+        a script, or a pick that is refused once would be refused for ever.
+        """
         self._look_for_a_new_script()
+        if not DECISIONS.isdisjoint(kinds):
+            key = _ATTEMPT.sub("", key)
         for number, fault in enumerate(self._script.fault):
             if (
                 fault.do in kinds

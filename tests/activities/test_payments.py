@@ -1,7 +1,7 @@
 """Every movement of money: once, whatever is retried, repeated, lost on the way or called off meanwhile."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from models.effects import (
     SettleOrder,
     VoidAuthorisation,
 )
-from models.errors import NeighbourRefused, OutcomeUnknown
+from models.errors import NeighbourRefused, NeighbourUnavailable, OutcomeUnknown
 from models.journal import Carried
 from models.money import Money
 from models.order import OrderDraft
@@ -503,6 +503,124 @@ async def test_a_cancelled_order_gives_everything_back_and_closes(
     assert await state_of(store, order_id) is OrderState.CANCELLED
 
 
+# --- a hold that goods depend on ---
+async def left_unpaid(payments: PaymentActivities, store: Store, **changes: Any) -> str:
+    """An order whose parcel left, and nothing was captured for it yet: its run is still trying."""
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    values = {"version": 9, "state": ShipmentState.HANDED_OVER, "handed_over_at": NOON} | changes
+    await write_down(store, order_id, Carried(shipment=a_shipment(order_id, **values)))
+    return order_id
+
+
+@pytest.mark.parametrize(
+    ("state", "handed_over_at"),
+    [
+        (ShipmentState.HANDED_OVER, None),
+        (ShipmentState.IN_TRANSIT, NOON),
+        (ShipmentState.IN_REVIEW, NOON),
+        (ShipmentState.NEEDS_OPERATOR, NOON),
+        (ShipmentState.RETURNING, NOON),
+        (ShipmentState.DELIVERED, NOON),
+    ],
+)
+async def test_the_hold_under_a_parcel_that_left_unpaid_is_not_given_back(
+    payments: PaymentActivities, store: Store, state: ShipmentState, handed_over_at: datetime | None
+) -> None:
+    order_id = await left_unpaid(payments, store, state=state, handed_over_at=handed_over_at)
+    failure = await failure_of(payments.void_authorisation, void(order_id))
+    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert f"shipment {order_id}:1 has left" in failure.message
+    assert "finish its capture by hand" in failure.message
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert not settled.balanced
+    assert f"shipment {order_id}:1 has left" in settled.explanation
+    assert (await money_of(store, order_id)).held == TOTAL
+    assert await state_of(store, order_id) is OrderState.RECEIVED
+
+
+async def test_a_parcel_that_was_paid_in_part_keeps_the_rest_of_the_hold(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await shipped(payments, store, amount=gbp(1000), state=ShipmentState.IN_TRANSIT)
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert not settled.balanced
+    assert "10.00 GBP captured, 13.95 GBP due" in settled.explanation
+    assert (await money_of(store, order_id)).held == gbp(395)
+
+
+async def test_an_order_that_thinks_all_has_arrived_keeps_the_hold_of_a_parcel_it_does_not_know_of(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await left_unpaid(payments, store, state=ShipmentState.IN_TRANSIT)
+    failure = await failure_of(payments.settle_order, settle(order_id))
+    assert failure.type == "shipment_still_reporting"
+    assert (await money_of(store, order_id)).held == TOTAL
+
+
+async def test_once_the_parcel_is_paid_for_the_rest_of_the_hold_is_given_back(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await left_unpaid(payments, store, amount=gbp(1000))
+    await failure_of(payments.void_authorisation, void(order_id))
+    held = await run(payments.authorise_payment, authorise(order_id))
+    assert held.authorisation_id is not None
+    taken = await street.near.payments.capture(
+        key=f"by hand {order_id}", authorisation_id=held.authorisation_id, amount=gbp(1000)
+    )
+    finished = capture(order_id, held, gbp(1000)).model_copy(
+        update={"by_hand": taken.model_dump(mode="json")}
+    )
+    await run(payments.capture_payment, finished)
+    assert (await run(payments.void_authorisation, void(order_id))).amount == gbp(395)
+    settled = await run(payments.settle_order, settle(order_id, OrderState.CANCELLED))
+    assert settled.balanced, settled.explanation
+
+
+@pytest.mark.parametrize("state", [ShipmentState.CANCELLED, ShipmentState.LOST, ShipmentState.RETURNED])
+async def test_a_parcel_that_the_customer_never_got_keeps_no_hold(
+    payments: PaymentActivities, store: Store, state: ShipmentState
+) -> None:
+    order_id = await left_unpaid(payments, store, state=state)
+    assert (await run(payments.void_authorisation, void(order_id))).amount == TOTAL
+
+
+async def test_one_parcel_on_the_shelf_beside_one_that_was_paid_for_keeps_no_hold(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held, gbp(1000)))
+    gone = a_shipment(
+        order_id, version=9, state=ShipmentState.DELIVERED, handed_over_at=NOON, amount=gbp(1000)
+    )
+    await write_down(store, order_id, Carried(shipment=gone))
+    called_off = a_shipment(order_id, 2, version=9, state=ShipmentState.CANCELLED, amount=gbp(395))
+    await write_down(store, order_id, Carried(shipment=called_off))
+    settled = await run(payments.settle_order, settle(order_id))
+    assert settled.balanced, settled.explanation
+    assert settled.voided == gbp(395)
+
+
+async def test_a_hold_that_was_given_back_by_hand_is_written_down_whatever_left(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await left_unpaid(payments, store)
+    await run(payments.void_authorisation, void(order_id).model_copy(update={"by_hand": True}))
+    assert (await money_of(store, order_id)).held == gbp(0)
+
+
+async def test_a_hold_that_was_given_back_before_the_parcel_left_stays_given_back(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await run(payments.authorise_payment, authorise(order_id))
+    first = await run(payments.void_authorisation, void(order_id))
+    gone = a_shipment(order_id, version=9, state=ShipmentState.HANDED_OVER, handed_over_at=NOON)
+    await write_down(store, order_id, Carried(shipment=gone))
+    assert await run(payments.void_authorisation, void(order_id)) == first
+
+
 # --- holds that end in another way than by our own void ---
 async def test_a_hold_that_expired_gives_back_nothing_and_settles(store: Store, tmp_path: Path) -> None:
     short_lived = Simulator("payment", tmp_path, "--hold-days", "0.00001")
@@ -638,3 +756,42 @@ async def test_what_the_provider_did_after_all_is_not_done_by_hand_as_well(
     assert "under our own key" in failure.message
     answer = await run(payments.authorise_payment, authorise(order_id))
     assert answer.approved and answer.authorisation_id != "by-phone"
+
+
+async def test_what_is_said_to_be_done_by_hand_is_not_believed_while_the_provider_cannot_say(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    # It is taken, and neither the answer nor the look-up comes back.
+    lost = losing(street.near.payments, "capture", "find_capture", times=2)
+    await failure_of(PaymentActivities(store, lost).capture_payment, capture(order_id, held))
+    by_hand = {"capture_id": f"by-phone {order_id}", "amount": {"minor": TOTAL.minor, "currency": "GBP"}}
+    finishing = capture(order_id, held).model_copy(update={"by_hand": by_hand})
+    for failure in (NeighbourUnavailable("it is away"), OutcomeUnknown("it was cut off")):
+        away = Without(street.near.payments, find_capture=failure)
+        refusal = await failure_of(
+            PaymentActivities(store, cast(PaymentProvider, away)).capture_payment, finishing
+        )
+        assert (refusal.type, refusal.non_retryable) == ("refused", True)
+        assert "finish again once it answers" in refusal.message
+    assert (await money_of(store, order_id)).captured == gbp(0)
+    assert "under our own key" in (await failure_of(payments.capture_payment, finishing)).message
+    taken = await run(payments.capture_payment, capture(order_id, held))
+    assert len(street.effects("payment", kind="capture", reference=order_id)) == 1
+    assert taken.capture_id != by_hand["capture_id"]
+
+
+async def test_a_provider_that_never_tells_leaves_it_to_the_word_of_a_person(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    held = await run(payments.authorise_payment, authorise(order_id))
+    refusing = Without(
+        street.near.payments, capture=NeighbourRefused("401"), find_capture=NeighbourRefused("401")
+    )
+    locked_out = PaymentActivities(store, cast(PaymentProvider, refusing))
+    await failure_of(locked_out.capture_payment, capture(order_id, held))
+    by_hand = {"capture_id": f"by-phone {order_id}", "amount": {"minor": TOTAL.minor, "currency": "GBP"}}
+    finishing = capture(order_id, held).model_copy(update={"by_hand": by_hand})
+    assert (await run(locked_out.capture_payment, finishing)).capture_id == by_hand["capture_id"]

@@ -27,20 +27,21 @@ from activities.store.views import OrderView
 from apps.api import invariants, runs
 from apps.api.application import create_app
 from apps.api.broken_runs import Finding, Trouble
-from apps.api.intake import take_in
+from apps.api.intake import call_off_unstarted, take_in
 from apps.api.invariants import Invariants, Report
 from apps.api.runs import Runs, Standing
 from apps.cli import doctor
 from models.clock import ClockStart
 from models.errors import NotReachable, Refused
 from models.identifiers import order_workflow_id, shipment_workflow_id
-from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
+from models.journal import Carried
+from models.messages import CancelOrder, CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.order import OrderDraft
 from models.review import ReviewTask, Verdict
 from models.states import OrderState, ReviewState, ShipmentState
 from tests.activities.conftest import Street
 from tests.apps.cli.conftest import run
-from tests.builders import a_draft, order_id_of, skus_of, stocked
+from tests.builders import a_draft, order_id_of, skus_of, stocked, write_down
 from tests.workflows.engine import eventually
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
@@ -238,6 +239,9 @@ class Shop:
         async with self.store.transaction() as session:
             await session.execute(
                 text("UPDATE orders SET state = 'closed' WHERE order_id = :id"), {"id": self.order_id}
+            )
+            await session.execute(
+                text("UPDATE shipments SET state = 'cancelled' WHERE order_id = :id"), {"id": self.order_id}
             )
 
     async def well(self) -> bool:
@@ -653,6 +657,19 @@ async def test_an_order_that_could_never_be_started_becomes_a_task(shop: Shop) -
     assert await shop.well()
 
 
+async def test_an_order_that_is_called_off_before_it_was_ever_started_holds_and_ships_nothing(
+    shop: Shop,
+) -> None:
+    async with shop.store.transaction() as session:
+        await accept_draft(session, OrderDraft.model_validate(shop.draft), source="api")
+    wish = CancelOrder(request_id="c", actor="ana", reason="ordered twice")
+    assert await call_off_unstarted(shop.store, shop.runs, shop.order_id, wish)
+    await shop.in_state(OrderState.CANCELLED)
+    assert "ordered twice" in ((await shop.view()).exit_reason or "")
+    assert shop.done("payment", "authorisation") == []
+    assert not await call_off_unstarted(shop.store, shop.runs, shop.order_id, wish), "its run has moved it"
+
+
 async def test_a_question_that_was_lost_from_the_store_is_put_on_the_list_again(shop: Shop) -> None:
     await shop.unrouted()
     question = "UPDATE orders SET state = 'needs_operator', updated_at = now() - interval '1 day' WHERE order_id = :id"
@@ -661,6 +678,20 @@ async def test_a_question_that_was_lost_from_the_store_is_put_on_the_list_again(
     task = await shop.task(Trouble.NOBODY_ASKED)
     with pytest.raises(Refused, match="asks nobody"):
         await shop.decide(task, Verdict.APPROVE)
+
+
+async def test_a_question_that_a_run_does_not_ask_any_more_is_told_from_one_that_it_asks(
+    shop: Shop, routing: None
+) -> None:
+    shop.draft = a_draft(price=150_000).model_copy(update={"external_id": shop.draft.external_id})
+    await shop.submit()
+    await shop.in_state(OrderState.IN_REVIEW)
+    (asked,) = (await shop.view()).reviews
+    forgotten = asked.model_copy(update={"task_id": f"{shop.order_id}:r7"})
+    await write_down(shop.store, shop.order_id, Carried(reviews=(forgotten,)))
+    assert (await shop.round()).withdrawn == (forgotten.task_id,)
+    assert await shop.runs.asks(asked) is True
+    assert await shop.well()
 
 
 async def test_what_runs_on_our_queue_and_is_not_ours_is_found_and_ended(shop: Shop) -> None:

@@ -4,17 +4,25 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.worker import Worker
 
 from activities.store.intake import accept_draft, mark_started
 from activities.store.store import Store
+from apps.api.application import create_app
+from apps.api.metrics import Metrics
+from apps.api.parts import Parts
+from apps.api.runs import Runs
 from models import search
 from models.order import MAX_DOCUMENT_BYTES, OrderDraft
+from models.review import ReviewKind
 from models.states import OrderState
-from tests.apps.api.builders import a_draft, an_entry, new_number, write_down
+from tests.apps.api.builders import a_draft, a_review, an_entry, new_number, write_down
+from tests.apps.api.conftest import TOKEN
 from tests.apps.api.rehearsal import Heard
+from workers.settings import Settings
 
 
 async def heard(client: Client, workflow_id: str) -> Heard:
@@ -353,10 +361,73 @@ async def test_cancel_repeated_after_its_answer_was_lost_is_no_conflict(
         assert again.status_code == 409
 
 
+async def an_unstarted_order(store: Store) -> str:
+    """Accepted while Temporal was down, and the sweeper comes in an hour."""
+    async with store.transaction() as session:
+        draft = OrderDraft.model_validate(a_draft())
+        accepted = await accept_draft(session, draft, source="api")
+        await session.execute(
+            text("UPDATE intake SET try_at = now() + interval '1 hour' WHERE order_id = :id"),
+            {"id": accepted.order_id},
+        )
+    return accepted.order_id
+
+
+async def test_cancel_of_an_accepted_order_that_has_no_run_yet_starts_it_with_the_wish(
+    api: httpx.AsyncClient, client: Client, worker: Worker, store: Store
+) -> None:
+    order_id = await an_unstarted_order(store)
+    wish = {"actor": "dana", "reason": "ordered twice", "request_id": "c-1"}
+    answer = await api.post(f"/v1/orders/{order_id}/cancel", json=wish)
+    assert (answer.status_code, answer.json()["status"], answer.json()["request_id"]) == (
+        202,
+        "queued",
+        "c-1",
+    )
+    said = await heard(client, f"order:{order_id}")
+    assert said.messages == [("cancel_order", wish)]
+    assert (said.run["order_id"], said.run["draft"]) == (order_id, None)
+    described = await client.get_workflow_handle(f"order:{order_id}").describe()
+    assert described.typed_search_attributes.get(search.CHANNEL) == "web"
+    async with store.transaction() as session:
+        state = await session.scalar(text("SELECT state FROM intake WHERE order_id = :id"), {"id": order_id})
+    assert state == "started"
+    assert (await api.post(f"/v1/orders/{order_id}/cancel", json=wish)).status_code == 200
+
+
+async def test_cancel_of_an_order_without_a_run_is_put_off_while_temporal_does_not_answer(
+    settings: Settings, store: Store
+) -> None:
+    order_id = await an_unstarted_order(store)
+    app = create_app(settings)
+    app.state.parts = Parts(settings=settings, store=store, runs=Runs(), metrics=Metrics())
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://api",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    ) as caller:
+        answer = await caller.post(
+            f"/v1/orders/{order_id}/cancel", json={"actor": "dana", "reason": "ordered twice"}
+        )
+    assert answer.status_code == 503
+
+
+async def test_cancel_of_an_order_whose_run_was_lost_names_the_task_about_it(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    order_id = await an_unstarted_order(store)
+    task = a_review(order_id, kind=ReviewKind.RUN_BROKEN)
+    await write_down(store, order_id, state=OrderState.ROUTING, reviews=(task,))
+    answer = await api.post(f"/v1/orders/{order_id}/cancel", json={"actor": "dana", "reason": "late"})
+    assert answer.status_code == 409
+    assert task.task_id in answer.json()["detail"]
+
+
 async def test_cancel_of_an_order_whose_run_has_ended_is_refused(
-    api: httpx.AsyncClient, client: Client, worker: Worker
+    api: httpx.AsyncClient, client: Client, worker: Worker, store: Store
 ) -> None:
     order_id = await submitted(api)
+    await write_down(store, order_id, state=OrderState.ROUTING)
     handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(f"order:{order_id}")
     await handle.signal("end")
     await handle.result()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.routing import Route
 
 from apps.simulators.faults import (
+    ENDPOINTS,
     HARSH,
     OFF,
     PRESETS,
@@ -21,6 +23,8 @@ from apps.simulators.faults import (
     put_in_force,
     read_script,
 )
+from apps.simulators.faults import Simulator as Simulated
+from apps.simulators.misbehaving import Misbehaving
 from models.errors import InvalidDocument
 from models.messages import CarrierEventKind
 from tests.apps.simulators.requests import a_label, a_pick, an_amount, an_authorisation
@@ -175,6 +179,40 @@ async def test_every_business_answer_can_go_wrong(tmp_path: Path) -> None:
     assert label.status_code == 409
 
 
+@pytest.mark.parametrize("kind", [FaultKind.DECLINE_SOFT, FaultKind.REFUSE_PICK, FaultKind.REFUSE_LABEL])
+async def test_what_was_refused_as_often_as_the_script_says_is_accepted_at_the_next_attempt(
+    tmp_path: Path, kind: FaultKind
+) -> None:
+    simulator, path, body, step = {
+        FaultKind.DECLINE_SOFT: ("payment", "/authorisations", an_authorisation(), "order:web:1:authorise"),
+        FaultKind.REFUSE_PICK: ("warehouse", "/picks", a_pick(), "shipment:web:1:1:pick"),
+        FaultKind.REFUSE_LABEL: ("carrier", "/labels", a_label(), "shipment:web:1:1:label"),
+    }[kind]
+    async with inside(simulator, tmp_path) as one:  # type: ignore[arg-type]
+
+        async def refused(attempt: str) -> bool:
+            answer = await one.post(path, json=body, headers={"Idempotency-Key": attempt})
+            assert answer.status_code in (201, 402, 409)
+            return answer.status_code != 201
+
+        put_in_force(script(Fault(do=kind, order="web:1", times=2)), tmp_path)
+        assert [await refused(f"{step}:{number}") for number in (1, 1, 2, 3, 4)] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
+        # Another thing of the same order, and another order, have counts of their own.
+        assert await refused(f"{step}-other:1")
+        put_in_force(script(Fault(do=kind, order="web:1", times=0)), tmp_path)
+        assert [await refused(f"{step}:{number}") for number in (5, 6, 7)] == [True, True, True]
+        put_in_force(script(Fault(do=kind, times=0, share=0.5)), tmp_path)
+        assert len({await refused(f"{step}:{number}") for number in range(11, 31)}) == 1, (
+            "all attempts or none"
+        )
+
+
 async def test_a_parcel_meets_the_fate_that_the_script_has_for_it(tmp_path: Path) -> None:
     last = {
         FaultKind.LATE_PARCEL: CarrierEventKind.DELIVERED,
@@ -260,6 +298,11 @@ def test_a_script_is_read_from_toml(tmp_path: Path) -> None:
         ('[[fault]]\ndo = "webhook_lost"\nat = "messages"', "fault.0"),
         ('[[fault]]\ndo = "reset_after"\nseconds = 3', "fault.0"),
         ('[[fault]]\ndo = "status"\nendpiont = "x"', "fault.0.endpiont"),
+        ('[[fault]]\ndo = "status"\nendpoint = "POST /authorizations"', "fault.0"),
+        ('[[fault]]\ndo = "status"\nat = "carrier"\nendpoint = "POST /authorisations"', "fault.0"),
+        ('[[fault]]\ndo = "late_parcel"\nendpoint = "carrier_event delivered"', "fault.0"),
+        ('[[fault]]\ndo = "webhook_lost"\nendpoint = "POST /labels"', "fault.0"),
+        ('[[fault]]\ndo = "webhook_lost"\nat = "payment"\nendpoint = "wms_event *"', "fault.0"),
         ("not toml", "faults.toml"),
     ],
 )
@@ -269,6 +312,50 @@ def test_a_script_that_cannot_be_used_says_where(tmp_path: Path, content: str, w
     with pytest.raises(InvalidDocument) as refused:
         read_script(file)
     assert any(problem.path.endswith(where) for problem in refused.value.problems)
+
+
+def test_an_endpoint_at_which_a_fault_can_never_strike_is_refused_with_those_at_which_it_can(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "faults.toml"
+    file.write_text('[[fault]]\ndo = "status"\nat = "warehouse"\nendpoint = "POST /pick"')
+    with pytest.raises(InvalidDocument) as refused:
+        read_script(file)
+    (problem,) = refused.value.problems
+    assert "'POST /pick'; it can at: POST /picks, GET /picks, POST /picks/cancel" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "endpoint"),
+    [
+        (FaultKind.STATUS, "POST *"),
+        (FaultKind.STATUS, "POST /authorisations/*/captures"),
+        (FaultKind.STATUS, "POST /captures/cap_17/refunds"),
+        (FaultKind.STATUS, "POST /captures/cap_*/refunds"),
+        (FaultKind.LOST_PARCEL, "POST /labels"),
+        (FaultKind.WEBHOOK_LATE, "*_event *"),
+        (FaultKind.WEBHOOK_TWICE, "payment_event disputed"),
+    ],
+)
+def test_an_endpoint_at_which_a_fault_can_strike_is_taken(kind: FaultKind, endpoint: str) -> None:
+    assert Fault(do=kind, endpoint=endpoint).endpoint == endpoint
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+async def test_every_endpoint_of_a_simulator_can_be_named(tmp_path: Path, name: Simulated) -> None:
+    async with inside(name, tmp_path) as caller:
+        transport = caller._transport
+        assert isinstance(transport, httpx.ASGITransport)
+        app = transport.app
+        assert isinstance(app, Misbehaving)
+        routes = [route for route in app.app.routes if isinstance(route, Route)]
+    served = {
+        f"{method} {route.path}"
+        for route in routes
+        for method in (route.methods or ()) - {"HEAD"}
+        if route.path not in ("/healthz", "/statement")
+    }
+    assert served == set(ENDPOINTS[name])
 
 
 def test_the_harsh_preset_knows_every_kind_of_fault() -> None:
