@@ -508,7 +508,8 @@ async def left_unpaid(payments: PaymentActivities, store: Store, **changes: Any)
     """An order whose parcel left, and nothing was captured for it yet: its run is still trying."""
     order_id = await accepted(store, a_draft())
     await run(payments.authorise_payment, authorise(order_id))
-    values = {"version": 9, "state": ShipmentState.HANDED_OVER, "handed_over_at": NOON} | changes
+    values: dict[str, Any] = {"version": 9, "state": ShipmentState.HANDED_OVER, "handed_over_at": NOON}
+    values |= changes
     await write_down(store, order_id, Carried(shipment=a_shipment(order_id, **values)))
     return order_id
 

@@ -9,8 +9,8 @@ from activities.store import broken, reads
 from activities.store.intake import mark_started
 from activities.store.store import Store
 from apps.api.broken_runs import Trouble
-from apps.api.invariants import WORKFLOW_QUEUE, Invariants, Report
-from apps.api.runs import Runs, RunView, Standing
+from apps.api.invariants import Invariants, Report
+from apps.api.runs import WORKFLOW_QUEUE, Runs, RunView, Standing
 from models.identifiers import order_workflow_id, review_task_id, shipment_workflow_id
 from models.journal import Carried
 from models.review import ReviewTask, Verdict
