@@ -58,8 +58,8 @@ class ReviewTask(Contract):
     recommendation: str
     options: dict[Verdict, str]
     opened_at: AwareDatetime
-    remind_at: AwareDatetime
-    escalate_at: AwareDatetime
+    remind_at: AwareDatetime | None = None
+    escalate_at: AwareDatetime | None = None
     deadline_at: AwareDatetime | None = Field(
         default=None, description="None: it stays open until a person answers"
     )

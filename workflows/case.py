@@ -641,9 +641,8 @@ class Case(Generic[Memory]):
         memory = self.memory
         while memory.decision is None:
             task = self._open_task()
-            moments = [task.remind_at] + ([] if task.escalated else [task.escalate_at])
-            if task.deadline_at is not None:
-                moments.append(task.deadline_at)
+            ahead = (task.remind_at, None if task.escalated else task.escalate_at, task.deadline_at)
+            moments = [moment for moment in ahead if moment is not None]
             answered = await self.until(
                 lambda: self._answered() or self._withdrawn(question) or self._moot(purpose),
                 deadline=min(moments),
@@ -719,7 +718,7 @@ class Case(Generic[Memory]):
         if task.deadline_at is not None and now >= task.deadline_at and task.on_deadline is not None:
             await self._close_review(ReviewState.EXPIRED, question, None)
             return task.on_deadline
-        if not task.escalated and now >= task.escalate_at:
+        if not task.escalated and task.escalate_at is not None and now >= task.escalate_at:
             task = task.model_copy(update={"escalated": True})
             template = Template.REVIEW_ESCALATED
         else:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     SQLColumnExpression,
     and_,
     exists,
@@ -98,12 +99,12 @@ async def unfinished_orders(session: AsyncSession, *, after: str, limit: int) ->
 
     Those that are open, or of which something is: a shipment under way, a question to a person.
     """
-    open_ones = (
+    open_ones: tuple[tuple[SQLColumnExpression[str], ColumnElement[bool]], ...] = (
         (col(OrderRow.order_id), col(OrderRow.state).not_in(ORDER_TERMINAL)),
         (col(ShipmentRow.order_id), col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL)),
         (col(ReviewTaskRow.order_id), col(ReviewTaskRow.state) == ReviewState.OPEN),
     )
-    parts = [
+    parts: list[Select[tuple[str]]] = [
         select(order_id.label("order_id")).where(is_open, order_id > after).order_by(order_id).limit(limit)
         for order_id, is_open in open_ones
     ]

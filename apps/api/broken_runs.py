@@ -36,7 +36,6 @@ class Finding(Contract):
 
 def task_about(finding: Finding, held: Holdings | None) -> ReviewTask:
     """The question to a person: what happened, what is held, what each answer does. The store gives it its id."""
-    now, terms = datetime.now(UTC), _POLICY.terms(ReviewKind.RUN_BROKEN)
     options, recommended, recommendation = _choices(finding, held)
     return ReviewTask(
         task_id="",
@@ -48,9 +47,7 @@ def task_about(finding: Finding, held: Holdings | None) -> ReviewTask:
         recommended=recommended,
         recommendation=recommendation,
         options=options,
-        opened_at=now,
-        remind_at=now + terms.remind_after,
-        escalate_at=now + terms.escalate_after,
+        opened_at=datetime.now(UTC),
         policy_version=_POLICY.version,
     )
 

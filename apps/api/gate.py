@@ -85,7 +85,7 @@ class Gate:
             self._spend(inner, account, known=known)
             if not known:
                 raise Unauthorised("send the API token: Authorization: Bearer …")
-            if self._has_token(scope):
+            if _has_token(scope, self._expected):
                 structlog.contextvars.bind_contextvars(actor=_CLIENT)
             await self._app(inner, receive, watched_send)
         except OrderwrightError as refused:

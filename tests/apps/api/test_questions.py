@@ -1,5 +1,6 @@
 """Questions on the list that no run asks (any more), and shipments that go on although their order has ended."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,12 +11,13 @@ from activities.store.intake import mark_started
 from activities.store.store import Store
 from apps.api.broken_runs import Trouble
 from apps.api.invariants import Invariants, Report
-from apps.api.runs import WORKFLOW_QUEUE, Runs, RunView, Standing
+from apps.api.runs import Runs, RunView, Standing
 from models.identifiers import order_workflow_id, review_task_id, shipment_workflow_id
 from models.journal import Carried
 from models.review import ReviewTask, Verdict
 from models.states import OrderState, ReviewState, ShipmentState
 from tests.builders import NOON, a_draft, a_review, a_shipment, accepted, carrying, write_down
+from workflows import steps
 
 
 class Said(Runs):
@@ -30,7 +32,7 @@ class Said(Runs):
         self.terminated: list[str] = []
 
     async def view(self, workflow_id: str) -> RunView:
-        return RunView(standing=self.standing, run_id="r", queue=WORKFLOW_QUEUE, status="terminated")
+        return RunView(standing=self.standing, run_id="r", queue=steps.WORKFLOWS, status="terminated")
 
     async def asks(self, task: ReviewTask) -> bool | None:
         return None if self.silent else task.task_id in self.asked
@@ -41,13 +43,18 @@ class Said(Runs):
     async def terminate(self, workflow_id: str, reason: str) -> None:
         self.terminated.append(workflow_id)
 
-    async def broken_since(self, since: datetime) -> list[str]:
-        return []
+    async def _nothing(self) -> AsyncIterator[list[str]]:
+        pages: list[list[str]] = []
+        for page in pages:
+            yield page
+
+    def broken_since(self, since: datetime) -> AsyncIterator[list[str]]:
+        return self._nothing()
 
     started_since = broken_since
 
-    async def others_on_our_queue(self) -> list[str]:
-        return []
+    def others_on_our_queue(self) -> AsyncIterator[list[str]]:
+        return self._nothing()
 
 
 @pytest.fixture
@@ -199,12 +206,13 @@ async def test_a_shipment_that_stands_still_is_found_although_its_order_has_ende
     assert (await look(store, runs, order_id)).findings == ()
 
 
-async def test_every_shipment_under_way_is_a_subject_also_without_naming_its_order(store: Store) -> None:
+async def test_a_shipment_under_way_is_a_subject_though_its_order_has_ended(store: Store) -> None:
     order_id = await an_order(store, OrderState.CANCELLED)
     shipment = a_shipment(order_id, version=9, state=ShipmentState.PICKED)
     await write_down(store, order_id, Carried(shipment=shipment))
     async with store.transaction() as session:
-        found = {subject.workflow_id for subject in await broken.subjects(session, timedelta(0))}
+        assert order_id in await broken.unfinished_orders(session, after="", limit=10_000)
+        found = {subject.workflow_id for subject in await broken.subjects(session, timedelta(0), [order_id])}
         # Other tests of this database look at everything as well.
         await session.execute(
             text("UPDATE shipments SET state = 'cancelled' WHERE order_id = :id"), {"id": order_id}
