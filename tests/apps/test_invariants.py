@@ -716,7 +716,7 @@ async def test_nothing_is_missed_however_much_temporal_and_the_store_list(
     monkeypatch.setattr(invariants, "_BATCH", 1)
     # Under an id that is no order's, and begun before all the others: Temporal lists the newest first.
     strange = "an older run than any order's"
-    await shop.client.start_workflow("OrderWorkflow", "nonsense", id=strange, task_queue=steps.WORKFLOWS)
+    await shop.client.start_workflow("OrderWorkflow", args=[{}, {}], id=strange, task_queue=steps.WORKFLOWS)
     others = [Shop(shop.client, shop.store, shop.street) for _ in range(2)]
     for other in others:
         await take_in(other.store, other.runs, other.draft, ClockStart())

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import TracerProvider
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
@@ -27,10 +26,9 @@ from workers.embedded.ports import LOOPBACK, answers_ok, any_port
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY
-from workers.tracing import OneTracePerRun
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
-from workflows.steps import QUEUES, WORKFLOWS
+from workflows.steps import QUEUES
 
 NAMESPACE = "orderwright-team"
 NOBODY = ("WAREHOUSE", "CARRIER", "MESSAGE")
@@ -217,35 +215,6 @@ def test_one_trace_leads_from_the_request_through_the_workflow_to_the_call_of_a_
     until(lambda: team.collector.way_to("RunWorkflow:ShipmentWorkflow"), "the shipment")
     for name in ("RunWorkflow:OrderWorkflow", "RunWorkflow:ShipmentWorkflow"):
         assert team.collector.way_to(name)[0] == way[0], f"{name} is part of the same trace"
-
-
-async def test_an_order_of_a_client_that_traces_nothing_is_one_trace_too(team: Team) -> None:
-    client = await connect(team.temporal, NAMESPACE, from_environment=False)
-    draft = ORDER | {"external_id": f"{ORDER['external_id']}-untraced"}
-    order_id = f"{draft['channel']}:{draft['external_id']}"
-    run: Any = await client.start_workflow(
-        "OrderWorkflow", {"draft": draft}, id=f"order:{order_id}", task_queue=WORKFLOWS
-    )
-    started = (await run.fetch_history()).events[0].workflow_execution_started_event_attributes
-    assert not started.header.fields
-
-    def spans() -> dict[str, Seen]:
-        return {span.name: span for span in team.collector.spans.values() if order_id in span.text}
-
-    until(lambda: "RunActivity:request_pick" in spans(), "the shipment's first step")
-    assert {
-        "RunWorkflow:OrderWorkflow", "RunActivity:authorise_payment", "RunWorkflow:ShipmentWorkflow"
-    } <= spans().keys()  # fmt: skip
-    assert len({span.trace for span in team.collector.spans.values() if order_id in span.text}) == 1
-    history = await run.fetch_history()
-    # Replayed in this process, which traces nothing, and by an interceptor that derives the trace anew.
-    for interceptors in ((), (OneTracePerRun(TracerProvider().get_tracer("tests")),)):
-        replayer = Replayer(
-            workflows=[OrderWorkflow, ShipmentWorkflow],
-            data_converter=pydantic_data_converter,
-            interceptors=interceptors,
-        )
-        await replayer.replay_workflow(history)
 
 
 async def test_a_run_that_was_traced_replays_without_traces(team: Team) -> None:
