@@ -563,6 +563,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         elif purpose in _ABOUT_LOSS and verdict is Verdict.APPROVE:
             memory.given_up = True
             memory.damaged = purpose == "damaged"
+            self._changed()
         elif purpose == "return" and verdict is Verdict.APPROVE:
             memory.returned = CarrierEvent(
                 event_id="returned",

@@ -258,6 +258,7 @@ async def test_cancel_with_one_parcel_gone_calls_off_the_rest_and_closes(case: C
     wish = CancelOrder(request_id="c1", actor="a", reason="r")
     await order.execute_update(OrderWorkflow.cancel, wish)
     await case.until_recalled()
+    await case.until_shipment("cancelled", 2)
     answer = await order.execute_update(OrderWorkflow.cancel, wish)
     assert answer.outcome is CancelOutcome.PARTLY
     assert "shipment 1: the carrier brings it back" in answer.message
