@@ -2,7 +2,7 @@
 #   make run     real orders on the real engine; Ctrl-C stops the stack
 #   make test    the whole test suite
 #   make check   formatting, lint and types
-#   make bench   what an order costs, against the engine's limit: ten minutes on a machine with nothing else to do
+#   make bench   what an order costs, against the engine's limit: half an hour on a machine with nothing else to do
 #   make record  record the histories that changed workflow code is tried on
 #   make setup   only prepare .venv
 #   make lock    recompile the two lock files (needs uv)

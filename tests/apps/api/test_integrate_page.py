@@ -15,6 +15,7 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from models.messages import CancelOutcome
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
 from tests.apps.api.test_orders import heard
 from workers.embedded.temporal import EmbeddedTemporal
@@ -50,6 +51,11 @@ def test_every_message_named_is_one_that_the_workflows_take() -> None:
         for name in re.findall(r"`(\w+)`", names):
             for case in ("order", "shipment") if receiver == "both" else (receiver,):
                 assert (kind, name) in taken[case]
+
+
+def test_every_outcome_of_a_cancellation_is_explained() -> None:
+    table = PAGE.split("| `outcome` | what happens |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(CancelOutcome)
 
 
 async def test_temporal_commands_start_an_order_and_approve_it(
