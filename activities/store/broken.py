@@ -274,7 +274,8 @@ async def open_questions(
 async def asked_after_their_end(session: AsyncSession) -> list[str]:
     """The ids of orders that have ended while a person is still asked something about them."""
     found = await session.scalars(
-        select(col(ReviewTaskRow.order_id).distinct())
+        select(col(ReviewTaskRow.order_id))
+        .distinct()
         .join(OrderRow, col(OrderRow.order_id) == col(ReviewTaskRow.order_id))
         .where(
             ~_broken(), col(ReviewTaskRow.state) == ReviewState.OPEN, col(OrderRow.state).in_(ORDER_TERMINAL)

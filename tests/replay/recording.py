@@ -7,7 +7,8 @@ replayed. A file is the JSON of one run, compressed, named ``{test}-{order|shipm
 import gzip
 import json
 import tomllib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,25 @@ def _without_this_machine(value: Any) -> Any:
 async def fingerprint(client: Client, order_id: str) -> str:
     """What the runs of an order and its first shipment commanded, in order, one command a line.
 
-    Left out is what depends on how fast the machine is: timers, when the timeline was flushed, and where messages to
-    people, which go out beside everything else, came in between.
+    Left out is what depends on how fast the machine is: timers, when the timeline was flushed, where that came in
+    between which goes out beside everything else, and how many reports a row of changes took.
     """
     lines: list[str] = []
     for workflow_id in (order_workflow_id(order_id), shipment_workflow_id(shipment_id(order_id, 1))):
         runs = [history async for history in _runs(client, workflow_id)]
         commands = [command for run in reversed(runs) for event in run.events if (command := _command(event))]
-        messages = [command for command in commands if command == _MESSAGE]
-        others = [command for command in commands if command != _MESSAGE]
-        lines += [workflow_id.partition(":")[0], *(f"  {command}" for command in others + messages)]
+        beside = sorted(command for command in commands if command in _BESIDE)
+        others = (command for command in commands if command not in _BESIDE)
+        once = [command for command, same in groupby(others) for command in _told_once(command, same)]
+        lines += [workflow_id.partition(":")[0], *(f"  {command}" for command in once + beside)]
     return "\n".join(lines) + "\n"
 
 
-_MESSAGE = "activity notify"
+def _told_once(command: str, same: Iterable[str]) -> list[str]:
+    return [command] if command.startswith("signal ") else list(same)
+
+
+_BESIDE = frozenset({"activity notify", "activity intercept_parcel"})
 _FLUSH = "activity record_progress"
 
 
