@@ -39,7 +39,7 @@ async def record(session: AsyncSession, order_id: str, carried: Carried) -> None
     for task in carried.reviews:
         await _keep_review(session, task)
     for workflow_id in ended:
-        await _withdraw_what_is_left(session, workflow_id)
+        await _withdraw_what_is_left(session, order_id, workflow_id)
 
 
 async def _move_order(session: AsyncSession, order_id: str, projection: OrderProjection) -> bool:
@@ -118,10 +118,12 @@ async def _keep_review(session: AsyncSession, task: ReviewTask) -> None:
     )
 
 
-async def _withdraw_what_is_left(session: AsyncSession, workflow_id: str) -> None:
+async def _withdraw_what_is_left(session: AsyncSession, order_id: str, workflow_id: str) -> None:
     """A run that ends asks nobody any more, nor what it asked before it was reset in Temporal."""
     rows = await session.scalars(
         select(ReviewTaskRow).where(
+            # By the order, of which there is an index: every run comes here once.
+            col(ReviewTaskRow.order_id) == order_id,
             col(ReviewTaskRow.workflow_id) == workflow_id,
             col(ReviewTaskRow.state) == ReviewState.OPEN,
             col(ReviewTaskRow.kind) != ReviewKind.RUN_BROKEN,

@@ -41,9 +41,9 @@ async def call_off(case: Case) -> CancelAnswer:
     return answers[-1]
 
 
-async def decide(case: Case, verdict: Verdict) -> None:
+async def decide(case: Case, verdict: Verdict, about: ReviewKind = ReviewKind.RETURN) -> None:
     task = await case.review(1)
-    assert task.kind is ReviewKind.RETURN
+    assert task.kind is about
     await case.shipment().execute_update(
         ShipmentWorkflow.decide_review,
         DecideReview(
@@ -256,14 +256,8 @@ async def test_a_parcel_that_is_given_up_is_not_said_to_be_brought_back(case: Ca
     order = await case.start()
     await case.handed_over()
     await case.scanned(CarrierEventKind.LOST)
-    task = await case.review(1)
     refund = case.script.hold("refund_payment")
-    await case.shipment().execute_update(
-        ShipmentWorkflow.decide_review,
-        DecideReview(
-            request_id="d", actor="ana", task_id=task.task_id, verdict=Verdict.APPROVE, reason="it is gone"
-        ),
-    )
+    await decide(case, Verdict.APPROVE, ReviewKind.SHIPMENT_LOST)
     await case.script.reached["refund_payment"].wait()
     answer = await ask_to_stop(case)
     assert answer.outcome is CancelOutcome.ENDED and "being paid back" in answer.message
@@ -277,13 +271,7 @@ async def test_a_parcel_that_was_paid_back_is_not_said_to_have_arrived(case: Cas
     order = await case.start()
     await case.handed_over(1)
     await case.scanned(CarrierEventKind.LOST, 1)
-    task = await case.review(1)
-    await case.shipment(1).execute_update(
-        ShipmentWorkflow.decide_review,
-        DecideReview(
-            request_id="d", actor="ana", task_id=task.task_id, verdict=Verdict.APPROVE, reason="it is gone"
-        ),
-    )
+    await decide(case, Verdict.APPROVE, ReviewKind.SHIPMENT_LOST)
     await case.until_shipment("lost", 1)
     await case.handed_over(2)
     await case.until(OrderState.SHIPPED)
