@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     # Seconds that a caller may take for sending the header of a request, and its body.
     api_header_seconds: float = Field(default=10.0, gt=0)
     api_body_seconds: float = Field(default=30.0, gt=0)
+    # For so long a connection is kept for the next request: longer than callers and proxies keep theirs.
+    api_keep_alive_seconds: int = Field(default=75, ge=1)
     # How long it is known which webhooks were answered for.
     webhook_receipt_days: int = Field(default=30, ge=1)
 

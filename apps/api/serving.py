@@ -6,8 +6,9 @@ number, of one caller or of many; and it answers in plain text before the applic
 
 import asyncio
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -37,6 +38,9 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
         http=Protocol,
         ws="none",
         h11_max_incomplete_event_size=settings.api_max_header_bytes,
+        # Longer than callers and proxies keep an idle connection (mostly 60 s at most): who closes it must be the one
+        # who sends next, else a request crosses our hanging up and is lost.
+        timeout_keep_alive=settings.api_keep_alive_seconds,
         log_config=None,  # uvicorn's lines go through our logger
         access_log=False,  # the gate writes one line per request, without what a query string may hold
         server_header=False,
@@ -50,8 +54,10 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
 class Crowd:
     """Who is connected to one server: so many at once, and of one caller no more than a share of them.
 
-    Where there is no room, the connection that has waited longest without a whole header makes some; sockets that are
-    opened and say nothing cost nobody else their place. A proxy that is named speaks for many, and has no share.
+    Where there is no room, the connection that has waited longest without a whole header makes some, or else the one
+    that has rested longest since its last answer: sockets that are opened and say nothing cost nobody else their place.
+    One that was opened just now is spared, for its header is on its way. A proxy that is named speaks for many, and
+    has no share.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,8 +66,10 @@ class Crowd:
         self._believes_all = settings.proxies == ("*",)
         self._proxies = () if self._believes_all else tuple(map(ip_network, settings.proxies))
         self._inside = dict["_Protocol", str | None]()
-        # Those inside that have not sent a whole header yet, the oldest first.
-        self._silent = dict["_Protocol", None]()
+        # Those inside that have not sent a whole header yet, and since when; the oldest first.
+        self._silent = dict["_Protocol", float]()
+        # Those inside that were answered and have asked nothing since; the oldest first.
+        self._resting = dict["_Protocol", None]()
         self._turned_away = dict["_Protocol", str | None]()
         self._of_one = Counter[str | None]()
         self._away_of_one = Counter[str | None]()
@@ -70,12 +78,12 @@ class Crowd:
         """Whether there is room for ``newcomer``, if need be at the expense of who has said nothing yet."""
         caller = self._caller(newcomer)
         if caller is not None and self._of_one[caller] >= self._most_of_one:
-            room = self._make_room(other for other in self._silent if self._inside[other] == caller)
+            room = self._make_room(lambda other: self._inside[other] == caller)
         else:
-            room = len(self._inside) < self._most or self._make_room(iter(self._silent))
+            room = len(self._inside) < self._most or self._make_room(lambda _: True)
         if room:
             self._inside[newcomer] = caller
-            self._silent[newcomer] = None
+            self._silent[newcomer] = time.monotonic()
             self._of_one[caller] += 1
         return room
 
@@ -92,10 +100,17 @@ class Crowd:
     def hears(self, one: "_Protocol") -> None:
         """Note that a whole header has come."""
         self._silent.pop(one, None)
+        self._resting.pop(one, None)
+
+    def answered(self, one: "_Protocol") -> None:
+        """Note that nothing is left to be answered."""
+        if one in self._inside:
+            self._resting[one] = None
 
     def loses(self, one: "_Protocol") -> None:
         """Forget a connection that is closed, or about to be."""
         self._silent.pop(one, None)
+        self._resting.pop(one, None)
         for where, count in ((self._inside, self._of_one), (self._turned_away, self._away_of_one)):
             if one in where:
                 caller = where.pop(one)
@@ -103,8 +118,10 @@ class Crowd:
                 if not count[caller]:
                     del count[caller]
 
-    def _make_room(self, silent: "Iterator[_Protocol]") -> bool:
-        oldest = next(silent, None)
+    def _make_room(self, may_go: "Callable[[_Protocol], bool]") -> bool:
+        opened_before = time.monotonic() - _SPARED_SECONDS
+        silent = (one for one, since in self._silent.items() if since <= opened_before and may_go(one))
+        oldest = next(silent, None) or next(filter(may_go, self._resting), None)
         if oldest is None:
             return False
         self.loses(oldest)
@@ -171,6 +188,8 @@ class _Protocol(H11Protocol):
             # Answered before the body was read. Closing at once would take the answer away from a caller who is
             # still sending; reading on for ever would be free storage for the rest of the world.
             self._give_time()
+        elif self.conn.our_state is h11.IDLE and not self.transport.is_closing():
+            self.crowd.answered(self)
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be read as a request is answered as a problem. Called while the fault is being handled."""
@@ -213,5 +232,7 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
+# Time enough for a header that was sent with its connection to be read by a busy process.
+_SPARED_SECONDS = 1.0
 _BUSY = Busy("too many callers at once: come back in a few seconds")
 _FIXED = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]

@@ -130,6 +130,8 @@ async def set_up(folder: Path, database_url: str) -> AsyncIterator[Stage]:
             "ORDERWRIGHT_API_TOKEN": TOKEN,
             "ORDERWRIGHT_WEBHOOK_SECRET": SECRET,
             "ORDERWRIGHT_API_PORT": str(api_port),
+            # Everybody here calls from the same address.
+            "ORDERWRIGHT_API_CONNECTION_SHARE": "1",
             "ORDERWRIGHT_LOG_LEVEL": "ERROR",
             "ORDERWRIGHT_DEPLOYMENT_BUILD_ID": FIRST_BUILD,
             **{

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from temporalio.client import Client
 
+from apps.api import serving as protocol
 from apps.api.application import create_app
 from apps.api.bodies import MAX_MESSAGE_BYTES
 from apps.api.gate import MAX_TARGET_BYTES, SECURITY_HEADERS
@@ -409,7 +410,7 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @asynccontextmanager
-async def being_served(
+async def answered(
     port: int, address: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection from an address of this machine, over which a request was answered."""
@@ -422,6 +423,25 @@ async def being_served(
         writer.close()
 
 
+@asynccontextmanager
+async def being_served(
+    port: int, address: str = "127.0.0.1"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Such a connection that has asked again, and whose answer waits for the body."""
+    async with answered(port, address) as (reader, writer):
+        writer.write(
+            b"POST /v1/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+            b"Expect: 100-continue\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
+        )
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        yield reader, writer
+
+
+@pytest.fixture
+def nobody_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_SPARED_SECONDS", 0.0)
+
+
 async def test_callers_beyond_the_limit_are_asked_to_come_back(settings: Settings, client: Client) -> None:
     async with served(settings, client, api_max_connections=2, api_connection_share=1) as port:
         async with being_served(port) as (first, write), being_served(port):
@@ -429,8 +449,8 @@ async def test_callers_beyond_the_limit_are_asked_to_come_back(settings: Setting
             assert (status, problem["code"]) == (503, "busy")
             assert int(headers["retry-after"]) > 0
             # Who is in is served on.
-            write.write(REQUEST)
-            assert (await first.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+            write.write(b"[]")
+            assert (await first.readuntil(b"}")).startswith(b"HTTP/1.1 422 ")
         until = time.monotonic() + 30
         while (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/healthz")).status_code == 503:
             assert time.monotonic() < until
@@ -464,6 +484,7 @@ async def test_a_proxy_that_is_named_may_have_all_the_connections(settings: Sett
 
 
 @pytest.mark.parametrize("share", [1, 0.5])
+@pytest.mark.usefixtures("nobody_is_spared")
 async def test_sockets_that_say_nothing_give_way_the_oldest_first(
     settings: Settings, client: Client, share: float
 ) -> None:
@@ -482,6 +503,46 @@ async def test_sockets_that_say_nothing_give_way_the_oldest_first(
                 assert (await said(port, REQUEST))[0] == 503
 
 
+@pytest.mark.parametrize("share", [1, 0.5])
+@pytest.mark.usefixtures("nobody_is_spared")
+async def test_connections_that_rest_give_way_after_those_that_say_nothing(
+    settings: Settings, client: Client, share: float
+) -> None:
+    most = int(3 / share)
+    async with (
+        served(settings, client, api_max_connections=most, api_connection_share=share) as port,
+        answered(port) as (first, write_first),
+        answered(port) as (second, _),
+        connected(port) as (silent, _),
+    ):
+        write_first.write(REQUEST)
+        await first.readuntil(b"}")
+        async with answered(port) as (newest, _):
+            assert await asyncio.wait_for(silent.read(), 30) == b""
+            async with being_served(port):
+                # The one that has rested longest since its last answer.
+                assert await asyncio.wait_for(second.read(), 30) == b""
+                async with being_served(port):
+                    assert await asyncio.wait_for(first.read(), 30) == b""
+                    async with being_served(port):
+                        assert await asyncio.wait_for(newest.read(), 30) == b""
+                        assert (await said(port, REQUEST))[0] == 503
+
+
+async def test_who_came_just_now_is_not_sent_away_for_a_header_that_is_on_its_way(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_SPARED_SECONDS", 3600.0)
+    async with (
+        served(settings, client, api_max_connections=1, api_connection_share=1) as port,
+        connected(port) as (reader, writer),
+    ):
+        assert (await said(port, REQUEST))[0] == 503
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.usefixtures("nobody_is_spared")
 async def test_many_silent_sockets_of_one_address_shut_nobody_out(settings: Settings, client: Client) -> None:
     async with served(settings, client, api_max_connections=8) as port:
         opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
@@ -490,6 +551,16 @@ async def test_many_silent_sockets_of_one_address_shut_nobody_out(settings: Sett
                 pass
         for _, writer in opened:
             writer.close()
+
+
+async def test_a_connection_is_kept_for_the_next_request_as_long_as_is_set(
+    settings: Settings, client: Client
+) -> None:
+    # Longer than the 60 s that proxies keep an idle connection at most: else a request crosses our hanging up.
+    usual = protocol.uvicorn_config(None, settings, stop_within_seconds=1)
+    assert usual.timeout_keep_alive == 75
+    async with served(settings, client, api_keep_alive_seconds=1) as port, answered(port) as (reader, _):
+        assert await asyncio.wait_for(reader.read(1), 30) == b""
 
 
 # --- Who calls ---
