@@ -27,7 +27,10 @@ def speaks_temporal(
 ) -> Callable[[Host, In], Awaitable[Out]]:
     """Let an activity raise ``models.errors``; Temporal sees ``ApplicationError`` with the error's code as type.
 
-    A neighbour's Retry-After becomes the delay of the next attempt. Other exceptions pass: Temporal retries them.
+    A neighbour's Retry-After becomes the delay of the next attempt, as far as the step's own pauses go: what is tried
+    "for half an hour" is so many attempts, and an hour between each two would be days. Other exceptions pass: Temporal
+    retries them.
+
     An attempt that would outlast the step's ``start_to_close`` is broken off before, as ``OutcomeUnknown``.
     """
 
@@ -45,7 +48,7 @@ def speaks_temporal(
                 OutcomeUnknown(f"{name}: the attempt took too long and was broken off")
             ) from None
         except OrderwrightError as error:
-            raise application_error(error) from error
+            raise application_error(error, pause_at_most=_longest_pause()) from error
         except ValidationError as error:
             # Its text quotes the input, which may be somebody's name: say where, not what.
             places = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:5])
@@ -61,9 +64,16 @@ def _seconds_for_an_attempt() -> float | None:
     return None if whole is None else whole.total_seconds() * _SHARE_OF_START_TO_CLOSE
 
 
-def application_error(error: OrderwrightError) -> ApplicationError:
+def _longest_pause() -> timedelta | None:
+    policy = activity.info().retry_policy
+    return None if policy is None else policy.maximum_interval
+
+
+def application_error(error: OrderwrightError, *, pause_at_most: timedelta | None = None) -> ApplicationError:
     """The same error as Temporal carries it."""
     seconds = error.retry_after_seconds if isinstance(error, NeighbourUnavailable) else None
+    if seconds is not None and pause_at_most is not None:
+        seconds = min(seconds, pause_at_most.total_seconds())
     return ApplicationError(
         error.message,
         type=error.code,

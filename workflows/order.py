@@ -793,10 +793,10 @@ class OrderWorkflow(Case[OrderMemory]):
             if memory.cancel_answer is not None:
                 return memory.cancel_answer
         elif memory.cancel is not None:
-            said = f": {memory.cancel_answer.message}" if memory.cancel_answer else ""
             return CancelAnswer(
                 outcome=CancelOutcome.ALREADY,
-                message=f"the order was called off before, and is {memory.state}{said}",
+                message=f"the order was called off before, and is {memory.state}: "
+                f"{self._what_cancelling_does().message}",
             )
         elif memory.leaving_to is not None:
             return CancelAnswer(

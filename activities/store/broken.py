@@ -271,17 +271,21 @@ async def open_questions(
     return [ReviewTask.model_validate(row.task) for row in rows]
 
 
-async def asked_after_their_end(session: AsyncSession) -> list[str]:
-    """The ids of orders that have ended while a person is still asked something about them."""
-    found = await session.scalars(
+async def going_on_after_their_end(session: AsyncSession) -> list[str]:
+    """The ids of orders that have ended while a shipment is under way, or a person is still asked about them."""
+    asked = (
         select(col(ReviewTaskRow.order_id))
-        .distinct()
         .join(OrderRow, col(OrderRow.order_id) == col(ReviewTaskRow.order_id))
         .where(
             ~_broken(), col(ReviewTaskRow.state) == ReviewState.OPEN, col(OrderRow.state).in_(ORDER_TERMINAL)
         )
     )
-    return list(found)
+    travelling = (
+        select(col(ShipmentRow.order_id))
+        .join(OrderRow, col(OrderRow.order_id) == col(ShipmentRow.order_id))
+        .where(col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL), col(OrderRow.state).in_(ORDER_TERMINAL))
+    )
+    return list(await session.scalars(union(asked, travelling)))
 
 
 async def withdraw_question(session: AsyncSession, task: ReviewTask, why: str) -> bool:

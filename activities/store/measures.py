@@ -2,18 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.store import reads
 from models.base import Contract
-from models.operations import OperationState
+from models.operations import OperationState, ShippingKind
 from models.review import ReviewKind
-from models.states import OrderState, ReviewState, ShipmentState
+from models.states import ORDER_TERMINAL, OrderState, ReviewState, ShipmentState
 from models.tables.journal import ReviewTaskRow
 from models.tables.operations import PaymentOperationRow, ShippingOperationRow
-from models.tables.orders import IntakeRow, IntakeState, ShipmentRow
+from models.tables.orders import IntakeRow, IntakeState, OrderRow, ShipmentRow
 
 # An effect is answered within seconds, and tried for half an hour; one without an answer for so long is unclear.
 UNCLEAR_AFTER = timedelta(minutes=5)
@@ -78,11 +78,23 @@ async def _overdue(session: AsyncSession, now: datetime) -> int:
 
 
 async def _unclear(session: AsyncSession, now: datetime) -> dict[str, Waiting]:
+    """Effects whose answer somebody still waits for.
+
+    Not those of orders that have ended: their books were settled, or a person went on without. Nor recalls of parcels:
+    one that a carrier does not answer in minutes is given up, and the customer is asked for the goods instead.
+    """
     found: dict[str, Waiting] = {}
     for table in (PaymentOperationRow, ShippingOperationRow):
         query = (
             select(col(table.kind), func.count(), func.min(col(table.intended_at)))
-            .where(col(table.state) == OperationState.INTENDED, col(table.intended_at) < now - UNCLEAR_AFTER)
+            .where(
+                col(table.state) == OperationState.INTENDED,
+                col(table.intended_at) < now - UNCLEAR_AFTER,
+                col(table.kind) != ShippingKind.INTERCEPT,
+                ~exists().where(
+                    col(OrderRow.order_id) == col(table.order_id), col(OrderRow.state).in_(ORDER_TERMINAL)
+                ),
+            )
             .group_by(col(table.kind))
         )
         found |= {kind: _waiting(count, oldest, now) for kind, count, oldest in await session.execute(query)}

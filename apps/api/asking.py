@@ -25,13 +25,16 @@ async def ask_or_leave(
     signal: str,
     message: Contract,
     request_id: str,
+    afresh: bool = False,
 ) -> Answer | Queued:
     """The run's answer to ``update``; without one in time, ``signal`` is left under the same ``request_id``.
 
-    Should the update arrive after all, the run knows the request id and acts once. Raises ``Refused`` when the run says
-    no, ``NoRun`` when there is none, ``NotReachable`` when Temporal does not answer.
+    Should the update arrive after all, the run knows the request id and acts once. ``afresh``: see ``Runs.ask``.
+
+    Raises ``Refused`` when the run says no, ``NoRun`` when there is none, ``NotReachable`` when Temporal
+    does not answer.
     """
-    answer = await runs.ask(workflow_id, update, question, gives)
+    answer = await runs.ask(workflow_id, update, question, gives, afresh=afresh)
     if answer is not None:
         return answer
     if await runs.tell(workflow_id, signal, message) is Told.NO_RUN:

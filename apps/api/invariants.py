@@ -106,7 +106,7 @@ class Invariants:
                 batch = await self._unfinished_orders(after=batch[-1])
             return
         async with self._store.transaction() as session:
-            ended = await broken.asked_after_their_end(session)
+            ended = await broken.going_on_after_their_end(session)
         wanted = {*order_ids, *_orders_of(tasks), *ended}
         async for page in self._runs.broken_since(since):
             wanted |= _orders_of(page)

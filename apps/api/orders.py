@@ -212,6 +212,8 @@ async def cancel_order(
             signal="cancel_order",
             message=message,
             request_id=message.request_id,
+            # The carriers may have answered since it was asked first.
+            afresh=True,
         )
     except NoRun as nobody:
         answer = await _without_a_run(parts, order_id, message, nobody)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from activities.store.store import Store
+from apps.api.invariants import Invariants
 from apps.api.metrics import Metrics
 from apps.api.readiness import PartsHealth
 from apps.api.runs import Runs
@@ -21,6 +22,11 @@ class Parts:
     store: Store
     runs: Runs
     metrics: Metrics
+
+    @cached_property
+    def invariants(self) -> Invariants:
+        """The invariant job: one, for it bounds how many connections decisions take at once."""
+        return Invariants(self.store, self.runs)
 
     @cached_property
     def health(self) -> PartsHealth:

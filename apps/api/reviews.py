@@ -12,7 +12,6 @@ from apps.api import examples
 from apps.api.asking import ask_or_leave, new_request_id
 from apps.api.bodies import body_of, read_message
 from apps.api.contracts import DecisionRequest, DecisionTaken, Queued
-from apps.api.invariants import Invariants
 from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
@@ -104,7 +103,7 @@ async def decide_review(
     request_id = decision.request_id or new_request_id()
     if task.kind is ReviewKind.RUN_BROKEN:
         # There is no run to give it to.
-        done = await Invariants(parts.store, parts.runs).decide(
+        done = await parts.invariants.decide(
             task_id, decision.verdict, actor=decision.actor, reason=decision.reason, request_id=request_id
         )
         return DecisionTaken(request_id=request_id, task_id=task_id, verdict=decision.verdict, message=done)

@@ -368,16 +368,19 @@ class Runs:
         return completed
 
     async def ask(
-        self, workflow_id: str, update: str, question: Contract, gives: type[Answer]
+        self, workflow_id: str, update: str, question: Contract, gives: type[Answer], *, afresh: bool = False
     ) -> Answer | None:
         """Send an update and wait for its answer; None when nobody answered in time.
+
+        A repeat with the same ``request_id`` gets the answer of the first; with ``afresh`` the run itself knows it for
+        a repeat, and says how things stand by now.
 
         No worker is up then, or the run was just continuing as new: a message that waits for it gets through.
 
         Raises ``Refused`` with the run's own sentence, ``NoRun`` when it has ended or was never there.
         """
         handle = self._connected().get_workflow_handle(workflow_id)
-        request_id = getattr(question, "request_id", None)
+        request_id = None if afresh else getattr(question, "request_id", None)
         try:
             async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
                 answer: Answer = await handle.execute_update(

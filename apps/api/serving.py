@@ -1,7 +1,8 @@
 """HTTP/1.1 as we serve it: uvicorn's protocol, with time-outs for slow callers and problems for what is no request.
 
-What uvicorn leaves open: a header that never ends, a body that is sent on after its answer, connections without
-number, of one caller or of many; and it answers in plain text before the application is asked.
+What uvicorn leaves open: a header that never ends, a body that is sent on after its answer, an answer that nobody
+reads, connections without number, of one caller or of many; and it answers in plain text before the application is
+asked.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
 
     class Protocol(_Protocol):
         header_seconds = settings.api_header_seconds
+        reading_seconds = settings.api_body_seconds
         crowd = Crowd(settings)
 
     return uvicorn.Config(
@@ -143,9 +145,11 @@ class _Protocol(H11Protocol):
     """One connection."""
 
     header_seconds: float
+    reading_seconds: float
     crowd: Crowd
     _turned_away = False
     _deadline: asyncio.TimerHandle | None = None
+    _end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -171,7 +175,24 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.crowd.loses(self)
         self._stop_deadline()
+        self._let_be()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More waits to be read than is buffered: for so long and no longer."""
+        super().pause_writing()
+        self._break_off_later()
+
+    def resume_writing(self) -> None:
+        """The caller has read."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._let_be()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up on a connection that rests."""
+        super().timeout_keep_alive_handler()
+        self._break_off_later()
 
     def give_way(self) -> None:
         """Hang up for somebody else."""
@@ -179,16 +200,17 @@ class _Protocol(H11Protocol):
         if half_a_header and self.conn.our_state is h11.IDLE:
             self._answer(response_to(_BUSY))
         else:
-            self._stop_deadline()
-            self.transport.close()
+            self._hang_up()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._break_off_later()
+        elif self.conn.their_state is h11.SEND_BODY:
             # Answered before the body was read. Closing at once would take the answer away from a caller who is
             # still sending; reading on for ever would be free storage for the rest of the world.
             self._give_time()
-        elif self.conn.our_state is h11.IDLE and not self.transport.is_closing():
+        elif self.conn.our_state is h11.IDLE:
             self.crowd.answered(self)
 
     def send_400_response(self, msg: str) -> None:
@@ -213,7 +235,23 @@ class _Protocol(H11Protocol):
         if half_a_header and self.conn.our_state is h11.IDLE:
             self._answer(response_to(TooSlow(f"no whole header arrived within {self.header_seconds:g} s")))
         else:
-            self.transport.close()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._stop_deadline()
+        self.transport.close()
+        self._break_off_later()
+
+    def _break_off_later(self) -> None:
+        # Closing waits until what was sent is read, which the caller may never do: its place and what is buffered for
+        # it would be gone for good.
+        if self._end is None:
+            self._end = self.loop.call_later(self.reading_seconds, self.transport.abort)
+
+    def _let_be(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
 
     def _answer(self, response: Response) -> None:
         """Answer without the application, and hang up."""
@@ -229,7 +267,7 @@ class _Protocol(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._hang_up()
 
 
 # Time enough for a header that was sent with its connection to be read by a busy process.

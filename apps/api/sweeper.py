@@ -18,7 +18,6 @@ from activities.store.intake import Taken, give_back, is_open, stored_draft, tak
 from activities.store.receipts import forget_receipts
 from apps.api.intake import run_start, start_again, start_run
 from apps.api.invariants import GRACE as INVARIANT_GRACE
-from apps.api.invariants import Invariants
 from apps.api.parts import Parts
 from apps.api.runs import RunStart
 from models.errors import NotReachable
@@ -60,7 +59,6 @@ class Sweeper:
         self._pause = pause
         self._look_after = look_after
         self._full = False
-        self._invariants = Invariants(parts.store, parts.runs)
         self._looked_at: tuple[str, ...] = ()
 
     async def run(self) -> None:
@@ -107,7 +105,9 @@ class Sweeper:
         """
         async with self._parts.store.transaction() as session:
             unowned = [order.order_id for order in await reads.unowned_orders(session, INVARIANT_GRACE)]
-        report = await self._invariants.round({*self._looked_at, *unowned}, since=datetime.now(UTC) - _LATELY)
+        report = await self._parts.invariants.round(
+            {*self._looked_at, *unowned}, since=datetime.now(UTC) - _LATELY
+        )
         self._parts.metrics.broken_runs.set(len(report.findings))
         return len(report.findings)
 

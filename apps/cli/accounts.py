@@ -130,13 +130,16 @@ async def books(store: Store, payment_url: str | None) -> Books | None:
 async def done_twice(simulators: Mapping[str, str]) -> tuple[str, ...]:
     """The shipments for which the carriers sold two labels that were both kept, or the warehouse keeps two picks."""
     found: list[str] = []
-    for simulator, kind, kept in (("carrier", "label", "bought"), ("warehouse", "pick", "accepted")):
+    for simulator, kind, kept in (
+        ("carrier", "label", {"bought", "returning"}),
+        ("warehouse", "pick", {"accepted"}),
+    ):
         if simulator in simulators:
             statement = await _statement(simulators[simulator])
             counts = Counter(
                 effect.reference
                 for effect in statement.effects
-                if (effect.kind, effect.state) == (kind, kept)
+                if effect.kind == kind and effect.state in kept
             )
             found += [f"{shipment} ({kind})" for shipment, count in counts.items() if count > 1]
     return tuple(sorted(found))

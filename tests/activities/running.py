@@ -21,7 +21,7 @@ Port = TypeVar("Port")
 async def run(
     activity: Callable[[In], Awaitable[Out]], effect: In, start_to_close: timedelta | None = None
 ) -> Out:
-    """The activity's answer, in an activity environment with the time-out of its step, or another one."""
+    """The activity's answer, in an activity environment with its step's retries and time-out, or another."""
     step = step_of(activity)
     assert step is not None
     environment = ActivityEnvironment()
@@ -29,6 +29,7 @@ async def run(
         environment.info,
         activity_type=step.name,
         start_to_close_timeout=start_to_close or step.start_to_close,
+        retry_policy=step.retry,
     )
     return cast(Out, await environment.run(activity, effect))
 

@@ -186,6 +186,16 @@ async def test_a_busy_provider_is_asked_again_when_it_said(street: Street, store
     assert failure.next_retry_delay == timedelta(seconds=7)
 
 
+async def test_an_hour_between_two_attempts_is_no_half_hour_of_trying(street: Street, store: Store) -> None:
+    order_id = await accepted(store, a_draft())
+    async with listening() as post:
+        post.behaviour = answer(503, Retry_After="3600")
+        async with open_neighbours(*[post.url] * 4) as busy:
+            asking = PaymentActivities(store, busy.payments)
+            failure = await failure_of(asking.authorise_payment, authorise(order_id))
+    assert failure.next_retry_delay == timedelta(seconds=30)
+
+
 async def test_an_attempt_with_all_its_exchanges_ends_before_its_time_out(
     payments: PaymentActivities, street: Street, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

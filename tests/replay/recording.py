@@ -4,17 +4,21 @@
 replayed. A file is the JSON of one run, compressed, named ``{test}-{order|shipment}-{n}-{run}.json.gz``.
 """
 
+import asyncio
 import gzip
 import json
+import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowHistory
+from temporalio.client import Client, WorkflowFailureError, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
 
 from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
@@ -29,8 +33,33 @@ _MOST_SHIPMENTS = 5
 _OURS = ("OrderWorkflow", "ShipmentWorkflow")
 
 
+class Released(Exception):
+    """The histories of a released version stay as they are."""
+
+
+@cache
+def is_released(version: str, repository: Path) -> bool:
+    """Whether git has a tag for ``version``. Where there is no git nobody commits recordings either."""
+    try:
+        found = subprocess.run(
+            ["git", "tag", "--list", f"v{version}"],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return False
+    return bool(found.stdout.strip())
+
+
 async def keep(client: Client, order_id: str, test: str) -> None:
-    """Write down the histories of an order and of its shipments, every run of a continued one."""
+    """Write down the histories of an order and of its shipments, every run of a continued one.
+
+    Raises ``Released`` where that would replace what runs in flight may have been started by.
+    """
+    if is_released(NEWEST.name, REPOSITORY):
+        raise Released(f"version {NEWEST.name} is released: raise it in pyproject.toml before recording anew")
     NEWEST.mkdir(parents=True, exist_ok=True)
     for old in NEWEST.glob(f"{test}-*.json.gz"):
         old.unlink()
@@ -67,6 +96,7 @@ async def fingerprint(client: Client, order_id: str) -> str:
     """
     lines: list[str] = []
     for workflow_id in (order_workflow_id(order_id), shipment_workflow_id(shipment_id(order_id, 1))):
+        await _until_ended(client, workflow_id)
         runs = [history async for history in _runs(client, workflow_id)]
         commands = [command for run in reversed(runs) for event in run.events if (command := _command(event))]
         beside = sorted(command for command in commands if command in _BESIDE)
@@ -74,6 +104,13 @@ async def fingerprint(client: Client, order_id: str) -> str:
         once = [command for command, same in groupby(others) for command in _told_once(command, same)]
         lines += [workflow_id.partition(":")[0], *(f"  {command}" for command in once + beside)]
     return "\n".join(lines) + "\n"
+
+
+async def _until_ended(client: Client, workflow_id: str) -> None:
+    # An order's run may end a moment before its shipment's. What goes wrong with one shows in its commands.
+    with suppress(TimeoutError, WorkflowFailureError, RPCError):
+        async with asyncio.timeout(60):
+            await client.get_workflow_handle(workflow_id).result()
 
 
 def _told_once(command: str, same: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import ast
 import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from tests.replay.recording import HISTORIES, NEWEST
+from tests.replay.recording import HISTORIES, NEWEST, is_released
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
 
@@ -50,6 +51,19 @@ async def test_a_history_recorded_without_traces_replays_with_them(name: str) ->
         ],
     )
     await replayer.replay_workflow(WorkflowHistory.from_json(workflow_id, text))
+
+
+def test_a_released_version_is_not_recorded_over(tmp_path: Path) -> None:
+    def git(*command: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+        subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "--message", "first")
+    git("tag", "v1.2.3")
+    assert is_released("1.2.3", tmp_path)
+    assert not is_released("1.2", tmp_path)
+    assert not is_released("1.2.3", tmp_path.parent)
 
 
 def test_every_path_that_is_tested_is_recorded() -> None:

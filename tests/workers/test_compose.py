@@ -134,6 +134,7 @@ def named_by_pages() -> set[str]:
 PAGES = ("operate.md", "integrate.md")
 _NAMED = re.compile(r"\b(?:ORDERWRIGHT|OTEL|TEMPORAL|POSTGRES|DATABASE)_[A-Z_]*[A-Z]\b")
 _OF_THE_API = re.compile(r"ORDERWRIGHT_(?:API|WEBHOOK|STRANGER|FORWARDED|METRICS_TOKEN)")
+_OF_NEIGHBOURS = re.compile(r"ORDERWRIGHT_WEBHOOK_SECRET(?:_PAYMENT|_WAREHOUSE|_CARRIER)?")
 _OF_WORKERS = re.compile(
     r"ORDERWRIGHT_(?:\w+_URL|REVIEWERS|ESCALATION|MONITORING_HOST|HEALTH_PORT|METRICS_PORT)"
 )
@@ -141,6 +142,9 @@ _OF_WORKERS = re.compile(
 
 def concerned_by(variable: str) -> list[str]:
     """The services whose processes read it: those of the API, every worker, or both with what prepares for them."""
+    if _OF_NEIGHBOURS.fullmatch(variable):
+        # Who signs, and who verifies.
+        return ["api", "simulator-payment", "simulator-warehouse", "simulator-carrier"]
     if _OF_THE_API.match(variable):
         return ["api"]
     return [*WORKERS] if _OF_WORKERS.fullmatch(variable) else ["prepare", "api", *WORKERS]

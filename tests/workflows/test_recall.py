@@ -35,7 +35,7 @@ async def call_off(case: Case) -> CancelAnswer:
 
     async def settled() -> bool:
         answers.append(await ask_to_stop(case))
-        return "is asked to" not in answers[-1].message.replace("the customer is asked to", "")
+        return "asked" not in answers[-1].message.replace("the customer is asked to", "")
 
     await eventually(settled, "every shipment to have answered")
     return answers[-1]
@@ -71,8 +71,9 @@ async def test_a_parcel_that_is_brought_back_is_paid_back_once_it_is_back(case: 
     (refund,) = case.script.requests("refund_payment", case.order_id)
     assert (refund.cause, refund.amount.minor) == ("returned", 5_000)
     await case.shipment().result()
-    # The one is sent by the shipment's run, the other by the order's.
-    assert sorted(case.told()[-2:]) == ["parcel_recalled", "refunded"]
+    # In no order: some are sent by the shipment's run, the others by the order's.
+    assert {"parcel_recalled", "refunded"} <= set(case.told())
+    assert len(set(case.told())) == len(case.told())
 
 
 async def test_a_parcel_that_cannot_be_brought_back_becomes_a_return(case: Case) -> None:
@@ -150,7 +151,8 @@ async def test_an_answer_that_takes_long_is_said_to_be_under_way_and_told_when_a
     carrier.set()
     await case.until_recalled()
     assert (await ask_to_stop(case)).outcome is CancelOutcome.INTERCEPTED
-    assert (await ask_to_stop(case, "another")).outcome is CancelOutcome.ALREADY
+    another = await ask_to_stop(case, "another")
+    assert another.outcome is CancelOutcome.ALREADY and "brings" in another.message
     await case.scanned(CarrierEventKind.RETURNED)
     assert (await order.result()).state is OrderState.COMPENSATED
     assert len(case.script.requests("intercept_parcel", case.order_id)) == 1

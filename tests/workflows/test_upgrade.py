@@ -42,14 +42,14 @@ class Counter:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
-    async def state(self, draft: OrderDraft, state: str, table: str = "orders") -> None:
+    async def state(self, draft: OrderDraft, *states: str, table: str = "orders") -> None:
         order_id = order_id_of(draft)
 
         async def there() -> bool:
             found = await self._stage.rows(f"SELECT state FROM {table} WHERE order_id = :id", id=order_id)
-            return [row["state"] for row in found] == [state]
+            return len(found) == 1 and found[0]["state"] in states
 
-        await until(there, f"{order_id} to be {state} in {table}")
+        await until(there, f"{order_id} to be {' or '.join(states)} in {table}")
 
     async def kinds(self, draft: OrderDraft) -> set[str]:
         found = await self._stage.rows(
@@ -87,8 +87,9 @@ async def test_a_new_build_takes_over_orders_in_flight(
             for draft in (early, reviewed, waiting, travelling):
                 await stage.submit(draft)
             await ask.state(reviewed, "in_review")
-            await ask.state(waiting, "labelled", "shipments")
-            await ask.state(travelling, "handed_over", "shipments")
+            # On a slow machine the parcel is already missed, and a person asked about it.
+            await ask.state(waiting, "labelled", "in_review", table="shipments")
+            await ask.state(travelling, "handed_over", "in_review", table="shipments")
             async with stage.worker(SABOTEUR, *NEXT, build="second"):
                 await make_current(stage.client, "second")
                 # Workflow code of the new build, and still an old process that holds an attempt: it may die any time.

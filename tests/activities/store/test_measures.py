@@ -5,11 +5,13 @@ from activities.store.measures import UNCLEAR_AFTER, measures
 from activities.store.operations import PaymentOperation, intend
 from activities.store.store import Store
 from models.money import Money
-from models.operations import PaymentKind
+from models.operations import PaymentKind, ShippingKind
 from models.review import ReviewKind
-from models.states import ReviewState
+from models.states import OrderState, ReviewState
 from models.tables.journal import ReviewTaskRow
-from models.tables.operations import PaymentOperationRow
+from models.tables.operations import PaymentOperationRow, ShippingOperationRow
+from models.tables.orders import OrderRow
+from tests.builders import a_draft, accepted
 
 LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
 
@@ -45,6 +47,7 @@ async def test_open_reviews_are_counted_by_kind_with_the_age_of_the_oldest(fresh
 
 async def test_an_effect_is_unclear_once_its_answer_is_overdue(fresh_store: Store) -> None:
     pence = Money(minor=100, currency="GBP")
+    ended = await accepted(fresh_store, a_draft())
     async with fresh_store.transaction() as session:
         for key in ("just-now", "long-ago"):
             await intend(
@@ -54,6 +57,17 @@ async def test_an_effect_is_unclear_once_its_answer_is_overdue(fresh_store: Stor
         row = await session.get(PaymentOperationRow, "long-ago")
         assert row is not None
         row.intended_at = datetime.now(UTC) - 2 * UNCLEAR_AFTER
+        order = await session.get(OrderRow, ended)
+        assert order is not None
+        order.state = OrderState.CANCELLED
+        # Nobody waits for these any more.
+        for key, kind, order_id in (
+            ("recall", ShippingKind.INTERCEPT, "web:1"),
+            ("pick", ShippingKind.CANCEL_PICK, ended),
+        ):
+            session.add(
+                ShippingOperationRow(key=key, order_id=order_id, kind=kind, intended_at=row.intended_at)
+            )
     async with fresh_store.transaction() as session:
         unclear = (await measures(session)).effects_unclear
     assert set(unclear) == {"authorise"}

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
+import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -396,6 +398,49 @@ async def test_body_that_nobody_asked_for_is_not_read_for_ever(settings: Setting
         except ConnectionError:
             return
         assert reader.at_eof()
+
+
+@pytest.mark.parametrize("pipelined", [1, 60])
+async def test_who_does_not_read_its_answers_loses_its_place(
+    settings: Settings, client: Client, pipelined: int
+) -> None:
+    # One answer fits into the buffers of the system and is done for us; of many, most wait for the caller.
+    tight = {"api_max_connections": 1, "api_connection_share": 1, "api_body_seconds": 0.3}
+    page = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with served(settings, client, **tight) as port:
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.sendall(page * pipelined)
+            until = time.monotonic() + 30
+            last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            while (status := (await said(port, last))[0]) == 503:
+                assert time.monotonic() < until, "its place is never free again"
+                await asyncio.sleep(0.05)
+            assert status == 200
+            answers = await asyncio.to_thread(read_to_the_end, deaf)
+    assert answers == 1 if pipelined == 1 else answers < pipelined
+
+
+def read_to_the_end(connection: socket.socket) -> int:
+    """How many answers have begun, until the connection ends in whichever way."""
+    connection.settimeout(30)
+    read = bytearray()
+    with suppress(ConnectionError):
+        while part := connection.recv(1 << 20):
+            read += part
+    return read.count(b"HTTP/1.1 200 ")
+
+
+async def test_who_reads_slowly_gets_the_whole_answer(settings: Settings, client: Client) -> None:
+    page = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with served(settings, client, api_body_seconds=2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(page * 20)
+        for _ in range(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+            assert json.loads(await reader.readexactly(length))["openapi"]
+            await asyncio.sleep(0.05)
+        writer.close()
 
 
 async def test_what_is_no_http_is_a_problem_too(settings: Settings, client: Client) -> None:
