@@ -404,9 +404,13 @@ def _wrong_answer(played: Played) -> list[str]:
     answer = played.answered
     if answer is None:
         return ["it was not called off before it ended"]
-    if played.queued and answer.status_code == 409:
-        return []  # it had ended before it could be asked again: its end is checked
-    right = answer.status_code == 409 if played.too_late else _outcome(answer) in played.told
+    told = played.told
+    if played.queued:
+        # It went on before it could be asked again, and the answer says what has become of it. Its end is checked.
+        if answer.status_code == 409:
+            return []
+        told |= {CancelOutcome.ENDED, CancelOutcome.PARTLY}
+    right = answer.status_code == 409 if played.too_late else _outcome(answer) in told
     return [] if right else [f"calling off was answered {answer.status_code} {answer.text}"]
 
 
