@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     api_max_connections: int = Field(default=500, ge=1)
     api_connection_share: float = Field(default=0.25, gt=0, le=1)
     api_max_header_bytes: int = Field(default=16 * 1024, ge=1024, le=64 * 1024)
-    # Seconds that a caller may take for sending the header of a request, and its body (or for reading on in an answer).
+    # Seconds that a caller may take for sending the header of a request, and its body or reading what was sent to it.
     api_header_seconds: float = Field(default=10.0, gt=0)
     api_body_seconds: float = Field(default=30.0, gt=0)
     # For so long a connection is kept for the next request: longer than callers and proxies keep theirs.

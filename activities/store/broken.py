@@ -271,21 +271,28 @@ async def open_questions(
     return [ReviewTask.model_validate(row.task) for row in rows]
 
 
-async def going_on_after_their_end(session: AsyncSession) -> list[str]:
-    """The ids of orders that have ended while a shipment is under way, or a person is still asked about them."""
-    asked = (
+async def asked_after_their_end(session: AsyncSession) -> list[str]:
+    """The ids of orders that have ended while a person is still asked something about them."""
+    found = await session.scalars(
         select(col(ReviewTaskRow.order_id))
+        .distinct()
         .join(OrderRow, col(OrderRow.order_id) == col(ReviewTaskRow.order_id))
         .where(
             ~_broken(), col(ReviewTaskRow.state) == ReviewState.OPEN, col(OrderRow.state).in_(ORDER_TERMINAL)
         )
     )
-    travelling = (
+    return list(found)
+
+
+async def travelling_after_their_end(session: AsyncSession) -> list[str]:
+    """The ids of orders that have ended while a shipment is under way. It reads every such shipment: not too often."""
+    found = await session.scalars(
         select(col(ShipmentRow.order_id))
+        .distinct()
         .join(OrderRow, col(OrderRow.order_id) == col(ShipmentRow.order_id))
         .where(col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL), col(OrderRow.state).in_(ORDER_TERMINAL))
     )
-    return list(await session.scalars(union(asked, travelling)))
+    return list(found)
 
 
 async def withdraw_question(session: AsyncSession, task: ReviewTask, why: str) -> bool:

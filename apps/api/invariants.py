@@ -7,6 +7,7 @@ engine it judges, would be silent just when it has something to say.
 """
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,7 @@ GRACE = timedelta(seconds=60)
 _AT_ONCE = 16
 # Orders that are compared with Temporal in one go.
 _BATCH = 500
+_TRAVELLING_PAUSE = timedelta(minutes=15)
 _REMEMBERED = 100_000
 
 _log = get_logger(__name__)
@@ -69,6 +71,8 @@ class Invariants:
         self._grace = grace
         # Workflow id -> the run and its length when it was last seen to wait for a timer: then it still does.
         self._waiting: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        # When shipments of ended orders are looked for next: that reads every shipment under way.
+        self._travelling_at = 0.0
         # A decision takes connections of its own while it holds the task's.
         self._deciding = asyncio.Semaphore(2)
 
@@ -106,7 +110,10 @@ class Invariants:
                 batch = await self._unfinished_orders(after=batch[-1])
             return
         async with self._store.transaction() as session:
-            ended = await broken.going_on_after_their_end(session)
+            ended = await broken.asked_after_their_end(session)
+            if time.monotonic() >= self._travelling_at:
+                ended += await broken.travelling_after_their_end(session)
+                self._travelling_at = time.monotonic() + _TRAVELLING_PAUSE.total_seconds()
         wanted = {*order_ids, *_orders_of(tasks), *ended}
         async for page in self._runs.broken_since(since):
             wanted |= _orders_of(page)
