@@ -4,25 +4,35 @@ import time
 from pathlib import Path
 
 import psycopg
+import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from models.errors import NotReachable
+from models.errors import NotReachable, Refused
 from models.tables import migrations
+from models.tables.schema import metadata
 
 # Any number of our own; whoever holds it migrates, everybody else waits.
 _LOCK = 0x0DE12317
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 def migrate(url: str, *, wait: float = 30.0) -> None:
     """Create the database if it is missing and apply every migration it lacks.
 
-    Waits up to ``wait`` seconds for a server that is just starting. Raises ``NotReachable`` after that.
+    A database that a later version has migrated is left as it is: going back to the version before must work, and does,
+    because migrations only add (CONTRIBUTING.md).
+
+    Waits up to ``wait`` seconds for a server that is just starting. Raises ``NotReachable`` after that, and ``Refused``
+    for a database that is somebody else's.
     """
     parsed = make_url(url)
     if parsed.drivername in ("postgres", "postgresql"):
@@ -32,7 +42,20 @@ def migrate(url: str, *, wait: float = 30.0) -> None:
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            command.upgrade(alembic_config(connection), "head")
+            config = alembic_config(connection)
+            at = set(MigrationContext.configure(connection).get_current_heads())
+            scripts = ScriptDirectory.from_config(config)
+            known = {script.revision for script in scripts.walk_revisions()}
+            if at <= known:
+                _refuse_tables_of_others(connection, at)
+                command.upgrade(config, "head")
+            else:
+                _refuse_unless_it_has_all_we_need(connection, at - known)
+                _log.warning(
+                    "the database is newer than this version, and left as it is",
+                    database=", ".join(sorted(at)),
+                    this_version=", ".join(scripts.get_heads()),
+                )
     finally:
         engine.dispose()
 
@@ -43,6 +66,35 @@ def alembic_config(connection: Connection) -> Config:
     config.set_main_option("script_location", str(Path(str(migrations.__file__)).parent))
     config.attributes["connection"] = connection
     return config
+
+
+def _refuse_tables_of_others(connection: Connection, at: set[str]) -> None:
+    """A database without a revision is empty of what we would create."""
+    taken = set(metadata.tables) & set(inspect(connection).get_table_names()) if not at else set()
+    if taken:
+        raise Refused(
+            f"the database {connection.engine.url.database!r} has tables that were not made by orderwright migrate "
+            f"({', '.join(sorted(taken))}): give Orderwright a database of its own (DATABASE_URL)"
+        )
+
+
+def _refuse_unless_it_has_all_we_need(connection: Connection, unknown: set[str]) -> None:
+    """Whoever made the unknown revisions: a later version of ours has added to what is here, and taken nothing away."""
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
+    lacking = [
+        f"{table.name}.{column.name}" if table.name in there else table.name
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if table.name not in there
+        or column.name not in {found["name"] for found in inspector.get_columns(table.name)}
+    ]
+    if lacking:
+        raise Refused(
+            f"the database {connection.engine.url.database!r} is at revision {', '.join(sorted(unknown))}, which this "
+            f"version does not know, and lacks {', '.join(dict.fromkeys(lacking))}: it is not Orderwright's "
+            "(DATABASE_URL), or a later version took away what this one needs (CHANGELOG.md)"
+        )
 
 
 def _wait_for_database(url: URL, deadline: float) -> None:
