@@ -15,7 +15,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 def test_orders_end_right_with_neighbours_at_their_worst(data_dir: Path, tmp_path: Path) -> None:
     summary = tmp_path / "out.json"
-    command = f"demo --orders 20 --faults harsh --speed 86400 --exit --json {summary} --data-dir {data_dir}"
+    command = (
+        "demo --orders 20 --faults harsh --speed 86400 --exit --patience 900"
+        f" --json {summary} --data-dir {data_dir}"
+    )
     played = subprocess.run(
         [sys.executable, "-m", "apps.cli", *command.split()],
         cwd=REPOSITORY,

@@ -74,7 +74,7 @@ async def replaying(stack: PublishedStack) -> AsyncIterator[Replay]:
     store = Store.at(stack.database_url, pool_size=2)
     headers = {"Authorization": f"Bearer {stack.api_token}"}
     async with httpx.AsyncClient(base_url=stack.api_url, headers=headers, timeout=30) as client:
-        yield Replay(client, store, limit=ORDERS, in_flight=12, patience=600)
+        yield Replay(client, store, limit=ORDERS, in_flight=12, patience=1200)
     await store.close()
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import TimeSkipper
 from temporalio.worker import Worker
 
@@ -105,7 +105,7 @@ class Case:
 
     async def until(self, state: str) -> None:
         async def there() -> bool:
-            return bool((await self.order.query(OrderWorkflow.snapshot)).state == state)
+            return bool((await told_by(self.order, OrderWorkflow.snapshot)).state == state)
 
         await eventually(there, f"the order to be {state}")
 
@@ -113,7 +113,7 @@ class Case:
         await self.shipment_exists(number)
 
         async def there() -> bool:
-            return bool((await self.shipment(number).query(ShipmentWorkflow.snapshot)).state == state)
+            return bool((await told_by(self.shipment(number), ShipmentWorkflow.snapshot)).state == state)
 
         await eventually(there, f"shipment {number} to be {state}")
 
@@ -121,7 +121,7 @@ class Case:
         """Until the carrier has answered whether it brings the parcel back, and the order has heard."""
 
         async def there() -> bool:
-            progress = (await self.order.query(OrderWorkflow.snapshot)).shipments.get(number)
+            progress = (await told_by(self.order, OrderWorkflow.snapshot)).shipments.get(number)
             return progress is not None and progress.recall not in (None, Recall.ASKED)
 
         await eventually(there, "the carrier's answer")
@@ -132,7 +132,7 @@ class Case:
         found: list[ReviewTask] = []
 
         async def there() -> bool:
-            task = await handle.query(OrderWorkflow.pending_review)
+            task = await told_by(handle, OrderWorkflow.pending_review)
             found[:] = [task] if task is not None else []
             return bool(found)
 
@@ -161,20 +161,16 @@ class Predecessor:
 
 
 @asynccontextmanager
-async def serving(
-    client: Client, scripts: Mapping[str, Script], *, patient: bool = False
-) -> AsyncIterator[None]:
-    """Our workflows and the scripted activities, served from this process.
-
-    ``patient``: a workflow task that takes longer than two seconds, on a busy machine, is no deadlock.
-    """
+async def serving(client: Client, scripts: Mapping[str, Script]) -> AsyncIterator[None]:
+    """Our workflows and the scripted activities, served from this process."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             Worker(
                 client,
                 task_queue=steps.WORKFLOWS,
                 workflows=[OrderWorkflow, ShipmentWorkflow, Predecessor],
-                debug_mode=patient,
+                # On a busy machine a workflow task may take longer than two seconds, and is no deadlock.
+                debug_mode=True,
             )
         )
         for queue, activities in scripted_activities(scripts).items():
@@ -182,7 +178,33 @@ async def serving(
         yield
 
 
-async def eventually(there: Callable[[], Awaitable[bool]], what: str, seconds: float = 120.0) -> None:
+_NO_ANSWER_YET = (
+    # Between two runs of a case that continues as new.
+    RPCStatusCode.FAILED_PRECONDITION,
+    # A busy machine.
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.UNAVAILABLE,
+)
+
+
+async def told_by(handle: WorkflowHandle[Any, Any], query: Any) -> Any:
+    """The answer to a query, once the run has heard all that was sent: who sends waits for nobody."""
+    answers: list[Any] = []
+
+    async def answers_now() -> bool:
+        try:
+            answers.append(await handle.query(query))
+        except RPCError as not_now:
+            if not_now.status not in _NO_ANSWER_YET:
+                raise
+        return bool(answers)
+
+    await eventually(answers_now, f"{handle.id} to answer")
+    return answers[0]
+
+
+async def eventually(there: Callable[[], Awaitable[bool]], what: str, seconds: float = 300.0) -> None:
     """Poll until ``there`` is true; fail with ``what`` was waited for."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not await there():

@@ -6,7 +6,7 @@ from models import effects as e
 from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
 from models.review import ReviewKind, ReviewTask, Verdict
 from models.states import OrderState
-from tests.workflows.engine import Case, eventually
+from tests.workflows.engine import Case, eventually, told_by
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
 
@@ -31,7 +31,7 @@ async def answer(
     )
 
     async def closed() -> bool:
-        now = await handle.query(OrderWorkflow.pending_review)
+        now = await told_by(handle, OrderWorkflow.pending_review)
         return now is None or now.task_id != task.task_id
 
     await eventually(closed, f"{task.task_id} to be closed")

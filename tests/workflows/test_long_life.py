@@ -28,7 +28,7 @@ from models.messages import (
 )
 from models.review import ReviewTask, Verdict
 from models.states import OrderState
-from tests.workflows.engine import Case, eventually, serving
+from tests.workflows.engine import Case, eventually, serving, told_by
 from tests.workflows.scripted import Script, pounds, some_plan
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
@@ -65,7 +65,7 @@ async def client(engine_address: str) -> Client:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scripts(client: Client) -> AsyncIterator[dict[str, Script]]:
     playing: dict[str, Script] = {}
-    async with serving(client, playing, patient=True):
+    async with serving(client, playing):
         yield playing
 
 
@@ -303,22 +303,6 @@ async def test_a_hundred_people_decide_while_the_run_is_renewed_and_one_of_them_
     await case.delivered()
     assert (await order.result()).state is OrderState.CLOSED
     assert [task.verdict for task in case.script.reviews.values()] == [Verdict.APPROVE]
-
-
-async def told_by(handle: WorkflowHandle[Any, Any], query: Any) -> Any:
-    """The answer to a query, once the run has heard all that was sent: who sends waits for nobody."""
-    answers: list[Any] = []
-
-    async def answers_now() -> bool:
-        try:
-            answers.append(await handle.query(query))
-        except RPCError as between_two_runs:
-            if between_two_runs.status is not RPCStatusCode.FAILED_PRECONDITION:
-                raise
-        return bool(answers)
-
-    await eventually(answers_now, "the run to catch up")
-    return answers[0]
 
 
 async def pending(case: Case) -> ReviewTask | None:

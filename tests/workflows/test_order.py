@@ -18,7 +18,7 @@ from models.messages import (
 from models.review import Flag, ReviewKind, Verdict
 from models.runs import OrderResult, OrderRun
 from models.states import OrderState
-from tests.workflows.engine import Case, eventually
+from tests.workflows.engine import Case, eventually, told_by
 from tests.workflows.scripted import pounds, some_facts, some_plan
 from workflows import steps
 from workflows.order import OrderWorkflow
@@ -479,7 +479,7 @@ async def test_cancelling_the_run_in_temporal_is_refused_like_any_other_when_it_
     await order.cancel()
 
     async def refused() -> bool:
-        return "cancel.refused" in [entry.kind for entry in await order.query(OrderWorkflow.timeline)]
+        return "cancel.refused" in [entry.kind for entry in await told_by(order, OrderWorkflow.timeline)]
 
     await eventually(refused, "the refusal on the timeline")
     closing.set()
@@ -495,7 +495,7 @@ async def test_a_shipment_whose_run_was_ended_from_outside_is_noticed(case: Case
     await case.skip(timedelta(days=7, hours=1))
     task = await case.review()
     assert f"shipment:{case.order_id}:1" in task.what_happened
-    assert (await order.query(OrderWorkflow.snapshot)).state is OrderState.NEEDS_OPERATOR
+    assert (await told_by(order, OrderWorkflow.snapshot)).state is OrderState.NEEDS_OPERATOR
     await order.terminate()
 
 
@@ -504,14 +504,14 @@ async def test_a_shipment_that_answers_the_roll_call_bothers_nobody(case: Case) 
     await case.until_shipment("pick_requested")
     await case.until(OrderState.RELEASED)
     # Time cannot be skipped here while a shipment runs: let the next run of the order find that a week has passed.
-    memory = await order.query(OrderWorkflow.snapshot)
+    memory = await told_by(order, OrderWorkflow.snapshot)
     memory.deadlines["shipments"] = memory.deadlines["shipments"] - timedelta(days=8)
     await order.terminate()
     order = await case.resume(memory)
 
     async def answered() -> bool:
-        calls = (await case.shipment().query("snapshot"))["roll_calls"]
-        return calls == 1 and not (await order.query(OrderWorkflow.snapshot)).silent
+        calls = (await told_by(case.shipment(), "snapshot"))["roll_calls"]
+        return calls == 1 and not (await told_by(order, OrderWorkflow.snapshot)).silent
 
     await eventually(answered, "the answer to the roll call")
     await case.delivered()
@@ -569,7 +569,7 @@ async def test_the_business_clock_stands_still_while_a_person_decides(case: Case
     await case.skip(timedelta(hours=3))
     await order.execute_update(OrderWorkflow.decide_review, decision(task.task_id))
     await case.script.reached["route_order"].wait()
-    memory = await order.query(OrderWorkflow.snapshot)
+    memory = await told_by(order, OrderWorkflow.snapshot)
     assert memory.clock is not None and memory.clock.paused >= timedelta(hours=3)
     await case.delivered()
     await order.result()

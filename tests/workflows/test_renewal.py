@@ -11,7 +11,7 @@ from models import effects as e
 from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
 from models.review import Flag, ReviewTask, Verdict
 from models.states import OrderState
-from tests.workflows.engine import Case, eventually
+from tests.workflows.engine import Case, eventually, told_by
 from tests.workflows.scripted import some_plan
 from workflows.order import OrderWorkflow
 
@@ -106,9 +106,9 @@ async def test_a_back_ordered_order_goes_on_waiting_and_hears_its_cancellation(c
     case.script.answers["route_order"] = lambda r: e.RouteAnswer(unfillable=("none anywhere",))
     order = await case.start()
     await case.until(OrderState.BACKORDERED)
-    until = (await order.query(OrderWorkflow.snapshot)).deadlines["backorder"]
+    until = (await told_by(order, OrderWorkflow.snapshot)).deadlines["backorder"]
     await renew(order)
-    assert (await order.query(OrderWorkflow.snapshot)).deadlines["backorder"] == until
+    assert (await told_by(order, OrderWorkflow.snapshot)).deadlines["backorder"] == until
     await case.skip(timedelta(days=1, minutes=1))
     await case.skip(timedelta(days=1, minutes=1))
     handle, task = await renewed_review(case)
@@ -163,7 +163,7 @@ async def test_a_refund_under_way_is_finished_though_the_parcel_turns_up(case: C
     await decide(case.shipment(), lost, Verdict.APPROVE)
 
     async def failed() -> bool:
-        task = await case.shipment().query(OrderWorkflow.pending_review)
+        task = await told_by(case.shipment(), OrderWorkflow.pending_review)
         return task is not None and task.task_id != lost.task_id
 
     await eventually(failed, "the refund to fail")
@@ -207,7 +207,7 @@ async def test_a_shipment_waiting_for_its_carrier_keeps_its_deadlines(case: Case
     shipment = case.shipment()
 
     async def deadlines() -> dict[str, Any]:
-        return dict((await shipment.query("snapshot"))["deadlines"])
+        return dict((await told_by(shipment, "snapshot"))["deadlines"])
 
     async def follows() -> bool:
         return "lost" in await deadlines()

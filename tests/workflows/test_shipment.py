@@ -8,7 +8,7 @@ from models.base import Contract
 from models.messages import CancelOrder, CarrierEvent, CarrierEventKind, DecideReview, WmsEvent, WmsEventKind
 from models.review import ReviewKind, Verdict
 from models.states import OrderState, ShipmentState
-from tests.workflows.engine import Case, eventually
+from tests.workflows.engine import Case, eventually, told_by
 from tests.workflows.scripted import some_plan
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
@@ -238,7 +238,7 @@ async def test_a_warehouse_that_cannot_be_asked_either_is_put_before_a_person(ca
     await case.skip(timedelta(days=2, hours=1), number=1)
     task = await case.review(1)
     assert task.why_flagged[0].code == "pick_overdue"
-    assert (await case.shipment().query("snapshot"))["state"] == "in_review", "a look is no failed step"
+    assert (await told_by(case.shipment(), "snapshot"))["state"] == "in_review", "a look is no failed step"
     await case.delivered()
     assert (await order.result()).state is OrderState.CLOSED
     assert "look.failed" in case.kinds()
@@ -307,10 +307,12 @@ async def test_the_old_pick_is_called_off_before_a_second_and_its_events_count_n
     held.set()
 
     async def taken_on() -> bool:
-        return ((await case.shipment().query(ShipmentWorkflow.snapshot)).pick or _NO_PICK).pick_id == "pick-2"
+        return (
+            (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).pick or _NO_PICK
+        ).pick_id == "pick-2"
 
     await eventually(taken_on, "the second pick's answer")
-    assert (await case.shipment().query(ShipmentWorkflow.snapshot)).picked is None
+    assert (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).picked is None
     assert "buy_label" not in case.script.names(case.order_id)
     await case.picked(event="second", pick="pick-2")
     await case.until_shipment("labelled")
@@ -330,18 +332,20 @@ async def test_an_old_pick_that_is_done_while_it_is_called_off_does_not_stand_fo
     await case.picked(event="after all")
 
     async def heard() -> bool:
-        return (await case.shipment().query(ShipmentWorkflow.snapshot)).picked is not None
+        return (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).picked is not None
 
     await eventually(heard, "the old pick's end")
     held.set()
 
     async def taken_on() -> bool:
-        return ((await case.shipment().query(ShipmentWorkflow.snapshot)).pick or _NO_PICK).pick_id == "pick-2"
+        return (
+            (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).pick or _NO_PICK
+        ).pick_id == "pick-2"
 
     await eventually(taken_on, "the second pick's answer")
     await case.picked(event="second", pick="pick-2")
     await case.until_shipment("labelled")
-    picked = (await case.shipment().query(ShipmentWorkflow.snapshot)).picked
+    picked = (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).picked
     assert picked is not None and picked.event_id == "second"
 
 
@@ -407,7 +411,9 @@ async def test_a_warehouse_that_could_not_call_a_pick_off_is_asked_anew_the_next
         await decide(case, Verdict.APPROVE)
 
     async def taken_on() -> bool:
-        return ((await case.shipment().query(ShipmentWorkflow.snapshot)).pick or _NO_PICK).pick_id == "pick-2"
+        return (
+            (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).pick or _NO_PICK
+        ).pick_id == "pick-2"
 
     await eventually(taken_on, "the second pick's answer")
     first, second = [request.key for request in case.script.requests("cancel_pick", case.order_id)]
@@ -543,7 +549,7 @@ async def test_a_gateway_that_is_away_holds_up_no_report_of_a_late_parcel(case: 
     await case.skip(timedelta(days=3, minutes=1), number=1)
     await case.scanned(CarrierEventKind.DELIVERED, at=datetime.now(UTC) + timedelta(days=4))
     assert (await order.result()).state is OrderState.CLOSED
-    unsent = (await case.shipment().query(ShipmentWorkflow.snapshot)).unsent
+    unsent = (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).unsent
     assert [message.template for message in unsent] == [e.Template.LATE]
     await case.shipment().terminate()
 
