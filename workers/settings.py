@@ -135,7 +135,9 @@ class Settings(BaseSettings):
     def proxies(self) -> tuple[str, ...]:
         """The proxies that are believed, one by one."""
         named = tuple(proxy for part in self.forwarded_allow_ips.split(",") if (proxy := part.strip()))
-        return ("*",) if "*" in named else named
+        # A network of all addresses is another way to write it, and must not mean anything else.
+        everybody = any(proxy == "*" or proxy.endswith("/0") for proxy in named)
+        return ("*",) if everybody else named
 
     @field_validator("forwarded_allow_ips")
     @classmethod

@@ -8,7 +8,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.api.limits import Account, Budgets
+from apps.api.limits import VOUCHED, Account, Budgets
 from apps.api.metrics import Metrics
 from apps.api.problems import HeaderTooLarge, UriTooLong, internal_error, response_to
 from models.errors import OrderwrightError, Unauthorised
@@ -65,10 +65,11 @@ class Gate:
         began = time.perf_counter()
         status = 0
         asked: str = scope["method"]
-        account = Account(self._budgets, scope.get("client"))
+        state = scope.get("state", {})
+        account = Account(self._budgets, scope.get("client"), state.get(VOUCHED, lambda: None))
         # HEAD is GET without the body, wherever there is a GET.
         method = "GET" if asked == "HEAD" else asked
-        inner = {**scope, "method": method, "state": {**scope.get("state", {}), "account": account}}
+        inner = {**scope, "method": method, "state": {**state, "account": account}}
 
         async def watched_send(message: Message) -> None:
             nonlocal status
@@ -86,6 +87,7 @@ class Gate:
             if not known:
                 raise Unauthorised("send the API token: Authorization: Bearer …")
             if _has_token(scope, self._expected):
+                account.vouched()
                 structlog.contextvars.bind_contextvars(actor=_CLIENT)
             await self._app(inner, receive, watched_send)
         except OrderwrightError as refused:

@@ -15,6 +15,9 @@ from typing import NamedTuple
 from apps.api.problems import RateLimited
 from workers.settings import Settings
 
+# Where the state of a request holds what is to be called as soon as a token or a signature vouches for its sender.
+VOUCHED = "vouched"
+
 # A stranger with many addresses must not fill the memory; who has not been seen for longest starts afresh.
 MAX_CALLERS = 10_000
 
@@ -83,11 +86,20 @@ class Budgets(NamedTuple):
 
 
 class Account:
-    """On whose account one request goes. ``fields`` are the header fields that tell of what was spent last."""
+    """On whose account one request goes. ``fields`` are the header fields that tell of what was spent last.
 
-    def __init__(self, budgets: Budgets, client: tuple[str, int] | None) -> None:
+    ``vouched`` is to be called as soon as a token or a signature shows that the caller is somebody we know.
+    """
+
+    def __init__(
+        self,
+        budgets: Budgets,
+        client: tuple[str, int] | None,
+        vouched: Callable[[], None] = lambda: None,
+    ) -> None:
         self.budgets = budgets
         self.fields: dict[str, str] = {}
+        self.vouched = vouched
         self._caller = caller_of(client)
 
     def spend(self, budget: Budget, what: str = "") -> None:

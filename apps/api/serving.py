@@ -10,8 +10,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 import h11
@@ -19,22 +19,24 @@ import uvicorn
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from apps.api.forwarded import Forwarded, Proxies
 from apps.api.gate import SECURITY_HEADERS
-from apps.api.limits import caller_of
+from apps.api.limits import VOUCHED, caller_of
 from apps.api.problems import Busy, HeaderTooLarge, TooSlow, problem_response, response_to
 from workers.settings import Settings
 
 
 def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) -> uvicorn.Config:
     """How uvicorn serves ``app`` with the limits of ``settings``."""
+    proxies = Proxies(settings)
 
     class Protocol(_Protocol):
         header_seconds = settings.api_header_seconds
         reading_seconds = settings.api_body_seconds
-        crowd = Crowd(settings)
+        crowd = Crowd(settings, proxies)
 
     return uvicorn.Config(
-        app,
+        Forwarded(app, proxies),
         host=settings.api_host,
         port=settings.api_port,
         http=Protocol,
@@ -46,9 +48,8 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
         log_config=None,  # uvicorn's lines go through our logger
         access_log=False,  # the gate writes one line per request, without what a query string may hold
         server_header=False,
-        # Named by us, whatever uvicorn's own variable says: else a neighbouring process could pass for anybody.
-        proxy_headers=bool(settings.proxies),
-        forwarded_allow_ips=list(settings.proxies),
+        # Ours reads them. uvicorn's believes whom its own variable names, and with * the word of the caller itself.
+        proxy_headers=False,
         timeout_graceful_shutdown=stop_within_seconds,
     )
 
@@ -56,19 +57,18 @@ def uvicorn_config(app: Any, settings: Settings, *, stop_within_seconds: int) ->
 class Crowd:
     """Who is connected to one server: so many at once, and of one caller no more than a share of them.
 
-    Where there is no room, the connection that has waited longest without a whole header makes some, or else the one
-    that has rested longest since its last answer: sockets that are opened and say nothing cost nobody else their place.
-    One that was opened just now is spared, for its header is on its way. A proxy that is named speaks for many, and
-    has no share.
+    Where there is no room, the connection that has kept us waiting longest makes some: for a whole header, or for a
+    body that neither a token nor a signature vouches for yet. Or else the one that has rested longest since its last
+    answer. So sockets that are opened and say no more cost nobody else their place. One that began just now is spared,
+    for the rest is on its way. A proxy that is named speaks for many, and has no share.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, proxies: Proxies) -> None:
         self._most = settings.api_max_connections
         self._most_of_one = max(int(self._most * settings.api_connection_share), 1)
-        self._believes_all = settings.proxies == ("*",)
-        self._proxies = () if self._believes_all else tuple(map(ip_network, settings.proxies))
+        self._proxies = proxies
         self._inside = dict["_Protocol", str | None]()
-        # Those inside that have not sent a whole header yet, and since when; the oldest first.
+        # Those inside that keep us waiting and are nobody we know, and since when; the oldest first.
         self._silent = dict["_Protocol", float]()
         # Those inside that were answered and have asked nothing since; the oldest first.
         self._resting = dict["_Protocol", None]()
@@ -100,9 +100,19 @@ class Crowd:
         return True
 
     def hears(self, one: "_Protocol") -> None:
-        """Note that a whole header has come."""
+        """Note that a whole request has come, or that somebody we know sends one."""
         self._silent.pop(one, None)
         self._resting.pop(one, None)
+
+    def waits_for(self, one: "_Protocol") -> None:
+        """Note that a whole header has come, whose body is to follow."""
+        self.hears(one)
+        if one in self._inside:
+            self._silent[one] = time.monotonic()
+
+    def doubts(self, one: "_Protocol") -> bool:
+        """Whether the request was not there as a whole yet, nor vouched for."""
+        return one in self._silent
 
     def answered(self, one: "_Protocol") -> None:
         """Note that nothing is left to be answered."""
@@ -132,13 +142,7 @@ class Crowd:
 
     def _caller(self, one: "_Protocol") -> str | None:
         """None for a proxy: its callers show only with their requests."""
-        return None if self._is_proxy(one.client) else caller_of(one.client)
-
-    def _is_proxy(self, client: tuple[str, int] | None) -> bool:
-        if self._believes_all or client is None or not self._proxies:
-            return self._believes_all
-        address = ip_address(client[0])
-        return any(address in network for network in self._proxies)
+        return None if self._proxies.believe(one.client) else caller_of(one.client)
 
 
 class _Protocol(H11Protocol):
@@ -153,6 +157,8 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Each request carries it: the application says when it knows who sends the request.
+        self.app_state = {**self.app_state, VOUCHED: partial(self.crowd.hears, self)}
         self._turned_away = not self.crowd.lets_in(self)
         if self._turned_away and not self.crowd.answers(self):
             # Not even time for an answer: somebody is opening connections for their own sake.
@@ -165,12 +171,24 @@ class _Protocol(H11Protocol):
             self._answer(response_to(_BUSY))
             return
         super().data_received(data)
-        if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY):
-            # The request is there; its body is the application's to wait for.
-            self.crowd.hears(self)
-            self._stop_deadline()
-        elif self._deadline is None:
+        if self._deadline is None and self.conn.our_state not in _UNDER_WAY:
             self._give_time()
+
+    def handle_events(self) -> None:
+        """Take what has come: of this request, or of the next one when this is answered."""
+        before, was_answered = self.cycle, self.conn.our_state is h11.DONE
+        super().handle_events()
+        if self.conn.our_state in _UNDER_WAY:
+            # The header is there; the body is the application's to wait for.
+            self._stop_deadline()
+            if self.conn.their_state is not h11.SEND_BODY:
+                self.crowd.hears(self)
+            elif self.cycle is not before:
+                self.crowd.waits_for(self)
+        elif was_answered and self.conn.our_state is h11.IDLE:
+            # The rest of a body that was answered before it had come: whoever sent it may ask again.
+            self._stop_deadline()
+            self.crowd.answered(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.crowd.loses(self)
@@ -197,7 +215,7 @@ class _Protocol(H11Protocol):
     def give_way(self) -> None:
         """Hang up for somebody else."""
         half_a_header, _ = self.conn.trailing_data
-        if half_a_header and self.conn.our_state is h11.IDLE:
+        if self.conn.our_state is h11.SEND_RESPONSE or (half_a_header and self.conn.our_state is h11.IDLE):
             self._answer(response_to(_BUSY))
         else:
             self._hang_up()
@@ -206,10 +224,10 @@ class _Protocol(H11Protocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._break_off_later()
-        elif self.conn.their_state is h11.SEND_BODY:
+        elif self.conn.our_state is h11.DONE:
             # Answered before the body was read. Closing at once would take the answer away from a caller who is
             # still sending; reading on for ever would be free storage for the rest of the world.
-            self._give_time()
+            self._give_time(_LAST_SECONDS if self.crowd.doubts(self) else self.header_seconds)
         elif self.conn.our_state is h11.IDLE:
             self.crowd.answered(self)
 
@@ -221,9 +239,9 @@ class _Protocol(H11Protocol):
         else:
             self._answer(problem_response(400, "bad_request", "this is no HTTP request that could be read"))
 
-    def _give_time(self) -> None:
+    def _give_time(self, seconds: float | None = None) -> None:
         self._stop_deadline()
-        self._deadline = self.loop.call_later(self.header_seconds, self._time_is_up)
+        self._deadline = self.loop.call_later(seconds or self.header_seconds, self._time_is_up)
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:
@@ -259,7 +277,8 @@ class _Protocol(H11Protocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        waited_for = self.conn.our_state is h11.SEND_RESPONSE
+        if waited_for or self.conn.our_state is h11.IDLE:
             headers = [*response.raw_headers, *_FIXED, (b"connection", b"close")]
             for event in (
                 h11.Response(status_code=response.status_code, headers=headers),
@@ -267,10 +286,17 @@ class _Protocol(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        if waited_for:
+            # The application waits for the rest, and has nobody left to answer.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self._hang_up()
 
 
+_UNDER_WAY = (h11.SEND_RESPONSE, h11.SEND_BODY)
 # Time enough for a header that was sent with its connection to be read by a busy process.
 _SPARED_SECONDS = 1.0
+# Time enough for a stranger to read that it is refused, while it may still be sending.
+_LAST_SECONDS = 1.0
 _BUSY = Busy("too many callers at once: come back in a few seconds")
 _FIXED = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]

@@ -16,6 +16,7 @@ from temporalio.client import Client
 from apps.api import serving as protocol
 from apps.api.application import create_app
 from apps.api.bodies import MAX_MESSAGE_BYTES
+from apps.api.forwarded import Proxies
 from apps.api.gate import MAX_TARGET_BYTES, SECURITY_HEADERS
 from apps.api.limits import MAX_CALLERS, Budget, caller_of
 from apps.api.problems import MAX_PROBLEMS
@@ -574,6 +575,101 @@ async def test_connections_that_rest_give_way_after_those_that_say_nothing(
                         assert (await said(port, REQUEST))[0] == 503
 
 
+A_GUESS = f"{TIMESTAMP_HEADER}: 1\r\n{SIGNATURE_HEADER}: v1=guess\r\n"
+
+
+@asynccontextmanager
+async def owing_a_body(
+    port: int, head: str, address: str = "127.0.0.1"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection over which a stranger has sent a whole header, and is read from for the body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    writer.write(f"POST {head}\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n".encode())
+    writer.write(f"{A_GUESS}\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("believed", ["", "127.0.0.1"])
+@pytest.mark.usefixtures("nobody_is_spared")
+async def test_bodies_that_nobody_vouches_for_yet_give_way_before_connections_that_rest(
+    settings: Settings, client: Client, believed: str
+) -> None:
+    tight = {"api_max_connections": 3, "api_connection_share": 1, "forwarded_allow_ips": believed}
+    payment = "/v1/webhooks/payment HTTP/1.1"
+    async with (
+        served(settings, client, **tight) as port,
+        answered(port) as (resting, write_resting),
+        owing_a_body(port, payment) as (first, _),
+        owing_a_body(port, payment) as (second, write_second),
+    ):
+        # A byte now and then makes it no younger.
+        write_second.write(b"{")
+        async with being_served(port):
+            status, headers, problem = understood(await asyncio.wait_for(first.read(), 30))
+            assert (status, problem["code"], headers["connection"]) == (503, "busy", "close")
+            async with being_served(port):
+                assert understood(await asyncio.wait_for(second.read(), 30))[0] == 503
+                write_resting.write(REQUEST)
+                assert (await resting.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_body_that_is_on_its_way_since_just_now_is_waited_for(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_SPARED_SECONDS", 3600.0)
+    async with (
+        served(settings, client, api_max_connections=1, api_connection_share=1) as port,
+        owing_a_body(port, "/v1/webhooks/payment HTTP/1.1") as (reader, writer),
+    ):
+        assert (await said(port, REQUEST))[0] == 503
+        writer.write(b"{}        ")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/orders", "/v1/webhooks/payment", "/docs"])
+async def test_a_stranger_whose_body_is_not_read_is_soon_hung_up_on(
+    settings: Settings, client: Client, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_LAST_SECONDS", 0.1)
+    method = "GET" if path == "/docs" else "POST"
+    async with served(settings, client, api_header_seconds=600) as port, connected(port) as (reader, writer):
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 30)
+    assert answer.startswith(b"HTTP/1.1 200 " if path == "/docs" else b"HTTP/1.1 401 ")
+
+
+async def test_a_stranger_whose_body_comes_after_its_answer_may_ask_again(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_LAST_SECONDS", 1.0)
+    async with served(settings, client) as port, connected(port) as (reader, writer):
+        writer.write(b"POST /v1/orders HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 401 ")
+        writer.write(b"{}")
+        # It is there for longer than who goes on sending is listened to.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 1.5)
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_that_was_sent_with_the_one_before_has_the_same_time_for_its_body(
+    settings: Settings, client: Client
+) -> None:
+    late = f"POST /v1/orders HTTP/1.1\r\nHost: a\r\n{AUTHORISED}Content-Length: 100\r\n\r\n{{"
+    async with (
+        served(settings, client, api_header_seconds=0.1, api_body_seconds=1) as port,
+        connected(port) as (reader, writer),
+    ):
+        writer.write(REQUEST + late.encode())
+        answers = await asyncio.wait_for(reader.read(), 30)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"408"]
+
+
 async def test_who_came_just_now_is_not_sent_away_for_a_header_that_is_on_its_way(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,6 +723,61 @@ async def test_who_calls_is_what_a_proxy_says_that_is_named_and_nobody_elses_wor
             for number in (1, 2)
         ]
     assert [answer.status_code for answer in answers].count(200) == callers
+
+
+@pytest.mark.parametrize("believed", ["*", "0.0.0.0/0, ::/0"])
+async def test_where_everybody_is_believed_no_caller_can_choose_who_it_is(
+    settings: Settings, client: Client, believed: str
+) -> None:
+    tight = {"stranger_rate": 0.01, "stranger_burst": 1, "forwarded_allow_ips": believed}
+    async with (
+        served(settings, client, **tight) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as caller,
+    ):
+        # What the caller sends stands left of what the nearest proxy appends.
+        answers = [
+            await caller.get("/docs", headers={"X-Forwarded-For": f"198.51.100.{number}, 203.0.113.5"})
+            for number in (1, 2)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("named", "forwarded_for", "caller"),
+    [
+        ("*", "198.51.100.1, 203.0.113.5", "203.0.113.5"),
+        ("*", "203.0.113.5:4711", "203.0.113.5"),
+        ("*", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("*", "::ffff:203.0.113.5", "203.0.113.5"),
+        # What is no address is nobody: the connection's own counts.
+        ("*", "198.51.100.1, unknown", None),
+        ("*", "198.51.100.1,", None),
+        ("*", "", None),
+        ("10.0.0.0/8", "198.51.100.1, 203.0.113.5", "203.0.113.5"),
+        ("10.0.0.0/8", "198.51.100.1, 203.0.113.5, 10.0.0.7", "203.0.113.5"),
+        # Up to where the proxies' own word reaches.
+        ("10.0.0.0/8", "198.51.100.1, unknown, 10.0.0.7", "10.0.0.7"),
+        ("10.0.0.0/8", "10.0.0.9, 10.0.0.7", "10.0.0.9"),
+        ("10.0.0.0/8", "unknown", None),
+    ],
+)
+def test_caller_is_what_the_nearest_proxy_appended(
+    named: str, forwarded_for: str, caller: str | None
+) -> None:
+    found = Proxies(Settings(forwarded_allow_ips=named)).caller(forwarded_for)
+    assert (found and found[0]) == caller
+
+
+async def test_scheme_is_what_a_proxy_says_that_is_believed(settings: Settings, client: Client) -> None:
+    secure = {}
+    for believed in ("", "127.0.0.1", "*"):
+        async with (
+            served(settings, client, forwarded_allow_ips=believed) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as caller,
+        ):
+            answer = await caller.get("/healthz", headers={"X-Forwarded-Proto": "https"})
+            secure[believed] = "Strict-Transport-Security" in answer.headers
+    assert secure == {"": False, "127.0.0.1": True, "*": True}
 
 
 def test_proxies_that_cannot_be_read_are_refused() -> None:
