@@ -1,4 +1,4 @@
-"""What every activity of a worker has in common: each attempt leaves a log line, and its failures are counted."""
+"""What every activity of a worker has in common: each attempt leaves a log line, and is counted by how it ended."""
 
 import time
 
@@ -15,6 +15,7 @@ from workers.telemetry import trace_id
 _log = get_logger(__name__)
 
 FAILED_ATTEMPTS = "orderwright_step_attempts_failed"
+DONE_ATTEMPTS = "orderwright_step_attempts_done"
 
 
 class Observing(Interceptor):
@@ -43,10 +44,11 @@ class _Observed(ActivityInboundInterceptor):
             answer = await super().execute_activity(input)
         except Exception as failure:
             outcome = _code(failure)
-            _count(info.activity_type, outcome)
+            _count_failed(info.activity_type, outcome)
             raise
         else:
             outcome = "done"
+            _count_done(info.activity_type)
             return answer
         finally:
             # What it is about is bound above; what it was given and what it answers may name a customer.
@@ -57,7 +59,15 @@ def _code(failure: Exception) -> str:
     return (failure.type if isinstance(failure, ApplicationError) else None) or "unexpected"
 
 
-def _count(step: str, code: str) -> None:
+def _count_failed(step: str, code: str) -> None:
     activity.metric_meter().create_counter(
         FAILED_ATTEMPTS, "Attempts at a step that failed, by the code of the error; most are tried again"
     ).add(1, {"step": step, "code": code})
+    # Whoever watches sees a series grow only from its second value on: the first success after this is to be one.
+    _count_done(step, 0)
+
+
+def _count_done(step: str, attempts: int = 1) -> None:
+    activity.metric_meter().create_counter(DONE_ATTEMPTS, "Attempts at a step that were done").add(
+        attempts, {"step": step}
+    )

@@ -1,6 +1,6 @@
 """The store: a pool of connections and the transactions on it. Reads and writes stand in the modules beside."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
@@ -12,17 +12,32 @@ from activities.store.engine import create_engine
 from models.errors import NotReachable
 
 
+def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
 class Store:
     """Opens transactions. The functions of this package take the session of one: the caller decides what is atomic."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, found_full: Callable[[], None] = _nothing) -> None:
         self._engine = engine
+        self._found_full = found_full
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     @classmethod
-    def at(cls, url: str, *, pool_size: int = 5, max_overflow: int = 5) -> "Store":
-        """The store at a database URL; see ``create_engine``."""
-        return cls(create_engine(url, pool_size=pool_size, max_overflow=max_overflow))
+    def at(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 5,
+        max_overflow: int = 5,
+        found_full: Callable[[], None] = _nothing,
+    ) -> "Store":
+        """The store at a database URL; see ``create_engine``.
+
+        ``found_full`` is told each time that PostgreSQL answers, and has no room for what it is asked to do.
+        """
+        return cls(create_engine(url, pool_size=pool_size, max_overflow=max_overflow), found_full=found_full)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -37,6 +52,8 @@ class Store:
         except PoolTimeoutError as error:
             raise NotReachable("PostgreSQL: every connection of the pool is busy; try again") from error
         except DBAPIError as error:
+            if _full(error):
+                self._found_full()
             if _lost(error):
                 raise NotReachable(f"PostgreSQL does not answer: {_first_line(error.orig)}") from error
             raise
@@ -62,8 +79,16 @@ def _lost(error: DBAPIError) -> bool:
     if state is None:
         # The driver itself reports a broken or refused connection without a code.
         return type(error.orig).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
-    # 08 connection, 53 out of resources, 57P shutting down or starting up.
-    return state[:2] in ("08", "53") or state[:3] == "57P" or state in _TRY_AGAIN
+    # 08 connection, 57P shutting down or starting up.
+    return state[:2] == "08" or state[:3] == "57P" or state in _TRY_AGAIN or _full(error)
+
+
+def _full(error: DBAPIError) -> bool:
+    """It answers what is read, and refuses what is written: 53 is out of disk, memory or connections; 25006 read-only,
+    which a managed database is made when its disk is full.
+    """
+    state: str = getattr(error.orig, "sqlstate", None) or ""
+    return state[:2] == "53" or state == "25006"
 
 
 def _first_line(error: object) -> str:

@@ -43,7 +43,7 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def working(app: FastAPI) -> AsyncIterator[None]:
-        store = Store.at(settings.database_url)
+        store = Store.at(settings.database_url, found_full=metrics.database_full.inc)
         runs = Runs(client)
         parts = Parts(settings=settings, store=store, runs=runs, metrics=metrics)
         app.state.parts = parts

@@ -70,6 +70,11 @@ class Metrics:
             "1 when PostgreSQL answered this very scrape, else 0 and without what is counted there",
             registry=self.registry,
         )
+        self.database_full = Counter(
+            "orderwright_database_full",
+            "Times that PostgreSQL answered this process and had no room for what it was asked to do",
+            registry=self.registry,
+        )
         self._orders = Gauge(
             "orderwright_orders",
             "Orders by state, counted in the database when asked",

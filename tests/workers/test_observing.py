@@ -3,17 +3,19 @@
 import asyncio
 import dataclasses
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
-from workers.observing import Observing
+from workers.observing import DONE_ATTEMPTS, FAILED_ATTEMPTS, Observing
 
 PERSON = "Wilhelmina Marple"
 
@@ -34,6 +36,16 @@ class Step(ActivityInboundInterceptor):
 def nothing_bound() -> Iterator[None]:
     yield
     structlog.contextvars.clear_contextvars()
+
+
+class Counters:
+    """A meter that keeps what is added to its counters."""
+
+    def __init__(self) -> None:
+        self.added: list[tuple[str, int, dict[str, str]]] = []
+
+    def create_counter(self, name: str, _description: str) -> SimpleNamespace:
+        return SimpleNamespace(add=lambda value, labels: self.added.append((name, value, labels)))
 
 
 async def told_of(ends: BaseException | None) -> dict[str, Any]:
@@ -79,3 +91,28 @@ async def test_each_attempt_at_a_step_is_one_line_that_names_its_order_and_no_pe
         "trace_id": None,
         "outcome": outcome,
     }
+
+
+STEP = {"step": "request_pick"}
+
+
+@pytest.mark.parametrize(
+    ("ends", "counted"),
+    [
+        (None, [(DONE_ATTEMPTS, 1, STEP)]),
+        (
+            ApplicationError(PERSON, type="neighbour_unavailable"),
+            [(FAILED_ATTEMPTS, 1, STEP | {"code": "neighbour_unavailable"}), (DONE_ATTEMPTS, 0, STEP)],
+        ),
+        (asyncio.CancelledError(), []),
+    ],
+)
+async def test_each_attempt_is_counted_by_how_it_ended(
+    ends: BaseException | None,
+    counted: list[tuple[str, int, dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counters = Counters()
+    monkeypatch.setattr(activity, "metric_meter", lambda: counters)
+    await told_of(ends)
+    assert counters.added == counted

@@ -240,6 +240,10 @@ def test_a_worker_says_whether_it_can_work_and_what_it_counts(team: Team) -> Non
         r"^orderwright_step_attempts_failed_total\{(?=.*code=\"neighbour_unavailable\").*request_pick", re.M
     )
     until(lambda: failed.search(httpx.get(team.metrics).text), "a failed attempt to be counted")
+    shown = httpx.get(team.metrics).text
+    # The step that fails is shown with none done, so that the first one that is done will be seen to be.
+    assert re.search(r"^orderwright_step_attempts_done_total\{.*request_pick.* 0$", shown, re.M)
+    assert re.search(r"^orderwright_step_attempts_done_total\{.*authorise_payment.* [1-9]\d*$", shown, re.M)
     assert "temporal_activity_execution_latency_seconds_bucket" in httpx.get(team.metrics).text
 
 

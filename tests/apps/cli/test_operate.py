@@ -16,7 +16,7 @@ from apps.api.metrics import Metrics
 from tests.apps.cli.conftest import REPOSITORY
 from tests.workers.test_compose import SERVICES, WORKERS
 from workers.embedded.temporal import temporal_program
-from workers.observing import FAILED_ATTEMPTS
+from workers.observing import DONE_ATTEMPTS, FAILED_ATTEMPTS
 
 PAGE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
 FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def shown_by_the_api() -> set[str]:
 def counted_by_workers() -> set[str]:
     sources = (REPOSITORY / "activities" / "inventory.py").read_text()
     assert '"orderwright_stock_shortages"' in sources
-    return {f"{FAILED_ATTEMPTS}_total", "orderwright_stock_shortages_total"}
+    return {f"{FAILED_ATTEMPTS}_total", f"{DONE_ATTEMPTS}_total", "orderwright_stock_shortages_total"}
 
 
 def metrics_in(text: str) -> set[str]:
