@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import temporalio.bridge
 import yaml
 from compose_spec import PyCompose
 from pydantic import AliasChoices
@@ -34,26 +35,48 @@ SECRETS = {
 }
 ADDRESSES = (REPOSITORY / "simulators.env").read_text(encoding="utf-8")
 SIMULATED = dict(line.split("=", 1) for line in ADDRESSES.splitlines() if line.startswith("ORDERWRIGHT_"))
-# Read by the SDKs themselves (workers.client, workers.telemetry), or by the command line (--api-url).
-NOT_OURS_TO_READ = {
+# Read by Temporal's SDK itself (workers.client).
+OF_TEMPORAL = {
     "TEMPORAL_ADDRESS",
     "TEMPORAL_NAMESPACE",
+    "TEMPORAL_PROFILE",
+    "TEMPORAL_CONFIG_FILE",
+    "TEMPORAL_API_KEY",
+    "TEMPORAL_TLS",
+    "TEMPORAL_TLS_SERVER_NAME",
+    *(
+        f"TEMPORAL_TLS_{what}_{how}"
+        for what in ("SERVER_CA_CERT", "CLIENT_CERT", "CLIENT_KEY")
+        for how in ("PATH", "DATA")
+    ),
+}
+# Read by OpenTelemetry (workers.telemetry), or by the command line (--api-url).
+NOT_OURS_TO_READ = OF_TEMPORAL | {
     "ORDERWRIGHT_API_URL",
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
 }
-# Named by the pages and of no process of ours: Compose reads them itself, or they are for a Temporal of one's own.
+# Named by the pages and of no process of ours: Compose reads them itself.
 NOT_FOR_OURS = {
     "POSTGRES_PASSWORD",
     "TEMPORAL_POSTGRES_PASSWORD",
     "ORDERWRIGHT_IMAGE",
-    "TEMPORAL_PROFILE",
+    "ORDERWRIGHT_BIND",
+}
+# Said by the file, for other parts of it count on them; the page names them.
+SAID_BY_THE_FILE = {
+    "ORDERWRIGHT_API_HOST",
+    "ORDERWRIGHT_API_PORT",
+    "ORDERWRIGHT_MONITORING_HOST",
+    "ORDERWRIGHT_HEALTH_PORT",
+    "ORDERWRIGHT_METRICS_PORT",
 }
 # The image says it.
 OF_THE_IMAGE = {"ORDERWRIGHT_DATA_DIR"}
 
-_VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]*))?\}")
+# A default may have a variable in it.
+_VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])((?:[^{}]|\$\{[^{}]*\})*))?\}")
 
 
 def interpolated(environment: Mapping[str, str]) -> str:
@@ -65,13 +88,21 @@ def interpolated(environment: Mapping[str, str]) -> str:
             return environment[name]
         if operator != ":-":
             raise KeyError(name)
-        return default or ""
+        return _VARIABLE.sub(value, default or "")
 
     return _VARIABLE.sub(value, TEXT).replace("$$", "$")
 
 
-def loaded() -> dict[str, Any]:
-    read = yaml.safe_load(interpolated(SIMULATED | {name: f"made-up-{name.lower()}" for name in SECRETS}))
+def loaded(**more: str) -> dict[str, Any]:
+    """What Compose makes of the file with an ``.env`` of made-up secrets, simulated neighbours, and ``more``."""
+    environment = SIMULATED | {name: f"made-up-{name.lower()}" for name in SECRETS} | more
+    read = yaml.safe_load(interpolated(environment))
+    for service in read["services"].values():
+        given = service.get("environment") or {}
+        service["environment"] = {
+            variable: environment.get(variable) if value is None else value
+            for variable, value in given.items()
+        }
     return {key: value for key, value in read.items() if not key.startswith("x-")}
 
 
@@ -151,17 +182,56 @@ def concerned_by(variable: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "variable", sorted((named_by_pages() | settings_variables()) - NOT_FOR_OURS - OF_THE_IMAGE)
+    "variable",
+    sorted((named_by_pages() | settings_variables()) - NOT_FOR_OURS - OF_THE_IMAGE - SAID_BY_THE_FILE),
 )
 def test_a_variable_reaches_every_container_that_it_concerns(variable: str) -> None:
-    lacking = [name for name in concerned_by(variable) if variable not in OURS[name]["environment"]]
+    said = loaded(**{variable: "what-env-says"})["services"]
+    lacking = [
+        name for name in concerned_by(variable) if said[name]["environment"].get(variable) != "what-env-says"
+    ]
     assert lacking == [], f"what .env says of {variable} never arrives there"
 
 
+def test_the_page_names_what_env_cannot_say() -> None:
+    page = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
+    exceptions = page.partition("The exceptions are said by the file")[2].partition(" (The address")[0]
+    assert set(_NAMED.findall(exceptions)) == SAID_BY_THE_FILE
+
+
+def test_a_database_of_ones_own_is_the_only_one_that_our_containers_know() -> None:
+    own = "postgresql://shop:secret@db.example:5432/orders"
+    said = loaded(DATABASE_URL=own)["services"]
+    for name in ("prepare", "api", *WORKERS):
+        assert said[name]["environment"]["DATABASE_URL"] == own
+    assert SERVICES["api"]["environment"]["DATABASE_URL"] == (
+        "postgresql://orderwright:made-up-postgres_password@postgresql:5432/orderwright"
+    )
+
+
+def test_the_sdk_reads_what_the_file_passes_on_to_it() -> None:
+    (library,) = Path(temporalio.bridge.__path__[0]).glob("temporal_sdk_bridge*")
+    known = library.read_bytes()
+    assert {name for name in OF_TEMPORAL if name.encode() not in known} == set()
+    assert {name for name in SERVICES["api"]["environment"] if name.startswith("TEMPORAL_")} == OF_TEMPORAL
+
+
+def test_no_log_grows_without_bound() -> None:
+    for name, service in SERVICES.items():
+        assert service.get("logging") == {
+            "driver": "json-file",
+            "options": {"max-size": "20m", "max-file": "5"},
+        }, f"the log of {name} grows until the disk is full"
+
+
 def test_no_default_of_a_setting_is_written_down_twice() -> None:
-    written = set(re.findall(r"\$\{(\w+):-[^}]+\}", TEXT))
-    # The simulators get the speed as an option, which has to have a value.
-    assert written & settings_variables() == {"ORDERWRIGHT_SPEED"}
+    written = set(re.findall(r"\$\{(\w+):-[^}]+\}", TEXT)) & settings_variables()
+    # The simulators get the speed as an option, which has to have a value. The others are not the settings' defaults.
+    assert written == {"ORDERWRIGHT_SPEED", "DATABASE_URL", "ORDERWRIGHT_LOG_JSON"}
+    said = SERVICES["api"]["environment"]
+    assert Settings.model_fields["database_url"].default != said["DATABASE_URL"]
+    assert Settings.model_fields["log_json"].default is False
+    assert said["ORDERWRIGHT_LOG_JSON"] == "true"
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
