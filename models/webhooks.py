@@ -49,6 +49,14 @@ class WebhookKind(StrEnum):
     PAYMENT_EVENT = "payment_event"
 
 
+def event_key(kind: WebhookKind, event_id: str) -> str:
+    """Under which an event is known beside others of the same run: each neighbour numbers its own.
+
+    The space sets it apart from every id that was kept before it had a kind: an event id has none.
+    """
+    return f"{kind} {event_id}"
+
+
 class WebhookResult(StrEnum):
     """What became of an event. LATE: there was no run to take it."""
 

@@ -930,12 +930,13 @@ class Case(Generic[Memory]):
         if self._step is not None and not self._committed():
             self._step.cancel()
 
-    def _first_time(self, event_id: str) -> bool:
-        """Whether an event is new; remembers it."""
-        seen = self.memory.events_seen
-        if event_id in seen:
+    def _first_time(self, kind: str, event_id: str) -> bool:
+        """Whether an event of ``kind`` is new; remembers it. Neighbours number their events each for itself."""
+        seen, event = self.memory.events_seen, f"{kind} {event_id}"
+        # Without a kind: remembered by a run from before they were told apart.
+        if event in seen or event_id in seen:
             return False
-        seen.append(event_id)
+        seen.append(event)
         del seen[:-_REMEMBERED_EVENTS]
         return True
 

@@ -736,7 +736,7 @@ class OrderWorkflow(Case[OrderMemory]):
             return
         known = memory.shipments.get(progress.number)
         memory.silent = [number for number in memory.silent if number != progress.number]
-        if not self._first_time(progress.event_id) or (
+        if not self._first_time("shipment_progress", progress.event_id) or (
             known is not None and known.version >= progress.version
         ):
             return
@@ -760,7 +760,7 @@ class OrderWorkflow(Case[OrderMemory]):
         except ValidationError as error:
             self.note("signal.refused", "the signal 'payment_event' was not understood", why=sentence(error))
             return
-        if self._first_time(event.event_id):
+        if self._first_time("payment_event", event.event_id):
             self.note(
                 f"payment.notice.{event.kind}",
                 f"the provider reports {event.amount}",

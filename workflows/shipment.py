@@ -678,7 +678,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _hear_warehouse(self, event: WmsEvent) -> None:
         memory = self.memory
-        if not self._first_time(event.event_id):
+        if not self._first_time("wms_event", event.event_id):
             return
         another = memory.pick is not None and event.pick_id != memory.pick.pick_id
         if another or event.pick_id in memory.old_picks:
@@ -702,7 +702,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _hear_carrier(self, event: CarrierEvent) -> None:
         memory = self.memory
-        if not self._first_time(event.event_id):
+        if not self._first_time("carrier_event", event.event_id):
             return
         state = _SCANNED.get(event.kind)
         if memory.label_key is None:

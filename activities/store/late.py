@@ -9,19 +9,29 @@ from sqlmodel import col
 
 from models.base import Contract
 from models.tables.journal import LateEventRow
-from models.webhooks import EVENT_OF, WebhookKind
+from models.webhooks import EVENT_OF, WebhookKind, event_key
 
 
 async def keep_late_event(
-    session: AsyncSession, *, workflow_id: str, order_id: str, event_id: str, kind: str, event: Contract
+    session: AsyncSession,
+    *,
+    workflow_id: str,
+    order_id: str,
+    event_id: str,
+    kind: WebhookKind,
+    event: Contract,
 ) -> None:
     """Keep ``event`` for whoever looks into it later. Keeping the same one twice changes nothing."""
+    # From before the key had the kind in it; see activities.store.receipts.
+    before = await session.get(LateEventRow, {"event_id": event_id, "workflow_id": workflow_id})
+    if before is not None and before.kind == kind:
+        return
     await session.execute(
         insert(LateEventRow)
         .values(
             workflow_id=workflow_id,
             order_id=order_id,
-            event_id=event_id,
+            event_id=event_key(kind, event_id),
             kind=kind,
             event=event.model_dump(mode="json"),
             received_at=datetime.now(UTC),

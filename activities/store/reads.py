@@ -180,7 +180,10 @@ async def late_events(session: AsyncSession, order_id: str) -> tuple[LateEventVi
         .where(col(LateEventRow.order_id) == order_id)
         .order_by(col(LateEventRow.received_at), col(LateEventRow.event_id))
     )
-    return tuple(LateEventView.model_validate(row.model_dump()) for row in rows)
+    # The neighbour's own id: the row's has the kind before it.
+    return tuple(
+        LateEventView.model_validate(row.model_dump() | {"event_id": row.event["event_id"]}) for row in rows
+    )
 
 
 async def late_event_count(session: AsyncSession) -> int:

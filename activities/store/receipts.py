@@ -1,7 +1,11 @@
 """Receipts of neighbours' webhooks: what was answered for once has no effect a second time, in whichever process.
 
-An event is known by the run that it concerns and its own id. Receipts outlive every time in which a neighbour repeats
-an event by itself; after that its old signature has long expired, and the run still knows its last events.
+An event is known by the run that it concerns, its kind and its own id: warehouse and carrier both tell of a shipment,
+and each numbers for itself. The kind stands before the id in one column (``event_key``), not in one of its own: the
+version before names the key's two columns when it writes, and has to work on this database too.
+
+Receipts outlive every time in which a neighbour repeats an event by itself; after that its old signature has long
+expired, and the run still knows its last events.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,7 +17,7 @@ from sqlmodel import col
 
 from models.base import Contract
 from models.tables.journal import WebhookReceiptRow
-from models.webhooks import WebhookResult
+from models.webhooks import WebhookEnvelope, WebhookResult, event_key
 
 
 class Receipt(Contract):
@@ -23,28 +27,37 @@ class Receipt(Contract):
     result: WebhookResult
 
 
-async def receipt_of(session: AsyncSession, workflow_id: str, event_id: str) -> Receipt | None:
-    """The receipt of an event; None for one that was not answered for yet."""
-    row = await session.get(WebhookReceiptRow, {"workflow_id": workflow_id, "event_id": event_id})
+async def receipt_of(session: AsyncSession, workflow_id: str, envelope: WebhookEnvelope) -> Receipt | None:
+    """The receipt of this event, or of another one of its kind under its id; None if there is none yet."""
+    key = event_key(envelope.kind, envelope.event_id)
+    row = await session.get(WebhookReceiptRow, {"workflow_id": workflow_id, "event_id": key})
+    if row is None:
+        # From before kinds were told apart: the very same event, or perhaps another neighbour's.
+        before = {"workflow_id": workflow_id, "event_id": envelope.event_id}
+        row = await session.get(WebhookReceiptRow, before)
+        if row is not None and row.fingerprint != envelope.fingerprint:
+            row = None
     return None if row is None else Receipt(fingerprint=row.fingerprint, result=WebhookResult(row.result))
 
 
-async def keep_receipt(session: AsyncSession, workflow_id: str, event_id: str, receipt: Receipt) -> None:
+async def keep_receipt(
+    session: AsyncSession, workflow_id: str, envelope: WebhookEnvelope, result: WebhookResult
+) -> None:
     """Keep what became of an event. One that was late may be delivered later on, and never the other way round."""
     await session.execute(
         insert(WebhookReceiptRow)
         .values(
             workflow_id=workflow_id,
-            event_id=event_id,
-            fingerprint=receipt.fingerprint,
-            result=receipt.result,
+            event_id=event_key(envelope.kind, envelope.event_id),
+            fingerprint=envelope.fingerprint,
+            result=result,
             received_at=datetime.now(UTC),
         )
         .on_conflict_do_update(
             index_elements=["workflow_id", "event_id"],
-            set_={"result": receipt.result},
+            set_={"result": result},
             where=(col(WebhookReceiptRow.result) == WebhookResult.LATE)
-            & (col(WebhookReceiptRow.fingerprint) == receipt.fingerprint),
+            & (col(WebhookReceiptRow.fingerprint) == envelope.fingerprint),
         )
     )
 

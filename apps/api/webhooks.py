@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from activities.store.late import keep_late_event
 from activities.store.notices import keep_notice
-from activities.store.receipts import Receipt, keep_receipt, receipt_of
+from activities.store.receipts import keep_receipt, receipt_of
 from apps.api import examples
 from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
 from apps.api.contracts import WebhookTaken
@@ -108,9 +108,11 @@ async def take_event(
     )
 
     async with parts.store.transaction() as session:
-        known = await receipt_of(session, workflow_id, envelope.event_id)
+        known = await receipt_of(session, workflow_id, envelope)
     if known is not None and known.fingerprint != envelope.fingerprint:
         parts.metrics.webhooks.labels(envelope.kind.value, "conflict").inc()
+        # What it tells is lost, as with one that is not understood: it belongs to the same alarm.
+        parts.metrics.webhooks_refused.labels(neighbour.value, Conflict.code).inc()
         raise Conflict(
             f"event {envelope.event_id} was already taken with other content: an event id is used once"
         )
@@ -133,12 +135,10 @@ async def take_event(
                 workflow_id=workflow_id,
                 order_id=order_id,
                 event_id=envelope.event_id,
-                kind=envelope.kind.value,
+                kind=envelope.kind,
                 event=event,
             )
-        await keep_receipt(
-            session, workflow_id, envelope.event_id, Receipt(fingerprint=envelope.fingerprint, result=result)
-        )
+        await keep_receipt(session, workflow_id, envelope, result)
     if result is WebhookResult.LATE:
         response.status_code = 202
     parts.metrics.webhooks.labels(envelope.kind.value, result.value).inc()

@@ -105,7 +105,10 @@ class OutcomeRow(SQLModel, table=True):
 
 
 class LateEventRow(SQLModel, table=True):
-    """A message that found no running workflow: kept, so that nothing a neighbour told us is lost."""
+    """A message that found no running workflow: kept, so that nothing a neighbour told us is lost.
+
+    ``event_id`` is ``models.webhooks.event_key``: the kind and the neighbour's own id, in older rows only the latter.
+    """
 
     __tablename__ = "late_events"
     __table_args__ = (Index("ix_late_events_order", "order_id"),)
@@ -121,8 +124,8 @@ class LateEventRow(SQLModel, table=True):
 class WebhookReceiptRow(SQLModel, table=True):
     """A neighbour's event that we have answered for: whoever sends it again, it has no second effect.
 
-    ``fingerprint`` tells a repeat from another event under the same id. Rows go after a while; see
-    ``activities.store.receipts``.
+    ``event_id`` is as above; ``fingerprint`` tells a repeat from another event under the same id. Rows go after a
+    while; see ``activities.store.receipts``.
     """
 
     __tablename__ = "webhook_receipts"

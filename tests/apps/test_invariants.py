@@ -39,6 +39,7 @@ from models.messages import CancelOrder, CarrierEvent, CarrierEventKind, WmsEven
 from models.order import OrderDraft
 from models.review import ReviewTask, Verdict
 from models.states import OrderState, ReviewState, ShipmentState
+from models.webhooks import WebhookKind
 from tests.activities.conftest import Street
 from tests.apps.cli.conftest import run
 from tests.builders import a_draft, order_id_of, skus_of, stocked, write_down
@@ -397,7 +398,7 @@ async def test_what_came_for_a_shipment_while_its_run_was_away_is_handed_on(
             workflow_id=shop.shipment,
             order_id=shop.order_id,
             event_id="came-late",
-            kind="wms_event",
+            kind=WebhookKind.WMS_EVENT,
             event=picked,
         )
     await shop.decide(await shop.task(Trouble.RUN_ENDED, shop.shipment), Verdict.APPROVE)

@@ -18,7 +18,7 @@ from apps.api.sweeper import Sweeper
 from apps.api.webhooks import Neighbour
 from models.errors import InvalidDocument
 from models.tables.journal import LateEventRow, WebhookReceiptRow
-from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEnvelope, WebhookKind, event_key, sign
 from tests.apps.api.builders import new_number
 from tests.apps.api.conftest import WEBHOOK_SECRET, serving
 from tests.apps.api.test_orders import heard, submitted
@@ -40,14 +40,14 @@ def a_scan(shipment_id: str, event_id: str = "scan-1", **changes: Any) -> dict[s
     } | changes
 
 
-def a_pick(shipment_id: str) -> dict[str, Any]:
+def a_pick(shipment_id: str, event_id: str = "pick-1") -> dict[str, Any]:
     event = {
-        "event_id": "pick-1",
+        "event_id": event_id,
         "kind": "picked",
         "occurred_at": "2026-03-03T18:04:00Z",
         "pick_id": "p-1",
     }
-    return {"event_id": "pick-1", "kind": "wms_event", "shipment_id": shipment_id, "event": event}
+    return {"event_id": event_id, "kind": "wms_event", "shipment_id": shipment_id, "event": event}
 
 
 def a_payment(order_id: str) -> dict[str, Any]:
@@ -162,6 +162,91 @@ async def test_other_event_under_a_used_id_is_a_conflict(
     assert (await post(api, "carrier", a_scan(await a_running_shipment(client)))).status_code == 200
 
 
+async def test_warehouse_and_carrier_may_number_their_events_alike(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    shipment_id = await a_running_shipment(client)
+    answers = [
+        (await post(api, "warehouse", a_pick(shipment_id, "1"))).json(),
+        (await post(api, "carrier", a_scan(shipment_id, "1"))).json(),
+        (await post(api, "carrier", a_scan(shipment_id, "1"))).json(),
+    ]
+    assert [answer["repeated"] for answer in answers] == [False, False, True]
+    told = (await heard(client, f"shipment:{shipment_id}")).messages
+    assert [name for name, _ in told] == ["wms_event", "carrier_event"]
+
+
+async def test_late_events_of_warehouse_and_carrier_under_one_id_are_both_kept(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    order_id = await submitted(api)
+    for neighbour, event in (("warehouse", a_pick), ("carrier", a_scan)):
+        assert (await post(api, neighbour, event(f"{order_id}:1", "1"))).status_code == 202
+    kept = (await api.get(f"/v1/orders/{order_id}")).json()["late_events"]
+    assert [(event["kind"], event["event_id"]) for event in kept] == [
+        ("wms_event", "1"),
+        ("carrier_event", "1"),
+    ]
+
+
+async def test_receipts_from_before_kinds_were_told_apart_count_for_the_event_that_they_are_of(
+    api: httpx.AsyncClient, client: Client, worker: Worker, store: Store
+) -> None:
+    shipment_id = await a_running_shipment(client)
+    delivered = WebhookEnvelope.model_validate_json(json.dumps(a_scan(shipment_id, "1")))
+    async with store.transaction() as session:
+        session.add(
+            WebhookReceiptRow(
+                workflow_id=f"shipment:{shipment_id}",
+                event_id="1",
+                fingerprint=delivered.fingerprint,
+                result="delivered",
+                received_at=datetime.now(UTC),
+            )
+        )
+    again = await post(api, "carrier", a_scan(shipment_id, "1"))
+    other = await post(api, "warehouse", a_pick(shipment_id, "1"))
+    assert (again.json()["repeated"], other.json()["repeated"]) == (True, False)
+    assert [name for name, _ in (await heard(client, f"shipment:{shipment_id}")).messages] == ["wms_event"]
+
+
+async def test_late_event_from_before_kinds_were_told_apart_is_not_kept_again(
+    api: httpx.AsyncClient, client: Client, worker: Worker, store: Store
+) -> None:
+    order_id = await submitted(api)
+    scan = a_scan(f"{order_id}:1", "1")
+    async with store.transaction() as session:
+        session.add(
+            LateEventRow(
+                event_id="1",
+                workflow_id=f"shipment:{order_id}:1",
+                order_id=order_id,
+                kind="carrier_event",
+                event=scan["event"],
+                received_at=datetime.now(UTC),
+            )
+        )
+    assert (await post(api, "carrier", scan)).status_code == 202
+    (kept,) = (await api.get(f"/v1/orders/{order_id}")).json()["late_events"]
+    assert kept["event_id"] == "1"
+
+
+async def test_a_conflict_counts_as_a_refused_webhook(
+    api: httpx.AsyncClient, client: Client, worker: Worker
+) -> None:
+    async def refused() -> float:
+        text = (await api.get("/metrics")).text
+        counted = 'orderwright_webhooks_refused_total{code="conflict",neighbour="carrier"} '
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(counted))
+
+    shipment_id, before = await a_running_shipment(client), await refused()
+    assert (await post(api, "carrier", a_scan(shipment_id))).status_code == 200
+    other = a_scan(shipment_id)
+    other["event"]["kind"] = "delivered"
+    assert (await post(api, "carrier", other)).status_code == 409
+    assert await refused() == before + 1
+
+
 async def test_late_event_that_is_sent_again_reaches_a_run_that_is_there_by_now(
     api: httpx.AsyncClient, client: Client, worker: Worker
 ) -> None:
@@ -225,20 +310,28 @@ def test_common_secret_may_be_missing_where_each_neighbour_has_its_own(settings:
 async def test_receipts_are_forgotten_after_their_time(
     settings: Settings, client: Client, store: Store
 ) -> None:
-    key = {"workflow_id": f"shipment:web:{new_number()}:1", "event_id": "scan-old"}
-    fresh = key | {"event_id": "scan-fresh"}
+    shipment_id = f"web:{new_number()}:1"
+    old, fresh = (
+        WebhookEnvelope.model_validate_json(json.dumps(a_scan(shipment_id, event_id)))
+        for event_id in ("scan-old", "scan-fresh")
+    )
     now = datetime.now(UTC)
     async with store.transaction() as session:
-        for which, days in ((key, 31), (fresh, 29)):
-            received_at = now - timedelta(days=days)
+        for which, days in ((old, 31), (fresh, 29)):
             session.add(
-                WebhookReceiptRow(**which, fingerprint="f", result="delivered", received_at=received_at)
+                WebhookReceiptRow(
+                    workflow_id=f"shipment:{shipment_id}",
+                    event_id=event_key(which.kind, which.event_id),
+                    fingerprint=which.fingerprint,
+                    result="delivered",
+                    received_at=now - timedelta(days=days),
+                )
             )
     parts = Parts(settings=settings, store=store, runs=Runs(client), metrics=Metrics())
     await Sweeper(parts).tidy()
     async with store.transaction() as session:
-        assert await receipt_of(session, **key) is None
-        assert await receipt_of(session, **fresh) is not None
+        assert await receipt_of(session, f"shipment:{shipment_id}", old) is None
+        assert await receipt_of(session, f"shipment:{shipment_id}", fresh) is not None
 
 
 async def test_event_for_an_unknown_run_is_kept_once(api: httpx.AsyncClient, store: Store) -> None:
@@ -249,7 +342,11 @@ async def test_event_for_an_unknown_run_is_kept_once(api: httpx.AsyncClient, sto
         assert answer.json() == {"status": "late", "repeated": False}
     async with store.transaction() as session:
         row = await session.get(
-            LateEventRow, {"event_id": "scan-late", "workflow_id": f"shipment:{shipment_id}"}
+            LateEventRow,
+            {
+                "event_id": event_key(WebhookKind.CARRIER_EVENT, "scan-late"),
+                "workflow_id": f"shipment:{shipment_id}",
+            },
         )
     assert row is not None
     assert row.kind == "carrier_event"
@@ -295,7 +392,10 @@ async def test_wrong_namespace_is_no_ended_run_and_asks_the_neighbour_to_try_aga
     assert answer.status_code == 503
     assert "namespace" in answer.json()["detail"]
     async with store.transaction() as session:
-        key = {"event_id": "scan-nowhere", "workflow_id": f"shipment:{shipment_id}"}
+        key = {
+            "event_id": event_key(WebhookKind.CARRIER_EVENT, "scan-nowhere"),
+            "workflow_id": f"shipment:{shipment_id}",
+        }
         assert await session.get(LateEventRow, key) is None
 
 
