@@ -63,8 +63,8 @@ class Plan:
 
     rounds: int = 3
     in_flight: int = 16
-    by_in_flight: tuple[int, ...] = (1, 4, 16, 50, 200)
-    by_processes: tuple[int, ...] = (1, 2, 4)
+    by_in_flight: tuple[int, ...] = figures.IN_FLIGHT
+    by_processes: tuple[int, ...] = figures.PROCESSES
     seconds: float = 20.0
     warm_seconds: float = 6.0
     one_at_a_time_seconds: float = 45.0

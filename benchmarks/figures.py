@@ -23,6 +23,10 @@ DECISIONS_RSS_BELOW_MB = 320
 
 DECISIONS = "worker-decisions"
 
+# The points of the two curves that the page shows.
+IN_FLIGHT = (1, 4, 16, 50, 200)
+PROCESSES = (1, 2, 4)
+
 
 class Load(StrEnum):
     """What is being run: see ``benchmarks.bare`` for the two that are not orders."""

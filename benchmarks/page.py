@@ -6,7 +6,7 @@ The prose around them is written by hand. Only what stands between ``<!-- NAME -
 import re
 from pathlib import Path
 
-from benchmarks.figures import Cell, Figures
+from benchmarks.figures import IN_FLIGHT, PROCESSES, Cell, Figures
 from benchmarks.tables import listings, markdown
 from models.errors import Refused
 
@@ -16,11 +16,31 @@ WIDTH, HEIGHT = 9.0, 3.6
 def rewrite(page: Path, figures: Figures) -> None:
     """Replace the page's tables, and beside it the figures (``.json``) and the plot (``.svg``).
 
-    Raises ``Refused`` for a page that has no place for a table.
+    Raises ``Refused`` for a page that has no place for a table, and for figures that are not fit to be published.
     """
+    if lacking := unfit(figures):
+        raise Refused(f"these figures are not fit to be published: {lacking}")
     page.write_text(with_tables(page.read_text(), figures))
     page.with_suffix(".json").write_text(figures.model_dump_json(indent=1) + "\n")
     plot(figures, page.with_suffix(".svg"))
+
+
+def unfit(figures: Figures) -> str:
+    """What keeps the figures from being published; nothing for those of a whole run."""
+    in_flight = tuple(cell.in_flight for cell in figures.by_in_flight)
+    processes = tuple(cell.worker_processes for cell in figures.by_processes)
+    return ", ".join(
+        filter(
+            None,
+            (
+                "they are of a quick run" if figures.quick else "",
+                f"measured with {in_flight} orders in flight, not {IN_FLIGHT}"
+                if in_flight != IN_FLIGHT
+                else "",
+                f"measured with {processes} processes, not {PROCESSES}" if processes != PROCESSES else "",
+            ),
+        )
+    )
 
 
 def with_tables(text: str, figures: Figures) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.bench import QUICK, Plan, measure
 from benchmarks.figures import Figures
-from benchmarks.page import rewrite
+from benchmarks.page import rewrite, unfit
 from benchmarks.tables import show
 from models.errors import OrderwrightError
 from workers import exit as process_exit
@@ -74,8 +74,8 @@ def _keep(figures: Figures, asked: argparse.Namespace, told: Console) -> None:
     if asked.json is not None:
         asked.json.write_text(figures.model_dump_json(indent=1) + "\n")
         told.print(f"figures: {asked.json}", soft_wrap=True)
-    if asked.page is not None and figures.quick:
-        told.print(f"{asked.page} is left as it is: quick figures are too rough to publish", soft_wrap=True)
+    if asked.page is not None and (lacking := unfit(figures)):
+        told.print(f"{asked.page} is left as it is: {lacking}", soft_wrap=True)
     elif asked.page is not None:
         rewrite(asked.page, figures)
         told.print(f"tables and plot: {asked.page}", soft_wrap=True)

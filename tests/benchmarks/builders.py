@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.figures import Cell, Figures, Load, Machine, PerOrder, ProcessUse, spread
+from benchmarks.figures import IN_FLIGHT, Cell, Figures, Load, Machine, PerOrder, ProcessUse, spread
 
 
 def a_cell(load: Load = Load.ORDERS, events_per_second: float = 400.0, **changes: Any) -> Cell:
@@ -97,7 +97,7 @@ def some_figures(**changes: Any) -> Figures:
             database_wal_kb=56,
         ),
         rounds=rounds,
-        by_in_flight=(a_cell(in_flight=1), a_cell(in_flight=16), a_cell(in_flight=200)),
+        by_in_flight=tuple(a_cell(in_flight=in_flight) for in_flight in IN_FLIGHT),
         by_processes=(a_cell(), a_cell(worker_processes=2), a_cell(worker_processes=4)),
     )
     return figures.model_copy(update=changes)

@@ -5,6 +5,7 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -208,6 +209,29 @@ def test_a_page_without_a_place_for_a_table_is_refused() -> None:
 def test_the_page_shows_the_figures_that_lie_beside_it() -> None:
     figures = Figures.model_validate_json(PAGE.with_suffix(".json").read_bytes())
     assert page.with_tables(PAGE.read_text(), figures) == PAGE.read_text()
+
+
+def test_the_page_shows_the_figures_of_a_whole_run() -> None:
+    assert page.unfit(Figures.model_validate_json(PAGE.with_suffix(".json").read_bytes())) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"quick": True}, "quick run"),
+        ({"by_in_flight": (a_cell(in_flight=1), a_cell(in_flight=8))}, r"\(1, 8\) orders in flight"),
+        ({"by_processes": (a_cell(), a_cell(worker_processes=2))}, r"\(1, 2\) processes"),
+    ],
+)
+def test_figures_of_less_than_a_whole_run_are_not_published(
+    changes: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "performance.md"
+    copy.write_text(PAGE.read_text())
+    with pytest.raises(Refused, match=why):
+        page.rewrite(copy, some_figures(**changes))
+    assert copy.read_text() == PAGE.read_text()
+    assert not copy.with_suffix(".json").exists()
 
 
 def test_the_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
