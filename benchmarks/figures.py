@@ -51,6 +51,7 @@ class Cell(Contract):
     ``runs`` counts all that were started, warm-up and drain included; all of them ended well. Rates are taken from the
     events whose time lies in the window: ``runs_per_second`` is events per second ÷ events per run, so that a run that
     lies partly within it counts in part. ``closed_in_window`` counts those that ended within it, for comparison.
+    ``reserved_…`` and ``closed_p50_ms`` are taken over all ``runs``.
     """
 
     load: Load
@@ -198,12 +199,13 @@ def aims(figures: Figures) -> tuple[Aim, ...]:
     workers = {name: mb for name, mb in figures.rss_mb.items() if name.startswith("worker-")}
     small = max((mb for name, mb in workers.items() if not name.startswith(DECISIONS)), default=0.0)
     deciding = max((mb for name, mb in workers.items() if name.startswith(DECISIONS)), default=0.0)
+    one_at_a_time = f"submit to reserved, p50 of {figures.reserved_sample} orders one at a time"
     rows: tuple[tuple[str, float, float, str, bool], ...] = (
         ("engine ratio", figures.engine_ratio, ENGINE_RATIO_AT_LEAST, "", False),
         ("activities per order", figures.activities_per_order, ACTIVITIES_AT_MOST, "", True),
         ("events per order run", figures.history_events_per_order, EVENTS_PER_ORDER_AT_MOST, "", True),
         ("events per shipment run", figures.history_events_per_shipment, EVENTS_PER_SHIPMENT_AT_MOST, "", True),
-        ("submit to reserved, p50, one at a time", figures.reserved_p50_ms, RESERVED_P50_BELOW_MS, " ms", True),
+        (one_at_a_time, figures.reserved_p50_ms, RESERVED_P50_BELOW_MS, " ms", True),
         ("largest worker", small, WORKER_RSS_BELOW_MB, " MB", True),
         ("largest routing and classification worker", deciding, DECISIONS_RSS_BELOW_MB, " MB", True),
     )  # fmt: skip

@@ -70,7 +70,7 @@ def test_every_aim_is_met_or_missed_by_its_own_figure() -> None:
         "activities per order": some_figures(activities_per_order=12.1),
         "events per order run": some_figures(history_events_per_order=90.5),
         "events per shipment run": some_figures(history_events_per_shipment=61),
-        "submit to reserved, p50, one at a time": some_figures(reserved_p50_ms=1001),
+        "submit to reserved, p50 of 40 orders one at a time": some_figures(reserved_p50_ms=1001),
         "largest worker": some_figures(rss_mb={"worker-effects#2": 151}),
         "largest routing and classification worker": some_figures(rss_mb={"worker-decisions": 321}),
     }
@@ -199,6 +199,19 @@ def test_every_table_has_a_place_on_the_page_and_a_cell_for_each_column() -> Non
     for listing in listings(some_figures()):
         assert f"<!-- {listing.name} -->" in PAGE.read_text()
         assert {len(row) for row in listing.rows} == {len(listing.columns)}
+
+
+@pytest.mark.parametrize(("runs", "told"), [(101, "≈ slowest: 900"), (102, "900")])
+def test_a_p99_shows_of_how_many_it_is_and_of_few_is_called_what_it_is(runs: int, told: str) -> None:
+    figures = some_figures(by_in_flight=(a_cell(runs=runs),))
+    (table,) = (listing for listing in listings(figures) if listing.name == "in-flight")
+    shown = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (shown["sample"], shown["reserved p99, ms"]) == (str(runs), told)
+
+
+@pytest.mark.parametrize(("runs", "beside_the_slowest"), [(101, True), (102, False)])
+def test_the_p99_of_few_lies_between_the_two_slowest(runs: int, *, beside_the_slowest: bool) -> None:
+    assert (percentile(range(runs), 99) >= runs - 2) is beside_the_slowest
 
 
 def test_a_page_without_a_place_for_a_table_is_refused() -> None:
