@@ -1,5 +1,6 @@
 """What the HTTP API takes and gives, where that is not already one of the contracts in ``models``."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -100,8 +101,23 @@ class Health(Contract):
     status: Literal["ok"] = "ok"
 
 
+class ReadinessStatus(StrEnum):
+    """How much an API process can do. DEGRADED: it takes orders in, and what needs Temporal has to wait."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
 class Readiness(Contract):
-    """Whether the parts that are needed answer: ``ok``, or a sentence that says what is wrong."""
+    """Whether requests may be sent here, and which part of it does not answer.
+
+    `degraded`: Temporal is away. Orders and payment webhooks are accepted, and everything can be looked at; what needs
+    a run is answered with `503`.
+    """
 
     ready: bool
-    parts: dict[str, str] = Field(description="database and temporal")
+    status: ReadinessStatus = ReadinessStatus.OK
+    parts: dict[str, str] = Field(
+        description="database and temporal: `ok`, or a sentence that says what is wrong"
+    )

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from activities.store.measures import measures
-from apps.api.contracts import Health, Readiness
+from apps.api.contracts import Health, Readiness, ReadinessStatus
 from apps.api.metrics import CONTENT_TYPE
 from apps.api.parts import PartsOf
 from apps.api.problems import answers
@@ -20,10 +20,11 @@ router = APIRouter(tags=["operations"])
 
 _log = get_logger(__name__)
 
-_READY = {"ready": True, "parts": {"database": "ok", "temporal": "ok"}}
+_READY = {"ready": True, "status": "ok", "parts": {"database": "ok", "temporal": "ok"}}
 _NOT_READY = {
     "ready": False,
-    "parts": {"database": "ok", "temporal": "Temporal does not answer; try again in a few seconds"},
+    "status": "down",
+    "parts": {"database": "PostgreSQL does not answer; try again in a few seconds", "temporal": "ok"},
 }
 
 
@@ -46,17 +47,26 @@ async def healthz() -> Health:
         200: {"content": {"application/json": {"example": _READY}}},
         503: {
             "model": Readiness,
-            "description": "A part that is needed does not answer",
+            "description": "The database does not answer",
             "content": {"application/json": {"example": _NOT_READY}},
         },
     },
 )
 async def readyz(parts: PartsOf, response: Response) -> Readiness:
-    """Ready when PostgreSQL and Temporal answer, asked at most once a second. Needs no token."""
+    """Ready when PostgreSQL answers, asked at most once a second. Needs no token.
+
+    Without Temporal it is ready too, and says `degraded`: orders are accepted then, so nobody should be sent away.
+    """
     found = await parts.health.now()
-    ready = set(found.values()) == {"ok"}
+    if found["database"] != "ok":
+        status = ReadinessStatus.DOWN
+    elif set(found.values()) != {"ok"}:
+        status = ReadinessStatus.DEGRADED
+    else:
+        status = ReadinessStatus.OK
+    ready = status is not ReadinessStatus.DOWN
     response.status_code = 200 if ready else 503
-    return Readiness(ready=ready, parts=found)
+    return Readiness(ready=ready, status=status, parts=found)
 
 
 @router.get(

@@ -258,9 +258,10 @@ async def _api(stack: PublishedStack) -> tuple[bool, str]:
             listed = await client.get("/v1/orders", params={"limit": 1})
     except (httpx.HTTPError, ValueError) as error:
         raise NotReachable(f"no sensible answer at {stack.api_url} ({type(error).__name__})") from error
-    if not readiness.ready:
-        wrong = "; ".join(f"{part}: {said}" for part, said in readiness.parts.items() if said != "ok")
-        return False, f"answers at {stack.api_url} but is not ready: {wrong}"
+    if wrong := "; ".join(f"{part}: {said}" for part, said in readiness.parts.items() if said != "ok"):
+        # Without Temporal it is ready, and still no sight for a doctor.
+        state = "does a part of its work only" if readiness.ready else "is not ready"
+        return False, f"answers at {stack.api_url} but {state}: {wrong}"
     if not listed.is_success:
         return False, f"is ready at {stack.api_url} but lists no orders (HTTP {listed.status_code})"
     return True, f"ready at {stack.api_url}"

@@ -69,7 +69,7 @@ def wait_until_pid_changes(data_dir: Path, name: str, old: int) -> None:
 
 def wait_until_ready(stack: PublishedStack) -> None:
     deadline = time.monotonic() + 60
-    while not answers_ok(f"{stack.api_url}/readyz"):
+    while not answers_ok(f"{stack.api_url}/readyz", saying=b'"status":"ok"'):
         assert time.monotonic() < deadline, "the API did not become ready again"
         time.sleep(0.1)
 

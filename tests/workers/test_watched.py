@@ -171,7 +171,8 @@ def team(database_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
                 ready=lambda: answers_ok(f"http://{LOOPBACK}:{health}/readyz"),
             ),
             "api": run(
-                "api", "apps.cli", "api", ready=lambda: answers_ok(f"http://{LOOPBACK}:{api}/readyz")
+                "api", "apps.cli", "api",
+                ready=lambda: answers_ok(f"http://{LOOPBACK}:{api}/readyz", saying=b'"status":"ok"'),
             ),
         }  # fmt: skip
         client = stack.enter_context(

@@ -66,13 +66,17 @@ def accepts(port: int) -> bool:
         return False
 
 
-def answers_ok(url: str) -> bool:
-    """Whether a GET of a loopback ``url`` answers 200 within two seconds. No proxy of the environment is asked."""
+def answers_ok(url: str, saying: bytes = b"") -> bool:
+    """Whether a GET of a loopback ``url`` answers 200 within two seconds, ``saying`` what it should.
+
+    No proxy of the environment is asked.
+    """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or LOOPBACK, parts.port, timeout=2)
     try:
         connection.request("GET", parts.path or "/")
-        return connection.getresponse().status == http.client.OK
+        answer = connection.getresponse()
+        return answer.status == http.client.OK and saying in answer.read()
     except (OSError, http.client.HTTPException):
         return False
     finally:

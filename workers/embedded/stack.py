@@ -322,7 +322,8 @@ class Stack:
                 "api",
                 ["-m", "apps.api"],
                 environment,
-                ready=lambda: answers_ok(f"{stack.api_url}/readyz"),
+                # Ready it is before it has found Temporal; the first command of whoever starts us may need both.
+                ready=lambda: answers_ok(f"{stack.api_url}/readyz", saying=b'"status":"ok"'),
                 grace=10.0,
             )
         )

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from apps.api import examples
-from apps.cli import demo
+from apps.cli import demo, doctor
 from apps.cli.up import print_addresses
 from tests.apps.cli.conftest import Answers, Run
 from tests.apps.simulators.requests import a_message
@@ -376,3 +376,41 @@ def test_without_simulators_it_is_said_where_they_are_in_containers(run: Run, co
     assert outcome.code == 1
     # In the API's container, for one, there are none.
     assert "docker compose exec simulator-payment orderwright simulators" in " ".join(outcome.err.split())
+
+
+@pytest.mark.parametrize(
+    ("ready", "parts", "said"),
+    [
+        (True, {"database": "ok", "temporal": "ok"}, "ready at URL"),
+        (
+            True,
+            {"database": "ok", "temporal": "it is away"},
+            "answers at URL but does a part of its work only: temporal: it is away",
+        ),
+        (
+            False,
+            {"database": "it is away", "temporal": "ok"},
+            "answers at URL but is not ready: database: it is away",
+        ),
+    ],
+)
+async def test_the_doctor_says_which_part_the_api_misses(
+    answers: Answers, tmp_path: Path, ready: bool, parts: dict[str, str], said: str
+) -> None:
+    answers.given["GET /readyz"] = (200 if ready else 503, json.dumps({"ready": ready, "parts": parts}))
+    answers.given["GET /v1/orders"] = (200, "{}")
+    stack = PublishedStack(
+        pid=1,
+        started=0,
+        data_dir=tmp_path,
+        speed=1,
+        api_url=answers.url,
+        api_token="t",
+        database_url="",
+        temporal_address="",
+        temporal_namespace="",
+        temporal_ui_url=None,
+        build_id="",
+    )
+    well, told = await doctor._api(stack)
+    assert (well, told.replace(answers.url, "URL")) == (set(parts.values()) == {"ok"}, said)
