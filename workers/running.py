@@ -19,6 +19,7 @@ from workers.logging import get_logger
 from workers.observing import Observing
 from workers.registry import ACTIVITY_CLASSES, PROFILES, WORKFLOW_CLASSES, activity_methods, load
 from workers.settings import Settings, get_settings
+from workers.shared_code import share_code_of
 from workers.telemetry import tracing, worker_runtime
 from workers.versioning import worker_deployment
 from workflows import steps
@@ -34,6 +35,9 @@ _NEIGHBOURS: Mapping[str, tuple[str, ...]] = {
 # Long enough for an attempt that is under way: no step may take longer (see workflows/steps.py).
 _GRACE = timedelta(seconds=25)
 _CACHED_WORKFLOWS = 500
+# They share one interpreter: more at once only take turns, and each comes nearer to the two seconds after which it
+# counts as a deadlock.
+_WORKFLOW_TASKS_AT_ONCE = 8
 
 
 async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path | None = None) -> None:
@@ -155,12 +159,14 @@ async def open_activities(
 
 def _worker(client: Client, queue: str, activities: Activities) -> Worker:
     if queue == steps.WORKFLOWS:
+        share_code_of(name.partition(":")[0] for name in WORKFLOW_CLASSES)
         return Worker(
             client,
             task_queue=queue,
             workflows=[load(name) for name in WORKFLOW_CLASSES],
             deployment_config=worker_deployment(),
             max_cached_workflows=_CACHED_WORKFLOWS,
+            max_concurrent_workflow_tasks=_WORKFLOW_TASKS_AT_ONCE,
             graceful_shutdown_timeout=_GRACE,
         )
     profile = PROFILES[queue]

@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    import workflows.steps as steps  # noqa: PLR0402 - the other way it is loaded anew for each run
     from models import effects as e
     from models import search
     from models.clock import BusinessClock
@@ -36,7 +37,6 @@ with workflow.unsafe.imports_passed_through():
         order_may,
     )
     from policies.approval import gate_b
-    from workflows import steps
     from workflows.case import NO_INPUT, CalledOff, Case, Question, require, sentence
     from workflows.pages import order_page
 

@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    import workflows.steps as steps  # noqa: PLR0402 - the other way it is loaded anew for each run
     from models import effects as e
     from models import search
     from models.base import Contract
@@ -29,7 +30,6 @@ with workflow.unsafe.imports_passed_through():
     from models.review import Flag, ReviewKind, Verdict
     from models.runs import ShipmentResult, ShipmentRun
     from models.states import SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL, ShipmentState, shipment_may
-    from workflows import steps
     from workflows.case import NO_INPUT, CalledOff, Case, Question, sentence
     from workflows.pages import shipment_page
 
