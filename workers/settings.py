@@ -6,6 +6,7 @@ reads itself (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_PROFILE``
 OpenTelemetry reads itself.
 """
 
+import logging
 import os
 from functools import lru_cache
 from ipaddress import ip_network
@@ -171,8 +172,11 @@ class Settings(BaseSettings):
 
     @field_validator("log_level")
     @classmethod
-    def _upper(cls, level: str) -> str:
-        return level.upper()
+    def _a_level(cls, level: str) -> str:
+        named = level.strip().upper()
+        if named not in logging.getLevelNamesMapping():
+            raise ValueError("is no level of logging: take DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return named
 
 
 @lru_cache(maxsize=1)

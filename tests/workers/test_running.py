@@ -55,6 +55,33 @@ def test_a_missing_address_is_a_setting_to_mend_and_named() -> None:
             assert f"{variable}: is not set: the steps of {queue}" in started.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("apps.cli", "worker", "run", "--queues", steps.NOTIFY_QUEUE), ("apps.api",), ("workers.prepare",)],
+)
+def test_a_misspelt_level_of_logging_is_a_setting_to_mend_and_named(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERWRIGHT_LOG_LEVEL", "INFOO")
+    started = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert started.returncode == 2, started.stderr
+    assert "ORDERWRIGHT_LOG_LEVEL" in started.stderr
+    assert "is no level of logging" in started.stderr
+    assert "Traceback" not in started.stderr
+
+
+@pytest.mark.parametrize("level", ["debug", " WARNING ", "Critical"])
+def test_a_level_of_logging_is_read_in_any_case(level: str) -> None:
+    assert Settings(log_level=level).log_level == level.strip().upper()
+
+
 async def test_reminders_and_escalations_go_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERWRIGHT_REVIEWERS", "#reviews")
     monkeypatch.setenv("ORDERWRIGHT_ESCALATION", "dana@shop.test")
