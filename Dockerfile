@@ -15,8 +15,9 @@ RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-bu
 
 FROM python:3.13-slim
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent orderwright \
-    && install -d -o orderwright -g orderwright /var/lib/orderwright
+# Not by a name that the record knows: what is decided in here must not pass for our own doing (apps/cli/remote.py).
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent service \
+    && install -d -o service -g service /var/lib/orderwright
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app

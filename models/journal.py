@@ -11,7 +11,9 @@ from models.order import CustomerType
 from models.review import ReviewTask
 from models.states import OrderState, ShipmentState
 
+# Who acts when no person does: our own code, and Temporal when a run is cancelled there. Nobody goes by these names.
 SYSTEM = "orderwright"
+RESERVED_ACTORS = frozenset({SYSTEM, "temporal"})
 
 
 class TimelineEntry(Contract):

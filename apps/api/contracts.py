@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from models.base import Contract, Document
+from models.journal import RESERVED_ACTORS
 from models.messages import Actor, CancelOutcome, Reason, RequestId
 from models.review import Verdict
 from models.states import OrderState
@@ -20,6 +21,23 @@ def _storable(answer: dict[str, Any]) -> dict[str, Any]:
     for problem in unstorable_text(answer):
         raise ValueError(f"{problem.path} {problem.message}")
     return answer
+
+
+def _a_person(actor: str) -> str:
+    """Raise ``ValueError`` for the names that our own doings are recorded under: nobody could tell them apart."""
+    if actor.strip().casefold() in RESERVED_ACTORS:
+        raise ValueError("is a name of the machine's own in the record: say who of you acts")
+    return actor
+
+
+Person = Annotated[
+    Actor,
+    AfterValidator(_a_person),
+    Field(
+        description="who acts, for the record; `orderwright` and `temporal` stand there for what no person did",
+        json_schema_extra={"not": {"enum": sorted(RESERVED_ACTORS)}},
+    ),
+]
 
 
 class OrderLinks(Contract):
@@ -43,7 +61,7 @@ class DecisionRequest(Document):
     """A person's answer to a review task. With the same ``request_id`` a repeat changes nothing."""
 
     verdict: Verdict
-    actor: Actor
+    actor: Person
     reason: Reason
     request_id: SentRequestId | None = None
     answer: Annotated[dict[str, Any], AfterValidator(_storable)] | None = Field(
@@ -54,7 +72,7 @@ class DecisionRequest(Document):
 class CancelRequest(Document):
     """A wish to call an order off. With the same ``request_id`` a repeat changes nothing."""
 
-    actor: Actor
+    actor: Person
     reason: Reason
     request_id: SentRequestId | None = None
 

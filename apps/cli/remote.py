@@ -1,7 +1,6 @@
 """The HTTP API as the commands use it: where it is, the token, and its answers as our own types and errors."""
 
 import getpass
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from models.errors import (
     Refused,
     Unauthorised,
 )
+from models.journal import RESERVED_ACTORS
 from workers.embedded.published import read_stack
 from workers.settings import get_settings
 
@@ -41,7 +41,10 @@ DataDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Actor = Annotated[
-    str | None, typer.Option("--actor", help="Who you are, for the record; default: your user name.")
+    str | None,
+    typer.Option(
+        "--actor", help="Who you are, for the record; default: your user name, if it is a person's."
+    ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 
@@ -188,15 +191,27 @@ def path_part(identifier: str) -> str:
     return quote(identifier, safe=":")
 
 
+# Whom our image runs as (Dockerfile).
+SERVICE_USER = "service"
+# Users of a system that tell nothing about who sits there. Not root: whoever logs in as root is at least no process of
+# ours, and a machine of one's own has often nobody else.
+_NOBODY = RESERVED_ACTORS | {SERVICE_USER, "nobody", ""}
+
+
 def acting_as(actor: str | None) -> str:
-    """Who acts: the given name, or the user of the operating system."""
+    """Who acts: the given name, or the user of the operating system if that is somebody."""
+    if actor is not None:
+        if not actor.strip():
+            raise bad_input("--actor", "is empty: say who you are")
+        return actor.strip()
     try:
-        name = actor.strip() if actor is not None else getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):
-        name = f"uid-{os.getuid()}"
-    if not name:
-        raise bad_input("--actor", "is empty: say who you are")
-    return name
+        user = ""
+    if user.casefold() in _NOBODY:
+        known = f"the user here, {user}, is nobody in particular" if user else "the user here has no name"
+        raise bad_input("--actor", f"is missing: say who you are, for the record ({known})")
+    return user
 
 
 def needs_reason(reason: str) -> str:

@@ -5,6 +5,8 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+from apps.cli.remote import SERVICE_USER
+from models.journal import RESERVED_ACTORS
 from workers.settings import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -56,6 +58,18 @@ def test_what_runs_is_built_elsewhere_and_is_not_root() -> None:
     assert all(rest.startswith("--from=build ") for word, rest in final if word == "COPY")
     assert build[0] == ("FROM", "python:3.13-slim AS build")
     assert final[0] == ("FROM", "python:3.13-slim"), "a virtual environment moves between equal Pythons only"
+
+
+def test_the_images_user_is_one_that_no_decision_is_recorded_under() -> None:
+    _, final = stages()
+    (made,) = [rest for word, rest in final if word == "RUN"]
+    words = made.partition("&&")[0].split()
+    assert words[0] == "useradd"
+    assert words[-1] == SERVICE_USER
+    assert SERVICE_USER not in RESERVED_ACTORS
+    (uid,) = [words[n + 1] for n, word in enumerate(words) if word == "--uid"]
+    assert ("USER", f"{uid}:{uid}") in final
+    assert f"-o {SERVICE_USER} -g {SERVICE_USER}" in made
 
 
 def test_everything_is_installed_by_hash() -> None:

@@ -442,6 +442,8 @@ async def test_cancel_of_an_order_whose_run_has_ended_is_refused(
     [
         ({"reason": "r"}, "actor"),
         ({"actor": "a", "reason": ""}, "reason"),
+        ({"actor": "orderwright", "reason": "r"}, "actor"),
+        ({"actor": "Temporal", "reason": "r"}, "actor"),
         ({"actor": "a", "reason": "r", "request_id": "two words"}, "request_id"),
         ({"actor": "a", "reason": "r", "raeson": "r"}, "raeson"),
     ],

@@ -214,6 +214,8 @@ async def test_unknown_task_is_not_found(api: httpx.AsyncClient, task_id: str) -
     [
         (b'{"verdict": "perhaps", "actor": "a", "reason": "r"}', "verdict"),
         (b'{"verdict": "approve", "actor": "a"}', "reason"),
+        (b'{"verdict": "approve", "actor": "orderwright", "reason": "r"}', "actor"),
+        (b'{"verdict": "approve", "actor": " Temporal ", "reason": "r"}', "actor"),
         (b"not json", ""),
         (b"[]", ""),
         (b"", ""),

@@ -346,6 +346,37 @@ def test_the_user_of_the_operating_system_acts_by_default(
     assert json.loads(answers.asked[0][2])["actor"] == "robin"
 
 
+@pytest.mark.parametrize("user", ["service", "nobody", "orderwright", "Temporal"])
+@pytest.mark.parametrize("command", ["orders cancel web:1001", "review approve web:1001:r1"])
+def test_who_is_nobody_in_particular_is_asked_for_a_name(
+    run: Run, answers: Answers, monkeypatch: pytest.MonkeyPatch, command: str, user: str
+) -> None:
+    monkeypatch.setenv("LOGNAME", user)
+    outcome = run(*command.split(), "--reason", "why", *at(answers))
+    assert (outcome.code, answers.asked) == (2, [])
+    assert "--actor: is missing: say who you are" in outcome.err
+    assert user in outcome.err
+
+
+def test_a_user_without_a_name_is_asked_for_one(
+    run: Run, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    outcome = run("review", "approve", "web:1001:r1", "--reason", "why", *at(answers))
+    assert (outcome.code, answers.asked) == (2, [])
+    assert "--actor: is missing: say who you are" in outcome.err
+
+
+def test_a_name_of_the_machines_own_is_no_actor(run: Run, answers: Answers) -> None:
+    options = ("--reason", "why", "--actor", "Orderwright")
+    outcome = run("review", "approve", "web:1001:r1", *options, *at(answers))
+    assert (outcome.code, answers.asked) == (2, [])
+    assert "--actor: " in outcome.err
+
+
 def test_an_order_can_be_called_off_without_a_word_and_the_record_says_so(run: Run, answers: Answers) -> None:
     answers.given["POST /v1/orders/web:1001/cancel"] = (200, json.dumps(examples.CANCEL_TAKEN))
     assert run("orders", "cancel", "web:1001", *at(answers)).code == 0

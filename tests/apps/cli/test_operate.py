@@ -59,6 +59,19 @@ def test_a_docker_command_names_services_that_there_are(line: str) -> None:
         assert any(profile in service.get("profiles", []) for service in SERVICES.values())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for line in DOCKER
+        if re.search(r"orderwright (review (approve|reject|finish)|orders cancel) ", line)
+    ],
+)
+def test_a_decision_in_a_container_says_who_takes_it(line: str) -> None:
+    # Nobody is logged in there.
+    assert "--actor" in shlex.split(line)
+
+
 @cache
 def temporal_help(*words: str) -> str:
     asked = subprocess.run([temporal_program(), *words, "--help"], capture_output=True, text=True, check=True)
