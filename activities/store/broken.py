@@ -30,9 +30,11 @@ from models.errors import NotFound
 from models.identifiers import order_workflow_id, shipment_id, shipment_workflow_id
 from models.journal import SYSTEM, Carried, TimelineEntry
 from models.money import Money
+from models.operations import OperationState, ShippingKind
 from models.review import ReviewKind, ReviewTask, Verdict
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ReviewState, ShipmentState
 from models.tables.journal import ReviewTaskRow, TimelineRow
+from models.tables.operations import ShippingOperationRow
 from models.tables.orders import IntakeRow, IntakeState, OrderRow, PlanRow, ShipmentRow
 from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
 
@@ -61,10 +63,23 @@ class Subject(Contract):
     first_run_id: str | None = None
 
 
+class Asked(Contract):
+    """A pick or a label that was asked for and is in force: nobody called it off, and its goods have not left.
+
+    ``reference``: the warehouse's or the carrier's own; None: they have not answered yet, so it may be in force.
+    """
+
+    kind: ShippingKind
+    key: str
+    reference: str | None
+    where: str
+
+
 class Holdings(Contract):
     """What an order holds and has moved, for a person who has to decide about it without its run.
 
-    ``ended``: the state it has ended in, while a shipment of it is still under way.
+    ``asked``: what warehouse and carrier go on doing unless they are told. ``ended``: the state it has ended in, while
+    a shipment of it is still under way.
     """
 
     held: Money
@@ -75,6 +90,7 @@ class Holdings(Contract):
     shipments: int
     handed_over: int
     undoing: bool
+    asked: tuple[Asked, ...] = ()
     ended: OrderState | None = None
 
 
@@ -215,7 +231,32 @@ async def holdings(session: AsyncSession, order_id: str) -> Holdings | None:
         shipments=len(shipments),
         handed_over=sum(shipment.handed_over_at is not None for shipment in shipments),
         undoing=order.state in _UNDOING or order.exit_reason is not None,
+        asked=await _asked(session, order_id),
         ended=OrderState(order.state) if order.state in ORDER_TERMINAL else None,
+    )
+
+
+async def _asked(session: AsyncSession, order_id: str) -> tuple[Asked, ...]:
+    rows = await session.execute(
+        select(ShippingOperationRow, col(ShipmentRow.node), col(ShipmentRow.carrier))
+        .join(ShipmentRow, col(ShipmentRow.shipment_id) == col(ShippingOperationRow.shipment_id))
+        .where(
+            col(ShipmentRow.order_id) == order_id,
+            # What has left needs its label, and nobody picks it any more.
+            col(ShipmentRow.handed_over_at).is_(None),
+            col(ShippingOperationRow.kind).in_((ShippingKind.PICK, ShippingKind.LABEL)),
+            col(ShippingOperationRow.state).in_((OperationState.CONFIRMED, OperationState.INTENDED)),
+        )
+        .order_by(col(ShippingOperationRow.intended_at), col(ShippingOperationRow.key))
+    )
+    return tuple(
+        Asked(
+            kind=ShippingKind(row.kind),
+            key=row.key,
+            reference=row.provider_ref,
+            where=node if row.kind == ShippingKind.PICK else carrier,
+        )
+        for row, node, carrier in rows
     )
 
 

@@ -1,18 +1,25 @@
-"""What can be wrong with a run from outside, and how a person is asked about it."""
+"""What can be wrong with a run from outside, or with goods that no run follows any more, and how a person is asked."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from activities.store.broken import Holdings
+from activities.store.astray import Astray
+from activities.store.broken import Asked, Holdings
 from models.base import Contract
+from models.identifiers import shipment_workflow_id
+from models.operations import ShippingKind
 from models.review import Flag, ReviewKind, ReviewTask, Verdict
+from models.states import ShipmentState
 from policies.approval import ApprovalPolicy
 
 _POLICY = ApprovalPolicy()
 
 
 class Trouble(StrEnum):
-    """What is wrong with a run, as the code of the task's flag."""
+    """What is wrong with a run, as the code of the task's flag.
+
+    LEFT_THOUGH_CANCELLED and ARRIVED_THOUGH_PAID_BACK: nothing is wrong with the run, which has ended; its goods move.
+    """
 
     NEVER_STARTED = "never_started"
     RUN_MISSING = "run_missing"
@@ -22,6 +29,12 @@ class Trouble(StrEnum):
     NOTHING_UNDER_WAY = "nothing_under_way"
     NOT_OURS = "not_ours"
     NOBODY_SERVES = "nobody_serves"
+    LEFT_THOUGH_CANCELLED = "left_though_cancelled"
+    ARRIVED_THOUGH_PAID_BACK = "arrived_though_paid_back"
+
+
+# What people settle among themselves: no answer moves anything, and it does not heal by itself.
+ASTRAY = frozenset({Trouble.LEFT_THOUGH_CANCELLED, Trouble.ARRIVED_THOUGH_PAID_BACK})
 
 
 class Finding(Contract):
@@ -52,14 +65,37 @@ def task_about(finding: Finding, held: Holdings | None) -> ReviewTask:
     )
 
 
+def gone_astray(parcel: Astray) -> Finding:
+    """The finding about a parcel that moves although our books have given it up."""
+    cancelled = parcel.state is ShipmentState.CANCELLED
+    given_up = "was called off" if cancelled else "was given up as lost and paid back"
+    tracking = f", tracking {parcel.tracking}" if parcel.tracking else ""
+    return Finding(
+        workflow_id=shipment_workflow_id(parcel.shipment_id),
+        order_id=parcel.order_id,
+        trouble=Trouble.LEFT_THOUGH_CANCELLED if cancelled else Trouble.ARRIVED_THOUGH_PAID_BACK,
+        why=f"it {given_up}, and {parcel.carrier} reports {', '.join(parcel.seen)}: {parcel.units:,} units worth "
+        f"{parcel.amount} from {parcel.node}{tracking}",
+    )
+
+
 def _what_happened(finding: Finding, held: Holdings | None) -> str:
     name = "Shipment" if is_shipment(finding.workflow_id) else "Order"
     if finding.trouble is Trouble.NOT_OURS or held is None:
         run = finding.workflow_id[:200]
         return f"{run!r} hangs in Temporal. It is no run of an order of ours: nothing is held for it."
+    if finding.trouble in ASTRAY:
+        moves = (
+            "left although it is cancelled"
+            if finding.trouble is Trouble.LEFT_THOUGH_CANCELLED
+            else "arrived although it was paid back as lost"
+        )
+        return (
+            f"The goods of shipment {finding.workflow_id.partition(':')[2]} {moves}, and no run follows them. Of its "
+            f"order {_money(held)}."
+        )
     parts = [
-        f"{held.held} held" if held.held.minor else "no money held",
-        f"{held.captured} taken, {held.refunded} given back" if held.captured.minor else "none taken",
+        _money(held),
         f"{held.units_reserved:,} units reserved",
         f"{held.handed_over} of {held.shipments} shipments with the carrier"
         if held.shipments
@@ -67,7 +103,15 @@ def _what_happened(finding: Finding, held: Holdings | None) -> str:
     ]
     unclear = f" {held.unclear} movements of money have no answer yet." if held.unclear else ""
     ended = f" Its order has ended as {held.ended}, and this goes on." if held.ended else ""
-    return f"{name} {finding.workflow_id.partition(':')[2]} stands still: {', '.join(parts)}.{ended}{unclear}"
+    asked = f" In force: {'; '.join(map(_named, held.asked))}." if held.asked else ""
+    subject = finding.workflow_id.partition(":")[2]
+    return f"{name} {subject} stands still: {', '.join(parts)}.{asked}{ended}{unclear}"
+
+
+def _money(held: Holdings) -> str:
+    on_hold = f"{held.held} held" if held.held.minor else "no money held"
+    moved = f"{held.captured} taken, {held.refunded} given back" if held.captured.minor else "none taken"
+    return f"{on_hold}, {moved}"
 
 
 def _choices(  # noqa: PLR0911 - a table: each trouble has its own
@@ -81,6 +125,8 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
             Verdict.APPROVE,
             "See in Temporal Web who started it; then approve.",
         )
+    if trouble in ASTRAY:
+        return _SETTLED, Verdict.APPROVE, _TO_SETTLE[trouble]
     finish = {Verdict.FINISH: _by_hand(held)}
     if trouble is Trouble.NEVER_STARTED:
         return (
@@ -135,18 +181,45 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
     )
 
 
+def _named(asked: Asked) -> str:
+    reference = asked.reference or "without an answer yet"
+    whose = "at" if asked.kind is ShippingKind.PICK else "of"
+    return f"{asked.kind} {reference} {whose} {asked.where} (key {asked.key})"
+
+
 def _by_hand(held: Holdings) -> str:
+    # First, for the units that this frees are on sale at once.
+    goods = (
+        f"; before that have these called off yourself, or what is freed may be sold and picked twice: "
+        f"{'; '.join(map(_named, held.asked))}"
+        if held.asked
+        else ""
+    )
     money = f"; void the {held.held} at the provider yourself" if held.held.minor else ""
     unclear = "; look up the movements without an answer" if held.unclear else ""
     if held.ended:
         return (
             "end its shipments here and now, without their runs: reserved units are freed, parcels that left count as "
-            f"delivered, no money is moved{money}{unclear}; the order stays {held.ended}"
+            f"delivered, no money is moved{goods}{money}{unclear}; the order stays {held.ended}"
         )
     return (
         "end the order here and now, without its run: reserved units are freed, parcels that left count as delivered, "
-        f"no money is moved{money}{unclear}"
+        f"no money is moved{goods}{money}{unclear}"
     )
+
+
+_SETTLED = {
+    Verdict.APPROVE: "it is settled, as the reason says: close this; no run is started and no money is moved",
+    Verdict.REJECT: "goods and money stay where they are: close this; no run is started and no money is moved",
+}
+_TO_SETTLE = {
+    Trouble.LEFT_THOUGH_CANCELLED: "Customer service asks the carrier to bring it back, or agrees with the customer on "
+    "its return or its price: nobody has paid for these goods, and nothing takes the money by itself. The warehouse "
+    "corrects its stock: our books count these units as there. Then approve, saying what came of it.",
+    Trouble.ARRIVED_THOUGH_PAID_BACK: "The customer has the goods and their money. Customer service agrees on a "
+    "payment or a return, or lets it be; whoever claimed the parcel from the carrier withdraws that. Then approve, "
+    "saying what came of it.",
+}
 
 
 def is_shipment(workflow_id: str) -> bool:

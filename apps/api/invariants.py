@@ -15,12 +15,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import broken, reads
+from activities.store.astray import astray
 from activities.store.broken import WAIT_FOR_US, Decided, Subject
 from activities.store.intake import stored_draft
 from activities.store.late import late_events_for
 from activities.store.record import record
 from activities.store.store import Store
-from apps.api.broken_runs import Finding, Trouble, is_shipment, task_about
+from apps.api.broken_runs import ASTRAY, Finding, Trouble, gone_astray, is_shipment, task_about
 from apps.api.intake import run_start, start_again, start_run
 from apps.api.runs import WORKFLOW_QUEUE, Runs, RunStart, RunView, Standing
 from models.base import Contract
@@ -37,7 +38,8 @@ GRACE = timedelta(seconds=60)
 _AT_ONCE = 16
 # Orders that are compared with Temporal in one go.
 _BATCH = 500
-_TRAVELLING_PAUSE = timedelta(minutes=15)
+# Between looks that read a great deal.
+_SELDOM = timedelta(minutes=15)
 _REMEMBERED = 100_000
 
 _log = get_logger(__name__)
@@ -73,6 +75,8 @@ class Invariants:
         self._waiting: OrderedDict[str, tuple[str, int]] = OrderedDict()
         # When shipments of ended orders are looked for next: that reads every shipment under way.
         self._travelling_at = 0.0
+        # The same for parcels that move although our books have given them up.
+        self._astray_at = 0.0
         # A decision takes connections of its own while it holds the task's.
         self._deciding = asyncio.Semaphore(2)
 
@@ -85,13 +89,15 @@ class Invariants:
         """
         moment = since or datetime(1970, 1, 1, tzinfo=UTC)
         async with self._store.transaction() as session:
-            tasks = {task.workflow_id for task in await broken.open_tasks(session)}
+            open_tasks = await broken.open_tasks(session)
+        tasks = {task.workflow_id for task in open_tasks}
         examined, found, withdrawn = 0, dict[str, Finding](), tuple[str, ...]()
         async for batch in self._batches(order_ids, moment, tasks):
             runs, wrong, unasked = await self._broken_among(batch)
             examined, found, withdrawn = examined + runs, found | wrong, withdrawn + unasked
         unserved = {name for name, one in found.items() if one.trouble is Trouble.NOBODY_SERVES}
         found = {name: finding for name, finding in found.items() if name not in unserved}
+        found = await self._astray(open_tasks, all_of_them=order_ids is None) | found
         async for page in self._running(moment, tasks):
             found |= await self._strangers(page - found.keys() - unserved)
         # Of one that waits for a worker nothing more is known: what was asked about it stands.
@@ -113,7 +119,7 @@ class Invariants:
             ended = await broken.asked_after_their_end(session)
             if time.monotonic() >= self._travelling_at:
                 ended += await broken.travelling_after_their_end(session)
-                self._travelling_at = time.monotonic() + _TRAVELLING_PAUSE.total_seconds()
+                self._travelling_at = time.monotonic() + _SELDOM.total_seconds()
         wanted = {*order_ids, *_orders_of(tasks), *ended}
         async for page in self._runs.broken_since(since):
             wanted |= _orders_of(page)
@@ -239,6 +245,25 @@ class Invariants:
 
         found = await asyncio.gather(*(look(workflow_id) for workflow_id in sorted(workflow_ids)))
         return {finding.workflow_id: finding for finding in found if finding is not None}
+
+    async def _astray(self, open_tasks: Iterable[ReviewTask], *, all_of_them: bool) -> dict[str, Finding]:
+        """Parcels that move although our books have given them up: those of open tasks, and now and then all."""
+        found = {
+            task.workflow_id: Finding(
+                workflow_id=task.workflow_id,
+                order_id=task.order_id,
+                trouble=_trouble(task),
+                why=task.why_flagged[0].reason,
+            )
+            for task in open_tasks
+            if _trouble(task) in ASTRAY
+        }
+        if all_of_them or time.monotonic() >= self._astray_at:
+            async with self._store.transaction() as session:
+                parcels = await astray(session, ASTRAY)
+            self._astray_at = time.monotonic() + _SELDOM.total_seconds()
+            found |= {finding.workflow_id: finding for finding in map(gone_astray, parcels)}
+        return found
 
     # --- questions that nobody asks ---
     async def _withdraw_unasked(
@@ -375,6 +400,8 @@ class Invariants:
         return task
 
     async def _still_broken(self, task: ReviewTask) -> bool:
+        if _trouble(task) in ASTRAY:
+            return True
         if _trouble(task) is Trouble.NOT_OURS:
             return bool(await self._strangers([task.workflow_id]))
         subject = (await self._subjects({task.order_id})).get(task.workflow_id)
@@ -383,6 +410,9 @@ class Invariants:
     async def _carry_out(self, task: ReviewTask, decided: Decided, request_id: str) -> None:
         trouble, run, actor, reason = _trouble(task), task.workflow_id, decided.decided_by, decided.reason
         why = f"{actor}: {reason}"
+        if trouble in ASTRAY:
+            # It was settled among people; what they say came of it is on the timeline.
+            return
         if decided.verdict is Verdict.FINISH:
             await self._close_by_hand(task.order_id, actor=actor, reason=reason)
         elif trouble is Trouble.NOT_OURS:

@@ -342,12 +342,46 @@ async def test_a_terminated_order_can_be_closed_by_hand_and_frees_its_stock(
     await shop.terminate()
     task = await shop.task(Trouble.RUN_ENDED)
     assert "void the 13.95 GBP at the provider yourself" in task.options[Verdict.FINISH]
+    (pick,) = shop.street.effects("warehouse", kind="pick", reference=f"{shop.order_id}:1")
+    assert f"pick {pick['effect_id']} at north" in task.options[Verdict.FINISH]
     await shop.decide(task, Verdict.FINISH)
     view = await shop.view()
     assert view.state is OrderState.CANCELLED and "closed by hand by dana" in (view.exit_reason or "")
     assert await shop.reserved() == 0
     assert await shop.status(shop.shipment) is WorkflowExecutionStatus.TERMINATED
     assert await shop.well()
+
+
+async def test_picks_and_labels_in_force_are_named_with_their_keys_to_whoever_closes_by_hand(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.delivered(scans=())
+
+    async def labelled() -> bool:
+        return [shipment.state for shipment in (await shop.view()).shipments] == [ShipmentState.LABELLED]
+
+    await eventually(labelled, "the label to be written down")
+    await shop.terminate()
+    task = await shop.task(Trouble.RUN_ENDED)
+    for kind, simulator in (("pick", "warehouse"), ("label", "carrier")):
+        (effect,) = shop.street.effects(simulator, kind=kind, reference=f"{shop.order_id}:1")
+        for said in (task.what_happened, task.options[Verdict.FINISH]):
+            assert f"{kind} {effect['effect_id']}" in said
+            assert f"(key {shop.shipment}:{kind}:1)" in said
+    assert "before that have these called off yourself" in task.options[Verdict.FINISH]
+
+
+async def test_what_has_left_or_was_called_off_is_not_in_force_any_more(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    await shop.delivered(scans=(CarrierEventKind.COLLECTED,))
+
+    async def left() -> bool:
+        return (await shop.view()).shipments[0].handed_over_at is not None
+
+    await eventually(left, "the parcel to leave")
+    await shop.terminate()
+    assert "called off yourself" not in (await shop.task(Trouble.RUN_ENDED)).options[Verdict.FINISH]
 
 
 async def test_a_parcel_that_arrives_while_its_orders_run_is_away_is_heard_of_afterwards(

@@ -1,0 +1,186 @@
+"""Parcels that left although they were called off, or arrived although they were paid back: people are told, once."""
+
+from typing import Any
+
+import pytest
+
+from activities.store import operations, reads
+from activities.store.late import keep_late_event
+from activities.store.operations import PaymentOperation
+from activities.store.store import Store
+from apps.api.broken_runs import Finding, Trouble
+from apps.api.invariants import Invariants
+from models.identifiers import shipment_workflow_id
+from models.journal import Carried
+from models.messages import CarrierEvent, CarrierEventKind
+from models.operations import OperationState, PaymentKind
+from models.review import ReviewKind, ReviewTask, Verdict
+from models.states import OrderState, ReviewState, ShipmentState
+from models.webhooks import WebhookKind
+from tests.apps.api.test_questions import Said, an_order
+from tests.builders import NOON, a_shipment, an_entry, carrying, gbp, write_down
+
+TRACKING = "T-1"
+
+
+@pytest.fixture
+def job(store: Store) -> Invariants:
+    return Invariants(store, Said())
+
+
+async def a_parcel(store: Store, state: ShipmentState, *, refunded: bool = False, **changes: Any) -> str:
+    """An order that has ended, with a labelled parcel in ``state``; answers its id."""
+    order_id = await an_order(store, OrderState.SHIPPED)
+    if refunded:
+        await paid_back(store, order_id)
+    parcel = a_shipment(order_id, version=9, state=state, tracking=TRACKING, **changes)
+    await write_down(store, order_id, Carried(shipment=parcel))
+    await write_down(store, order_id, carrying(order_id, OrderState.CLOSED, 6))
+    return order_id
+
+
+async def paid_back(store: Store, order_id: str) -> None:
+    """13.95 GBP were taken for the parcel and given back."""
+    moved = ((PaymentKind.AUTHORISE, None), (PaymentKind.CAPTURE, "a"), (PaymentKind.REFUND, "c"))
+    for (kind, parent), ref in zip(moved, "acr", strict=True):
+        operation = PaymentOperation(
+            key=f"{order_id}-{ref}",
+            order_id=order_id,
+            shipment_id=f"{order_id}:1",
+            kind=kind,
+            amount=gbp(1395),
+            parent=parent and f"{order_id}-{parent}",
+            cause="lost_parcel" if kind is PaymentKind.REFUND else None,
+        )
+        async with store.transaction() as session:
+            await operations.intend(session, operation)
+            confirmed, own_ref = OperationState.CONFIRMED, f"{order_id}-{ref}"
+            await operations.answer(session, operation, state=confirmed, content={}, provider_ref=own_ref)
+
+
+async def scanned(
+    store: Store, order_id: str, kind: CarrierEventKind, event_id: str = "s-1", tracking: str = TRACKING
+) -> None:
+    """The carrier reports what no run hears any more."""
+    event = CarrierEvent(event_id=event_id, kind=kind, occurred_at=NOON, tracking=tracking)
+    async with store.transaction() as session:
+        await keep_late_event(
+            session,
+            workflow_id=shipment_workflow_id(f"{order_id}:1"),
+            order_id=order_id,
+            event_id=event_id,
+            kind=WebhookKind.CARRIER_EVENT,
+            event=event,
+        )
+
+
+async def found(job: Invariants, order_id: str) -> Finding | None:
+    """What a look at everything says of this order's parcel."""
+    findings = (await job.round()).findings
+    return next((finding for finding in findings if finding.order_id == order_id), None)
+
+
+async def task_of(store: Store, finding: Finding | None) -> ReviewTask:
+    assert finding is not None and finding.task_id is not None
+    async with store.transaction() as session:
+        task = await reads.review(session, finding.task_id)
+    assert task is not None
+    return task
+
+
+@pytest.mark.parametrize("kind", ["collected", "in_transit", "out_for_delivery", "delivered"])
+async def test_a_cancelled_parcel_that_the_carrier_has_is_put_before_a_person(
+    store: Store, job: Invariants, kind: CarrierEventKind
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, order_id, CarrierEventKind(kind))
+    task = await task_of(store, await found(job, order_id))
+    assert (task.kind, task.state) == (ReviewKind.RUN_BROKEN, ReviewState.OPEN)
+    assert task.why_flagged[0].code == Trouble.LEFT_THOUGH_CANCELLED
+    assert f"reports {kind}: 2 units worth 13.95 GBP from north, tracking T-1" in task.why_flagged[0].reason
+    assert "no money held, none taken" in task.what_happened
+    assert "corrects its stock" in task.recommendation
+
+
+async def test_a_scan_that_the_run_of_a_cancelled_parcel_noted_is_put_before_a_person(
+    store: Store, job: Invariants
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    noted = an_entry(
+        order_id,
+        7,
+        shipment_id=f"{order_id}:1",
+        kind="carrier.unexpected",
+        what="collected came when the shipment was cancelled",
+    )
+    await write_down(store, order_id, Carried(entries=(noted,)))
+    task = await task_of(store, await found(job, order_id))
+    assert "reports collected" in task.why_flagged[0].reason
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_parcel_that_arrives_after_it_was_paid_back_is_put_before_a_person(
+    store: Store, job: Invariants, late: bool
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.LOST, refunded=True, delivered_at=None if late else NOON)
+    if late:
+        await scanned(store, order_id, CarrierEventKind.DELIVERED)
+    task = await task_of(store, await found(job, order_id))
+    assert task.why_flagged[0].code == Trouble.ARRIVED_THOUGH_PAID_BACK
+    assert "13.95 GBP taken, 13.95 GBP given back" in task.what_happened
+
+
+async def test_what_is_as_it_should_be_is_put_before_nobody(store: Store, job: Invariants) -> None:
+    delivered = await a_parcel(store, ShipmentState.DELIVERED)
+    await scanned(store, delivered, CarrierEventKind.DELIVERED)
+    another = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, another, CarrierEventKind.COLLECTED, tracking="another-parcel")
+    unscanned = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, unscanned, CarrierEventKind.EXCEPTION)
+    still_lost = await a_parcel(store, ShipmentState.LOST, refunded=True)
+    await scanned(store, still_lost, CarrierEventKind.IN_TRANSIT)
+    in_pieces = await a_parcel(store, ShipmentState.LOST, refunded=True, delivered_at=NOON)
+    damaged = an_entry(in_pieces, 7, shipment_id=f"{in_pieces}:1", kind="carrier.damaged")
+    await write_down(store, in_pieces, Carried(entries=(damaged,)))
+    about = {finding.order_id for finding in (await job.round()).findings}
+    assert not about & {delivered, another, unscanned, still_lost, in_pieces}
+
+
+async def test_there_is_one_task_per_parcel_and_it_stays_until_somebody_answers(
+    store: Store, job: Invariants
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, order_id, CarrierEventKind.COLLECTED)
+    first = await found(job, order_id)
+    assert first is not None
+    # The API reads all of them seldom: in between the task is neither healed nor forgotten.
+    assert first in (await job.round({order_id})).findings
+    await scanned(store, order_id, CarrierEventKind.DELIVERED, event_id="s-2")
+    assert "reports collected:" in (await task_of(store, first)).why_flagged[0].reason
+    again = await found(Invariants(store, Said()), order_id)
+    assert again is not None and again.task_id == first.task_id
+    assert "reports collected, delivered:" in (await task_of(store, again)).why_flagged[0].reason
+
+
+@pytest.mark.parametrize("verdict", [Verdict.APPROVE, Verdict.REJECT])
+async def test_an_answer_closes_the_task_for_good_and_starts_nothing(
+    store: Store, job: Invariants, verdict: Verdict
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, order_id, CarrierEventKind.COLLECTED)
+    task = await task_of(store, await found(job, order_id))
+    answered = await job.decide(
+        task.task_id, verdict, actor="dana", reason="the carrier brings it back", request_id="d"
+    )
+    assert "no run is started" in answered
+    async with store.transaction() as session:
+        closed, order = await reads.review(session, task.task_id), await reads.order(session, order_id)
+    assert closed is not None and order is not None
+    assert (closed.state, closed.verdict, closed.reason) == (
+        ReviewState.DECIDED,
+        verdict,
+        "the carrier brings it back",
+    )
+    assert (order.state, order.needs_review) == (OrderState.CLOSED, False)
+    await scanned(store, order_id, CarrierEventKind.DELIVERED, event_id="s-2")
+    assert await found(job, order_id) is None
