@@ -13,6 +13,8 @@ from models.states import ShipmentState
 from policies.approval import ApprovalPolicy
 
 _POLICY = ApprovalPolicy()
+# Signals that a task names; Temporal Web shows all of them.
+_SHOWN = 20
 
 
 class Trouble(StrEnum):
@@ -38,13 +40,17 @@ ASTRAY = frozenset({Trouble.LEFT_THOUGH_CANCELLED, Trouble.ARRIVED_THOUGH_PAID_B
 
 
 class Finding(Contract):
-    """A run that is not as it has to be. ``task_id``: the open review task about it."""
+    """A run that is not as it has to be. ``task_id``: the open review task about it.
+
+    ``forgets``: signals that it may hang on, and does not hear again when it is let go on.
+    """
 
     workflow_id: str
     order_id: str
     trouble: Trouble
     why: str
     task_id: str | None = None
+    forgets: tuple[str, ...] = ()
 
 
 def task_about(finding: Finding, held: Holdings | None) -> ReviewTask:
@@ -169,16 +175,45 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
     }
     if trouble is Trouble.RUN_HANGS:
         return (
-            options | finish,
+            _forgetting(options, finding.forgets) | finish,
             Verdict.APPROVE,
-            "See in Temporal Web what its workflow task fails with. If it is our code, deploy a mended one: then it "
-            "goes on by itself and this task falls away. Approve if it was what somebody sent it: that is forgotten.",
+            _ABOUT_CODE + _about_sent(finding.forgets),
         )
     return (
         options | finish,
         Verdict.APPROVE,
         "See in Temporal Web who ended it and why. Approve if the order is still wanted, reject if not.",
     )
+
+
+_ABOUT_CODE = (
+    "See in Temporal Web what its workflow task fails with. If it is our code, deploy a mended one: then it goes on by "
+    "itself and this task falls away. "
+)
+
+
+def _forgetting(options: dict[Verdict, str], forgets: tuple[str, ...]) -> dict[Verdict, str]:
+    if not forgets:
+        return options
+    forgotten = f"; it does not hear again: {_some(forgets)}"
+    return {verdict: meaning + forgotten for verdict, meaning in options.items()}
+
+
+def _about_sent(forgets: tuple[str, ...]) -> str:
+    if not forgets:
+        return (
+            "Approve if somebody else's start took its id. Else it would hang again: nothing that it was sent is the "
+            "cause."
+        )
+    return (
+        f"Approve if it was what somebody sent it: {_some(forgets)}. That is forgotten, what came later is kept. If it "
+        "was a fact, such as a scan, it is asked for again when it is overdue; a decision or a cancellation send anew."
+    )
+
+
+def _some(signals: tuple[str, ...]) -> str:
+    more = f" and {len(signals) - _SHOWN:,} more" if len(signals) > _SHOWN else ""
+    return ", ".join(repr(signal) for signal in signals[:_SHOWN]) + more
 
 
 def _named(asked: Asked) -> str:

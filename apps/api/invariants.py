@@ -73,6 +73,8 @@ class Invariants:
         self._grace = grace
         # Workflow id -> the run and its length when it was last seen to wait for a timer: then it still does.
         self._waiting: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        # The same of one that hangs, and what it may hang on.
+        self._hanging: OrderedDict[str, tuple[tuple[str, int], tuple[str, ...]]] = OrderedDict()
         # When shipments of ended orders are looked for next: that reads every shipment under way.
         self._travelling_at = 0.0
         # The same for parcels that move although our books have given them up.
@@ -170,8 +172,14 @@ class Invariants:
                 wrong = await self._wrong_with(subject)
             if wrong is None:
                 return None
+            async with at_once:
+                forgets = await self._forgets(subject.workflow_id) if wrong[0] is Trouble.RUN_HANGS else ()
             return Finding(
-                workflow_id=subject.workflow_id, order_id=subject.order_id, trouble=wrong[0], why=wrong[1]
+                workflow_id=subject.workflow_id,
+                order_id=subject.order_id,
+                trouble=wrong[0],
+                why=wrong[1],
+                forgets=forgets,
             )
 
         found = await asyncio.gather(*(look(subject) for subject in subjects))
@@ -212,6 +220,18 @@ class Invariants:
             Trouble.NOTHING_UNDER_WAY,
             "no timer, no activity and no review is open: nothing will ever wake it",
         )
+
+    async def _forgets(self, workflow_id: str) -> tuple[str, ...]:
+        """What a run may hang on of what it was sent. One that hangs takes no step, so that it is looked up once."""
+        run = await self._runs.view(workflow_id)
+        known = self._hanging.get(workflow_id)
+        if known is not None and known[0] == (run.run_id, run.length):
+            return known[1]
+        forgets = await self._runs.sent_before_it_hung(workflow_id, run.run_id)
+        self._hanging[workflow_id] = ((run.run_id, run.length), forgets)
+        if len(self._hanging) > _REMEMBERED:
+            self._hanging.popitem(last=False)
+        return forgets
 
     async def _waits(self, subject: Subject, run: RunView) -> bool:
         """Whether a timer is under way. A run that has not moved since the last look still waits for the same."""
@@ -339,6 +359,8 @@ class Invariants:
 
     async def _take_off(self, session: AsyncSession, task: ReviewTask) -> None:
         """Nothing is wrong any more: by itself, or because a decision was carried out by somebody who then died."""
+        if task.verdict is not None and _trouble(task) is Trouble.RUN_HANGS:
+            await self._runs.hand_on(task.workflow_id)
         if task.verdict is Verdict.REJECT and _trouble(task) in (Trouble.RUN_ENDED, Trouble.RUN_HANGS):
             decided = Decided.model_validate(task.model_dump(include=set(Decided.model_fields)))
             await self._call_off(task, decided)
@@ -435,7 +457,11 @@ class Invariants:
         async with self._store.transaction() as session:
             subjects = await broken.subjects(session, self._grace, {task.order_id})
         owner = next((s.first_run_id for s in subjects if s.workflow_id == task.workflow_id), None)
-        if await self._runs.reset(task.workflow_id, first_run_id=owner, request_id=request_id, reason=why):
+        # With what it may hang on it would only hang again; the task has said what that is.
+        hangs = _trouble(task) is Trouble.RUN_HANGS
+        if await self._runs.reset(
+            task.workflow_id, first_run_id=owner, request_id=request_id, reason=why, forgetting=hangs
+        ):
             await self._tell_what_came_meanwhile(task.workflow_id)
             return
         # Ended before its first step: there is nothing that it did, so a new one can do all of it.

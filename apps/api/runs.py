@@ -5,14 +5,16 @@ Workflows and messages go by name, so that the API imports none of them and any 
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
+from temporalio.api.common.v1 import Payloads, WorkflowExecution
+from temporalio.api.enums.v1 import EventType, ResetReapplyExcludeType, WorkflowTaskFailedCause
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest, SignalWorkflowExecutionRequest
 from temporalio.client import (
     Client,
     WorkflowExecutionDescription,
@@ -31,7 +33,7 @@ from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from models import search
-from models.base import Contract
+from models.base import Contract, storable
 from models.clock import ClockStart
 from models.errors import NeighbourRefused, NotReachable, Refused
 from models.identifiers import order_workflow_id
@@ -56,6 +58,15 @@ _PATIENCE = 3
 _TAKEN_WITHIN = timedelta(minutes=2)
 # Executions that Temporal lists at once; whoever asks gets all of them, so many at a time.
 _PAGE = 1_000
+_LONGEST_NAME = 100
+_OUR_CODE_FAILED = (
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE,
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR,
+)
+_WHAT_IT_WAS_SENT = (
+    ResetReapplyExcludeType.RESET_REAPPLY_EXCLUDE_TYPE_SIGNAL,
+    ResetReapplyExcludeType.RESET_REAPPLY_EXCLUDE_TYPE_UPDATE,
+)
 _OUR_TYPES = "'OrderWorkflow', 'ShipmentWorkflow'"
 
 _log = get_logger(__name__)
@@ -108,6 +119,18 @@ class RunView(Contract):
     unserved: bool = False
     queue: str = ""
     length: int = 0
+
+
+@dataclass
+class _Sent:
+    """Signals since the last completed step (its event; None: none was): those before the first failure, and the rest.
+
+    What came later cannot be what the run hangs on.
+    """
+
+    completed: int | None = None
+    suspect: list[HistoryEvent] = field(default_factory=list)
+    harmless: list[HistoryEvent] = field(default_factory=list)
 
 
 class Told(Enum):
@@ -300,34 +323,82 @@ class Runs:
             yield [run.id for run in listing.current_page or ()]
             more = listing.next_page_token is not None
 
+    async def sent_before_it_hung(self, workflow_id: str, run_id: str) -> tuple[str, ...]:
+        """The signals that a run whose workflow task fails may hang on, each by its name and the id that it carries."""
+        try:
+            return tuple(
+                [await self._named(event) for event in (await self._sent(workflow_id, run_id)).suspect]
+            )
+        except RPCError as error:
+            if _no_such_run(error):
+                return ()
+            raise _failed(error) from error
+
     async def reset(
-        self, workflow_id: str, *, first_run_id: str | None, request_id: str, reason: str
+        self,
+        workflow_id: str,
+        *,
+        first_run_id: str | None,
+        request_id: str,
+        reason: str,
+        forgetting: bool = False,
     ) -> bool:
         """Let the order's (or shipment's) own run go on from its last completed step. It ends whatever runs instead.
 
-        False when its history is gone, or holds no completed step. With the same ``request_id`` it is reset once.
+        It hears again what it was sent since; with ``forgetting`` only what came after it had begun to hang. False when
+        its history is gone, or holds no completed step. With the same ``request_id`` it is reset once.
         """
         client = self._connected()
         try:
             run_id = await self._own_run(workflow_id, first_run_id)
-            completed = None if run_id is None else await self._last_completed(workflow_id, run_id)
-            if run_id is None or completed is None:
+            sent = None if run_id is None else await self._sent(workflow_id, run_id)
+            if run_id is None or sent is None or sent.completed is None:
                 return False
+            # Else the server sends all of it again by itself, and nothing is lost should we die on the way.
+            forgetting = forgetting and bool(sent.suspect)
             await client.workflow_service.reset_workflow_execution(
                 ResetWorkflowExecutionRequest(
                     namespace=client.namespace,
                     workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
                     reason=reason,
-                    workflow_task_finish_event_id=completed,
+                    workflow_task_finish_event_id=sent.completed,
                     request_id=request_id,
+                    reset_reapply_exclude_types=_WHAT_IT_WAS_SENT if forgetting else (),
                 ),
                 timeout=CALL_WITHIN,
             )
+            if forgetting:
+                await self.hand_on(workflow_id)
         except RPCError as error:
             if _no_such_run(error):
                 return False
             raise _failed(error) from error
         return True
+
+    async def hand_on(self, workflow_id: str) -> None:
+        """Send a run that was reset what came for the one before after that had begun to hang; twice is harmless."""
+        client = self._connected()
+        try:
+            before = await self._reset_from(workflow_id)
+            sent = await self._sent(workflow_id, before) if before is not None else _Sent()
+            for event in sent.harmless:
+                signal = event.workflow_execution_signaled_event_attributes
+                await client.workflow_service.signal_workflow_execution(
+                    SignalWorkflowExecutionRequest(
+                        namespace=client.namespace,
+                        workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+                        signal_name=signal.signal_name,
+                        # As it came: what is encoded is not encoded twice.
+                        input=signal.input if signal.HasField("input") else Payloads(),
+                        header=signal.header,
+                        identity=signal.identity,
+                        request_id=f"{before}/{event.event_id}",
+                    ),
+                    timeout=CALL_WITHIN,
+                )
+        except RPCError as error:
+            if not _no_such_run(error):
+                raise _failed(error) from error
 
     async def terminate(self, workflow_id: str, reason: str) -> None:
         """End whatever runs under this id. Nothing there is fine."""
@@ -359,13 +430,47 @@ class Runs:
                 newest = found
         return None if newest is None else newest.run_id
 
-    async def _last_completed(self, workflow_id: str, run_id: str) -> int | None:
-        completed = None
+    async def _sent(self, workflow_id: str, run_id: str) -> _Sent:
+        """What the run was sent since its last completed step."""
+        sent, hung = _Sent(), False
         handle = self._connected().get_workflow_handle(workflow_id, run_id=run_id)
         async for event in handle.fetch_history_events(rpc_timeout=CALL_WITHIN):
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
-                completed = event.event_id
-        return completed
+                sent, hung = _Sent(completed=event.event_id), False
+            elif event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
+                # Only the first attempt that fails is in the history.
+                hung = hung or event.workflow_task_failed_event_attributes.cause in _OUR_CODE_FAILED
+            elif event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+                # A run that took no step is not reset, but started anew: that one hears nothing of all this.
+                (sent.harmless if hung and sent.completed else sent.suspect).append(event)
+        return sent
+
+    async def _reset_from(self, workflow_id: str) -> str | None:
+        """The run that the newest one was reset from."""
+        before = None
+        handle = self._connected().get_workflow_handle(workflow_id)
+        async for event in handle.fetch_history_events(rpc_timeout=CALL_WITHIN):
+            failed = event.workflow_task_failed_event_attributes
+            if (
+                event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+                and failed.cause == WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW
+            ):
+                before = failed.base_run_id
+        return before
+
+    async def _named(self, event: HistoryEvent) -> str:
+        signal = event.workflow_execution_signaled_event_attributes
+        said: Any = None
+        try:
+            (said, *_) = await self._connected().data_converter.decode(signal.input.payloads)
+        except Exception:
+            said = None
+        ids = (
+            [said.get(key) for key in ("event_id", "request_id", "task_id")] if isinstance(said, dict) else []
+        )
+        own = next((f" {one}" for one in ids if one), "")
+        name: str = storable(f"{signal.signal_name}{own}")
+        return name[:_LONGEST_NAME]
 
     async def ask(
         self, workflow_id: str, update: str, question: Contract, gives: type[Answer], *, afresh: bool = False

@@ -31,6 +31,7 @@ from apps.api.intake import call_off_unstarted, take_in
 from apps.api.invariants import Invariants, Report
 from apps.api.runs import Runs, Standing
 from apps.cli import doctor
+from models.base import Contract
 from models.clock import ClockStart
 from models.errors import NotReachable, Refused
 from models.identifiers import order_workflow_id, shipment_workflow_id
@@ -486,6 +487,91 @@ async def test_an_order_whose_id_was_taken_on_a_queue_that_nobody_serves_gets_it
     assert "oms-wrokflows" in task.why_flagged[0].reason
     await shop.decide(task, Verdict.APPROVE)
     await shop.in_state(OrderState.RELEASED)
+
+
+async def hanging(shop: Shop, workflow_id: str) -> None:
+    async def hangs() -> bool:
+        return (await shop.runs.view(workflow_id)).standing is Standing.HANGS
+
+    await eventually(hangs, "the workflow task to have failed more often than by chance")
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours: the workflow task fails at events and cancellations of this id, again and again."""
+
+    def failing_at(contract: type[Contract]) -> Any:
+        understood = contract.model_validate
+
+        def model_validate(_: Any, /, payload: Any, **how: Any) -> Contract:
+            if isinstance(payload, dict) and "poison" in (payload.get("event_id"), payload.get("request_id")):
+                raise RuntimeError("a fault of the workflow's code")
+            return understood(payload, **how)
+
+        return classmethod(model_validate)
+
+    # Contracts are shared with the workflows' sandbox.
+    for contract in (CarrierEvent, CancelOrder):
+        monkeypatch.setattr(contract, "model_validate", failing_at(contract))
+
+
+async def poisoned(shop: Shop) -> None:
+    """The shipment hangs on what it was sent; the warehouse's news came after that."""
+    await shop.picking()
+    (pick,) = shop.street.effects("warehouse", kind="pick", reference=f"{shop.order_id}:1")
+    now, handle = datetime.now(UTC), shop.client.get_workflow_handle(shop.shipment)
+    scan = CarrierEvent(event_id="poison", kind=CarrierEventKind.EXCEPTION, occurred_at=now, tracking="T")
+    await handle.signal("carrier_event", scan)
+    await hanging(shop, shop.shipment)
+    picked = WmsEvent(event_id="p", kind=WmsEventKind.PICKED, occurred_at=now, pick_id=pick["effect_id"])
+    await handle.signal("wms_event", picked)
+
+
+@pytest.mark.usefixtures("poison")
+async def test_what_a_run_hung_on_is_named_and_forgotten_and_what_came_later_is_kept(
+    shop: Shop, routing: None
+) -> None:
+    await poisoned(shop)
+    task = await shop.task(Trouble.RUN_HANGS, shop.shipment)
+    assert "it does not hear again: 'carrier_event poison'" in task.options[Verdict.APPROVE]
+    assert "'carrier_event poison'. That is forgotten" in task.recommendation
+    await shop.decide(task, Verdict.APPROVE)
+
+    async def labelled() -> bool:
+        return [shipment.state for shipment in (await shop.view()).shipments] == [ShipmentState.LABELLED]
+
+    await eventually(labelled, "the label, which is bought once it is picked")
+    assert await shop.well()
+
+
+@pytest.mark.usefixtures("poison")
+async def test_what_came_after_a_run_hung_is_sent_on_by_the_next_round_if_we_die_after_the_reset(
+    shop: Shop, routing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await poisoned(shop)
+    task = await shop.task(Trouble.RUN_HANGS, shop.shipment)
+    with monkeypatch.context() as dying, pytest.raises(ConnectionError):
+        dying.setattr(Runs, "hand_on", dies)
+        await shop.decide(task, Verdict.APPROVE)
+    assert (await shop.round()).healed == (task.task_id,)
+
+    async def labelled() -> bool:
+        return [shipment.state for shipment in (await shop.view()).shipments] == [ShipmentState.LABELLED]
+
+    await eventually(labelled, "the label, which is bought once it is picked")
+
+
+@pytest.mark.usefixtures("poison")
+async def test_a_cancellation_that_a_run_hung_on_is_named_with_its_id(shop: Shop, routing: None) -> None:
+    await shop.picking()
+    wish = CancelOrder(request_id="poison", actor="ana", reason="not wanted")
+    await shop.client.get_workflow_handle(shop.order).signal("cancel_order", wish)
+    await hanging(shop, shop.order)
+    task = await shop.task(Trouble.RUN_HANGS)
+    assert "'cancel_order poison'" in task.options[Verdict.APPROVE]
+    await shop.decide(task, Verdict.APPROVE)
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
 
 
 async def test_runs_without_a_workflow_worker_are_told_of_together_and_are_no_tasks(
