@@ -82,7 +82,11 @@ async def astray(session: AsyncSession, decided_as: Collection[str]) -> list[Ast
         # "collected came when the shipment was cancelled"
         note(row, what.partition(" ")[0])
     for row in await session.scalars(
-        select(ShipmentRow).where(_given_up(), col(ShipmentRow.delivered_at).is_not(None))
+        select(ShipmentRow).where(
+            _given_up(),
+            col(ShipmentRow.state) == ShipmentState.LOST,
+            col(ShipmentRow.delivered_at).is_not(None),
+        )
     ):
         # It arrived while its money was being paid back.
         note(row, CarrierEventKind.DELIVERED)

@@ -30,11 +30,15 @@ class Trouble(StrEnum):
     NOBODY_ASKED = "nobody_asked"
     NOTHING_UNDER_WAY = "nothing_under_way"
     NOT_OURS = "not_ours"
+    AFTER_ITS_END = "after_its_end"
+    PASSED_OVER = "passed_over"
     NOBODY_SERVES = "nobody_serves"
     LEFT_THOUGH_CANCELLED = "left_though_cancelled"
     ARRIVED_THOUGH_PAID_BACK = "arrived_though_paid_back"
 
 
+# Runs that no order needs: they can only be ended.
+NEEDLESS = frozenset({Trouble.NOT_OURS, Trouble.AFTER_ITS_END})
 # What people settle among themselves: no answer moves anything, and it does not heal by itself.
 ASTRAY = frozenset({Trouble.LEFT_THOUGH_CANCELLED, Trouble.ARRIVED_THOUGH_PAID_BACK})
 
@@ -87,9 +91,12 @@ def gone_astray(parcel: Astray) -> Finding:
 
 def _what_happened(finding: Finding, held: Holdings | None) -> str:
     name = "Shipment" if is_shipment(finding.workflow_id) else "Order"
-    if finding.trouble is Trouble.NOT_OURS or held is None:
-        run = finding.workflow_id[:200]
-        return f"{run!r} hangs in Temporal. It is no run of an order of ours: nothing is held for it."
+    run = finding.workflow_id[:200]
+    if held is not None and finding.trouble in NEEDLESS:
+        stands = f"has ended as {held.ended}" if held.ended else "goes on without it"
+        return f"{run!r} does nothing more in Temporal. Order {finding.order_id} {stands}: {_money(held)}."
+    if held is None:
+        return f"{run!r} does nothing more in Temporal. It is no run of an order of ours: nothing is held for it."
     if finding.trouble in ASTRAY:
         moves = (
             "left although it is cancelled"
@@ -125,7 +132,13 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
 ) -> tuple[dict[Verdict, str], Verdict, str]:
     """The options of a task, what is recommended, and how to go about it."""
     trouble = finding.trouble
-    if trouble is Trouble.NOT_OURS or held is None:
+    if held is not None and trouble in NEEDLESS:
+        return (
+            {Verdict.APPROVE: "end it: its order, with money and goods, stays as it is"},
+            Verdict.APPROVE,
+            "See in Temporal Web who started or reset it, and whether something was left to do; then approve.",
+        )
+    if held is None:
         return (
             {Verdict.APPROVE: "end it: no order is touched"},
             Verdict.APPROVE,
@@ -178,6 +191,13 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
             _forgetting(options, finding.forgets) | finish,
             Verdict.APPROVE,
             _ABOUT_CODE + _about_sent(finding.forgets),
+        )
+    if trouble is Trouble.PASSED_OVER:
+        return (
+            options | finish,
+            Verdict.APPROVE,
+            "See in Temporal Web which workers it waits for (its versioning). If they come back it goes on by itself, "
+            "and this task falls away. Approve to have it taken up by those that are there.",
         )
     return (
         options | finish,

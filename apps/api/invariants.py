@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities.store import broken, reads
 from activities.store.astray import astray
 from activities.store.broken import WAIT_FOR_US, Decided, Subject
-from activities.store.intake import stored_draft
+from activities.store.intake import is_open, stored_draft
 from activities.store.late import late_events_for
 from activities.store.record import record
 from activities.store.store import Store
-from apps.api.broken_runs import ASTRAY, Finding, Trouble, gone_astray, is_shipment, task_about
+from apps.api.broken_runs import ASTRAY, NEEDLESS, Finding, Trouble, gone_astray, is_shipment, task_about
 from apps.api.intake import run_start, start_again, start_run
-from apps.api.runs import WORKFLOW_QUEUE, Runs, RunStart, RunView, Standing
+from apps.api.runs import TAKEN_WITHIN, WORKFLOW_QUEUE, Runs, RunStart, RunView, Standing
 from models.base import Contract
 from models.errors import NotFound, Refused
 from models.identifiers import order_of_shipment, shipment_workflow_id
@@ -41,6 +41,11 @@ _BATCH = 500
 # Between looks that read a great deal.
 _SELDOM = timedelta(minutes=15)
 _REMEMBERED = 100_000
+# A run that waits for so long is not merely behind others on a busy queue.
+_PASSED_OVER_AFTER = timedelta(minutes=10)
+# Those that are answered by a reset of the run.
+_RESET = (Trouble.RUN_ENDED, Trouble.RUN_HANGS, Trouble.PASSED_OVER)
+_ONE_ANSWER = timedelta(seconds=5)
 
 _log = get_logger(__name__)
 
@@ -79,6 +84,9 @@ class Invariants:
         self._travelling_at = 0.0
         # The same for parcels that move although our books have given them up.
         self._astray_at = 0.0
+        # When workers are known to have served some run, and when that is asked next.
+        self._served_at = datetime(1970, 1, 1, tzinfo=UTC)
+        self._ask_served_at = 0.0
         # A decision takes connections of its own while it holds the task's.
         self._deciding = asyncio.Semaphore(2)
 
@@ -210,7 +218,13 @@ class Invariants:
                 Trouble.RUN_HANGS,
                 f"it waits on the task queue {run.queue!r}, which no worker of ours serves",
             )
-        if run.unserved:
+        if run.unserved_since is not None:
+            if await self._passed_over(run.unserved_since):
+                ready = f"{run.unserved_since:%Y-%m-%d %H:%M} UTC"
+                return (
+                    Trouble.PASSED_OVER,
+                    f"no worker has taken its next step since {ready}, while other runs are served",
+                )
             return Trouble.NOBODY_SERVES, "no workflow worker takes its next step"
         if subject.forgotten:
             return Trouble.NOBODY_ASKED, f"it is {subject.state}, and no open review says whom it waits for"
@@ -220,6 +234,17 @@ class Invariants:
             Trouble.NOTHING_UNDER_WAY,
             "no timer, no activity and no review is open: nothing will ever wake it",
         )
+
+    async def _passed_over(self, since: datetime) -> bool:
+        """Whether workers served other runs when one whose task was ready ``since`` had waited too long already."""
+        if datetime.now(UTC) - since < _PASSED_OVER_AFTER:
+            return False
+        late = since + TAKEN_WITHIN
+        if self._served_at <= late and time.monotonic() >= self._ask_served_at:
+            # In an outage all runs ask, and get one answer.
+            self._served_at = await self._runs.served_since(late) or self._served_at
+            self._ask_served_at = time.monotonic() + _ONE_ANSWER.total_seconds()
+        return self._served_at > late
 
     async def _forgets(self, workflow_id: str) -> tuple[str, ...]:
         """What a run may hang on of what it was sent. One that hangs takes no step, so that it is looked up once."""
@@ -248,23 +273,40 @@ class Invariants:
         return (now.run_id, now.length) != here or now.busy
 
     async def _strangers(self, workflow_ids: Collection[str]) -> dict[str, Finding]:
-        """What hangs on our queue and is no order's or shipment's run of ours; what goes on will end by itself."""
+        """What does nothing more and is no run that an order of ours needs; what goes on will end by itself.
+
+        It hangs on our queue, or is of a type of ours and waits on another, for a worker that does not come.
+        """
         at_once = asyncio.Semaphore(_AT_ONCE)
 
         async def look(workflow_id: str) -> Finding | None:
             async with at_once:
                 run = await self._runs.view(workflow_id)
-            if run.standing is not Standing.HANGS:
+            elsewhere = run.standing is Standing.RUNNING and run.queue != WORKFLOW_QUEUE
+            if run.standing is not Standing.HANGS and not (elsewhere and run.unserved_since):
                 return None
+            order_id = _order_of(workflow_id)
+            trouble = Trouble.NOT_OURS
+            why = (
+                "it was started from outside, of a type or with an input that no worker of ours can carry on"
+            )
+            if elsewhere:
+                why = f"it was started from outside, on the task queue {run.queue!r}, which no worker serves"
+            elif order_id is not None and await self._has_ended(order_id):
+                trouble = Trouble.AFTER_ITS_END
+                why = "its order has ended, and its workflow task fails again and again: it was reset or started since"
             return Finding(
-                workflow_id=workflow_id,
-                order_id=_order_of(workflow_id) or workflow_id[:200],
-                trouble=Trouble.NOT_OURS,
-                why="it was started from outside, of a type or with an input that no worker of ours can carry on",
+                workflow_id=workflow_id, order_id=order_id or workflow_id[:200], trouble=trouble, why=why
             )
 
         found = await asyncio.gather(*(look(workflow_id) for workflow_id in sorted(workflow_ids)))
         return {finding.workflow_id: finding for finding in found if finding is not None}
+
+    async def _has_ended(self, order_id: str) -> bool:
+        async with self._store.transaction() as session:
+            return (
+                not await is_open(session, order_id) and await reads.currency(session, order_id) is not None
+            )
 
     async def _astray(self, open_tasks: Iterable[ReviewTask], *, all_of_them: bool) -> dict[str, Finding]:
         """Parcels that move although our books have given them up: those of open tasks, and now and then all."""
@@ -361,7 +403,7 @@ class Invariants:
         """Nothing is wrong any more: by itself, or because a decision was carried out by somebody who then died."""
         if task.verdict is not None and _trouble(task) is Trouble.RUN_HANGS:
             await self._runs.hand_on(task.workflow_id)
-        if task.verdict is Verdict.REJECT and _trouble(task) in (Trouble.RUN_ENDED, Trouble.RUN_HANGS):
+        if task.verdict is Verdict.REJECT and _trouble(task) in _RESET:
             decided = Decided.model_validate(task.model_dump(include=set(Decided.model_fields)))
             await self._call_off(task, decided)
             await broken.close_task(
@@ -424,7 +466,7 @@ class Invariants:
     async def _still_broken(self, task: ReviewTask) -> bool:
         if _trouble(task) in ASTRAY:
             return True
-        if _trouble(task) is Trouble.NOT_OURS:
+        if _trouble(task) in NEEDLESS:
             return bool(await self._strangers([task.workflow_id]))
         subject = (await self._subjects({task.order_id})).get(task.workflow_id)
         return subject is not None and await self._wrong_with(subject) is not None
@@ -437,7 +479,7 @@ class Invariants:
             return
         if decided.verdict is Verdict.FINISH:
             await self._close_by_hand(task.order_id, actor=actor, reason=reason)
-        elif trouble is Trouble.NOT_OURS:
+        elif trouble in NEEDLESS:
             await self._runs.terminate(run, why)
         elif trouble is Trouble.NEVER_STARTED:
             order = await self._run_start(task.order_id)

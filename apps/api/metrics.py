@@ -53,6 +53,16 @@ class Metrics:
             "Runs of open orders that ended from outside, hang or are missing; each has an open review",
             registry=self.registry,
         )
+        self.parcels_astray = Gauge(
+            "orderwright_parcels_astray",
+            "Parcels that move although cancelled or paid back as lost; each has an open review",
+            registry=self.registry,
+        )
+        self.unserved_runs = Gauge(
+            "orderwright_unserved_runs",
+            "Runs that this process looked at and that have waited for a workflow worker for minutes",
+            registry=self.registry,
+        )
         self.webhooks = Counter(
             "orderwright_webhooks",
             "Verified webhooks by kind and what became of them",

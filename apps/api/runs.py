@@ -55,7 +55,7 @@ CALL_WITHIN = timedelta(seconds=5)
 # A workflow task may fail once or twice because a worker went away; more often is a fault.
 _PATIENCE = 3
 # A workflow task that waits longer than this waits for a worker that is not there.
-_TAKEN_WITHIN = timedelta(minutes=2)
+TAKEN_WITHIN = timedelta(minutes=2)
 # Executions that Temporal lists at once; whoever asks gets all of them, so many at a time.
 _PAGE = 1_000
 _LONGEST_NAME = 100
@@ -107,8 +107,8 @@ class Standing(Enum):
 class RunView(Contract):
     """A run as Temporal describes it.
 
-    ``busy``: an activity or a workflow task is under way. ``unserved``: no worker has taken its workflow task for
-    minutes; ``queue`` is where it waits for one.
+    ``busy``: an activity or a workflow task is under way. ``unserved_since``: when the workflow task was ready that no
+    worker has taken for minutes; ``queue`` is where it waits for one.
     """
 
     standing: Standing
@@ -116,7 +116,7 @@ class RunView(Contract):
     status: str = ""
     failed_tasks: int = 0
     busy: bool = False
-    unserved: bool = False
+    unserved_since: datetime | None = None
     queue: str = ""
     length: int = 0
 
@@ -228,14 +228,14 @@ class Runs:
         )
         task = raw.pending_workflow_task
         waits_since = task.scheduled_time.ToDatetime(UTC) if task.HasField("scheduled_time") else None
-        unserved = waits_since is not None and datetime.now(UTC) - waits_since > _TAKEN_WITHIN
+        unserved = waits_since is not None and datetime.now(UTC) - waits_since > TAKEN_WITHIN
         return RunView(
             standing=standing,
             run_id=found.run_id,
             status=found.status.name.lower() if found.status else "",
             failed_tasks=failed,
             busy=bool(raw.pending_activities) or raw.HasField("pending_workflow_task"),
-            unserved=unserved,
+            unserved_since=waits_since if unserved else None,
             queue=found.task_queue,
             length=found.history_length,
         )
@@ -310,6 +310,20 @@ class Runs:
             " AND ExecutionStatus IN ('Terminated', 'Failed', 'TimedOut', 'Canceled')"
             f" AND CloseTime > '{_moment(since)}'"
         )
+
+    async def served_since(self, since: datetime) -> datetime | None:
+        """When the workers of our queue last carried a run to its end, or on to its next; None: not after ``since``."""
+        listing = self._connected().list_workflows(
+            f"TaskQueue = '{WORKFLOW_QUEUE}' AND WorkflowType IN ({_OUR_TYPES})"
+            f" AND ExecutionStatus IN ('Completed', 'ContinuedAsNew') AND CloseTime > '{_moment(since)}'",
+            page_size=1,
+            rpc_timeout=CALL_WITHIN,
+        )
+        try:
+            await listing.fetch_next_page()
+        except RPCError as error:
+            raise _failed(error) from error
+        return next((run.close_time for run in listing.current_page or ()), None)
 
     async def _pages(self, query: str) -> AsyncIterator[list[str]]:
         """Every workflow id that ``query`` finds, a page at a time."""

@@ -16,6 +16,7 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 from activities.store import reads
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.receipts import forget_receipts
+from apps.api.broken_runs import ASTRAY
 from apps.api.intake import run_start, start_again, start_run
 from apps.api.invariants import GRACE as INVARIANT_GRACE
 from apps.api.parts import Parts
@@ -108,7 +109,12 @@ class Sweeper:
         report = await self._parts.invariants.round(
             {*self._looked_at, *unowned}, since=datetime.now(UTC) - _LATELY
         )
-        self._parts.metrics.broken_runs.set(len(report.findings))
+        astray = sum(finding.trouble in ASTRAY for finding in report.findings)
+        self._parts.metrics.broken_runs.set(len(report.findings) - astray)
+        self._parts.metrics.parcels_astray.set(astray)
+        self._parts.metrics.unserved_runs.set(len(report.unserved))
+        if report.unserved:
+            _log.error("runs_unserved", runs=len(report.unserved), such_as=report.unserved[0])
         return len(report.findings)
 
     async def tidy(self) -> int:

@@ -578,7 +578,7 @@ async def test_runs_without_a_workflow_worker_are_told_of_together_and_are_no_ta
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "WORKFLOW_QUEUE", "not-served-yet")
-    monkeypatch.setattr(runs, "_TAKEN_WITHIN", timedelta(0))
+    monkeypatch.setattr(runs, "TAKEN_WITHIN", timedelta(0))
     await shop.client.start_workflow("OrderWorkflow", {}, id=shop.order, task_queue="not-served-yet")
     await shop.submit()
     report = await shop.round()
@@ -828,6 +828,51 @@ async def test_what_runs_on_our_queue_and_is_not_ours_is_found_and_ended(shop: S
     await shop.decide(task, Verdict.APPROVE)
     assert await shop.status(strange) is WorkflowExecutionStatus.TERMINATED
     assert await shop.finding(strange) is None
+
+
+async def test_a_start_on_a_misspelt_queue_for_an_order_that_nobody_placed_is_found_and_ended(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.client.start_workflow("OrderWorkflow", {}, id=shop.order, task_queue="oms-wrokflows")
+    assert await shop.finding() is None, "it may be anybody's, and be taken at any moment"
+    monkeypatch.setattr(runs, "TAKEN_WITHIN", timedelta(0))
+    task = await shop.task(Trouble.NOT_OURS)
+    assert "oms-wrokflows" in task.why_flagged[0].reason
+    await shop.decide(task, Verdict.APPROVE)
+    assert await shop.status() is WorkflowExecutionStatus.TERMINATED
+    assert await shop.finding() is None
+
+
+async def test_what_hangs_under_the_id_of_an_order_that_has_ended_is_not_called_a_strangers(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    await shop.client.get_workflow_handle(shop.order).result()
+    await shop.client.start_workflow(
+        "OrderWorkflow", args=[{}, {}], id=shop.order, task_queue=steps.WORKFLOWS
+    )
+    await hanging(shop, shop.order)
+    task = await shop.task(Trouble.AFTER_ITS_END)
+    assert f"Order {shop.order_id} has ended as closed" in task.what_happened
+    assert "13.95 GBP taken, 0.00 GBP given back" in task.what_happened
+    await shop.decide(task, Verdict.APPROVE)
+    assert await shop.status() is WorkflowExecutionStatus.TERMINATED
+    assert (await shop.view()).state is OrderState.CLOSED
+
+
+async def test_the_moment_at_which_workers_last_served_a_run_is_known(shop: Shop, routing: None) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    await shop.picking()
+    await shop.delivered()
+    await shop.client.get_workflow_handle(shop.order).result()
+
+    async def listed() -> bool:
+        return await shop.runs.served_since(before) is not None
+
+    await eventually(listed, "Temporal to list the run that came to its end")
+    assert await shop.runs.served_since(datetime.now(UTC) + timedelta(minutes=1)) is None
 
 
 async def test_nothing_is_missed_however_much_temporal_and_the_store_list(

@@ -10,6 +10,9 @@ from activities.store.operations import PaymentOperation
 from activities.store.store import Store
 from apps.api.broken_runs import Finding, Trouble
 from apps.api.invariants import Invariants
+from apps.api.metrics import Metrics
+from apps.api.parts import Parts
+from apps.api.sweeper import Sweeper
 from models.identifiers import shipment_workflow_id
 from models.journal import Carried
 from models.messages import CarrierEvent, CarrierEventKind
@@ -19,6 +22,7 @@ from models.states import OrderState, ReviewState, ShipmentState
 from models.webhooks import WebhookKind
 from tests.apps.api.test_questions import Said, an_order
 from tests.builders import NOON, a_shipment, an_entry, carrying, gbp, write_down
+from workers.settings import Settings
 
 TRACKING = "T-1"
 
@@ -160,6 +164,17 @@ async def test_there_is_one_task_per_parcel_and_it_stays_until_somebody_answers(
     again = await found(Invariants(store, Said()), order_id)
     assert again is not None and again.task_id == first.task_id
     assert "reports collected, delivered:" in (await task_of(store, again)).why_flagged[0].reason
+
+
+async def test_the_api_counts_parcels_astray_apart_from_broken_runs(store: Store, settings: Settings) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, order_id, CarrierEventKind.COLLECTED)
+    metrics = Metrics()
+    parts = Parts(settings=settings, store=store, runs=Said(), metrics=metrics)
+    counted = await Sweeper(parts).prove()
+    metric = {sample.name: sample.value for family in metrics.registry.collect() for sample in family.samples}
+    assert metric["orderwright_parcels_astray"] >= 1
+    assert metric["orderwright_broken_runs"] + metric["orderwright_parcels_astray"] == counted
 
 
 @pytest.mark.parametrize("verdict", [Verdict.APPROVE, Verdict.REJECT])

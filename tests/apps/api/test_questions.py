@@ -40,6 +40,9 @@ class Said(Runs):
     async def has_timer(self, workflow_id: str, run_id: str) -> bool:
         return self.timer
 
+    async def sent_before_it_hung(self, workflow_id: str, run_id: str) -> tuple[str, ...]:
+        return ()
+
     async def terminate(self, workflow_id: str, reason: str) -> None:
         self.terminated.append(workflow_id)
 

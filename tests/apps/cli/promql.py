@@ -85,13 +85,16 @@ def _call(call: p.Call, series: list[Series], at: float) -> Vector:
         named = argument.matchers.matchers
         there = _vector(argument, series, at)
         return {} if there else {frozenset((matcher.name, matcher.value) for matcher in named): 1.0}
-    if call.func.name not in ("rate", "increase", "delta"):
+    if call.func.name not in ("rate", "increase", "delta", "max_over_time"):
         raise NotImplementedError(call.func.name)
     seconds = argument.range.total_seconds()
     found: Vector = {}
     for one in _selected(argument.vector_selector, series):
         samples = _between(one, at - seconds, at)
-        if len(samples) > 1:
+        if call.func.name == "max_over_time":
+            if samples:
+                found[frozenset(one.labels.items())] = max(value for _, value in samples)
+        elif len(samples) > 1:
             grown = _extrapolated(samples, at - seconds, at, counter=call.func.name != "delta")
             found[frozenset(one.labels.items())] = grown / seconds if call.func.name == "rate" else grown
     return found

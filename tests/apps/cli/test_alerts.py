@@ -151,6 +151,19 @@ def test_temporal_that_is_down_is_an_alarm_of_its_own() -> None:
     ])} == {"OrderwrightTemporalDown"}  # fmt: skip
 
 
+def test_a_few_runs_that_wait_for_a_worker_are_an_alarm_though_each_look_sees_others() -> None:
+    # Every other look at a part of the open orders meets the one that waits.
+    waiting = scraped_series("orderwright_unserved_runs", lambda at: at // 60 % 2, instance="api-1")
+    assert fires_after("OrderwrightRunsUnserved", [waiting]) is not None
+    none = scraped_series("orderwright_unserved_runs", lambda _at: 0, instance="api-1")
+    assert fires_after("OrderwrightRunsUnserved", [none]) is None
+
+
+def test_a_parcel_that_moves_although_it_is_cancelled_is_an_alarm_at_once() -> None:
+    astray = scraped_series("orderwright_parcels_astray", lambda _at: 1)
+    assert fires_after("OrderwrightParcelsAstray", [astray]) == 0
+
+
 def everything_else_is_well() -> list[Series]:
     groups = re.findall(
         r'absent\(up\{job="([\w-]+)",group="([\w-]+)"\}\)', RULES["OrderwrightGroupGone"]["expr"]
