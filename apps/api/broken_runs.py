@@ -30,6 +30,7 @@ class Trouble(StrEnum):
     NOBODY_ASKED = "nobody_asked"
     NOTHING_UNDER_WAY = "nothing_under_way"
     NOT_OURS = "not_ours"
+    ID_TAKEN = "id_taken"
     AFTER_ITS_END = "after_its_end"
     PASSED_OVER = "passed_over"
     NOBODY_SERVES = "nobody_serves"
@@ -180,6 +181,16 @@ def _choices(  # noqa: PLR0911 - a table: each trouble has its own
             {Verdict.APPROVE: "wake it"} | finish,
             Verdict.APPROVE,
             "Approve. If it comes back, our code has a fault: keep its history for whoever mends it.",
+        )
+    if trouble is Trouble.ID_TAKEN:
+        return (
+            {
+                Verdict.APPROVE: "end what runs under its id, and let the shipment's own run take its place: what was "
+                "done is found by its key, and not done twice"
+            }
+            | finish,
+            Verdict.APPROVE,
+            "See in Temporal Web who started it, and have that stopped. Then approve.",
         )
     go_on = "go on from its last completed step: what was done since is found by its key, and not done twice"
     options = {

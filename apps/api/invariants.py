@@ -26,7 +26,7 @@ from apps.api.intake import run_start, start_again, start_run
 from apps.api.runs import TAKEN_WITHIN, WORKFLOW_QUEUE, Runs, RunStart, RunView, Standing
 from models.base import Contract
 from models.errors import NotFound, Refused
-from models.identifiers import order_of_shipment, shipment_workflow_id
+from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
 from models.journal import Carried
 from models.messages import CancelOrder, CancelShipment
 from models.review import ReviewTask, Verdict
@@ -203,6 +203,11 @@ class Invariants:
         run = await self._runs.view(subject.workflow_id)
         if run.standing is Standing.MISSING:
             return Trouble.RUN_MISSING, f"Temporal knows no run {subject.workflow_id} (any more)"
+        if subject.shipment_id is not None and run.parent not in (None, order_workflow_id(subject.order_id)):
+            return (
+                Trouble.ID_TAKEN,
+                f"its id is taken by run {run.run_id} ({run.status}), which its order has not started",
+            )
         if run.standing is Standing.ENDED:
             return (
                 Trouble.RUN_ENDED,
@@ -488,6 +493,8 @@ class Invariants:
             await self._start_over(task.order_id)
         elif trouble is Trouble.NOBODY_ASKED:
             await self._write_the_question_down(run)
+        elif trouble is Trouble.ID_TAKEN:
+            await self._take_the_id_back(task, request_id, why)
         elif trouble is Trouble.NOTHING_UNDER_WAY:
             await self._runs.tell(run, "renew", Nudge(actor=actor, reason=reason))
         else:
@@ -515,6 +522,21 @@ class Invariants:
         raise Refused(
             f"the history of {task.workflow_id} is gone, so it cannot go on: close the order by hand"
         )
+
+    async def _take_the_id_back(self, task: ReviewTask, request_id: str, why: str) -> None:
+        """Put the shipment's own run in place of a stranger's: the one there was, or one that its order starts."""
+        shipment, order = task.workflow_id, order_workflow_id(task.order_id)
+        if await self._runs.reset(shipment, first_run_id=None, request_id=request_id, reason=why):
+            await self._tell_what_came_meanwhile(shipment)
+            return
+        owner = (await self._subjects({task.order_id})).get(order)
+        if owner is None or not await self._runs.start_child_again(
+            order, shipment, first_run_id=owner.first_run_id, request_id=request_id, reason=why
+        ):
+            raise Refused(
+                f"the history of {order} does not hold the start of {shipment} (any more), so its order cannot start "
+                "it again: close the order by hand"
+            )
 
     async def _call_off(self, task: ReviewTask, decided: Decided) -> None:
         """Call off what goes on again. With the same task it counts once, however often it is sent."""

@@ -36,7 +36,7 @@ from models import search
 from models.base import Contract, storable
 from models.clock import ClockStart
 from models.errors import NeighbourRefused, NotReachable, Refused
-from models.identifiers import order_workflow_id
+from models.identifiers import order_of_shipment, order_workflow_id
 from models.memory import OrderMemory
 from models.messages import CancelOrder
 from models.money import Money
@@ -108,7 +108,8 @@ class RunView(Contract):
     """A run as Temporal describes it.
 
     ``busy``: an activity or a workflow task is under way. ``unserved_since``: when the workflow task was ready that no
-    worker has taken for minutes; ``queue`` is where it waits for one.
+    worker has taken for minutes; ``queue`` is where it waits for one. ``parent``: the workflow id of whoever started it
+    as a child, "" for nobody, None where that was not asked.
     """
 
     standing: Standing
@@ -119,6 +120,7 @@ class RunView(Contract):
     unserved_since: datetime | None = None
     queue: str = ""
     length: int = 0
+    parent: str | None = None
 
 
 @dataclass
@@ -238,6 +240,7 @@ class Runs:
             unserved_since=waits_since if unserved else None,
             queue=found.task_queue,
             length=found.history_length,
+            parent=found.parent_id or "",
         )
 
     async def has_timer(self, workflow_id: str, run_id: str) -> bool:
@@ -389,6 +392,64 @@ class Runs:
             raise _failed(error) from error
         return True
 
+    async def start_child_again(
+        self, workflow_id: str, child_id: str, *, first_run_id: str | None, request_id: str, reason: str
+    ) -> bool:
+        """Let an order's own run go on from before it started ``child_id``, an id that somebody else has used up.
+
+        What runs under it is ended; what the order was sent since, it hears again. False when its history is gone, or
+        does not hold that start.
+        """
+        client = self._connected()
+        try:
+            run_id = await self._own_run(workflow_id, first_run_id)
+            begun = None if run_id is None else await self._before_child(workflow_id, run_id, child_id)
+            if run_id is None or begun is None:
+                return False
+            await self._free(child_id, reason)
+            await client.workflow_service.reset_workflow_execution(
+                ResetWorkflowExecutionRequest(
+                    namespace=client.namespace,
+                    workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+                    reason=reason,
+                    workflow_task_finish_event_id=begun,
+                    request_id=request_id,
+                ),
+                timeout=CALL_WITHIN,
+            )
+        except RPCError as error:
+            if _no_such_run(error):
+                return False
+            raise _failed(error) from error
+        return True
+
+    async def _free(self, workflow_id: str, reason: str) -> None:
+        """Let the newest run of this id be one that was terminated: over one that has completed no child is started."""
+        placeholder = await self._connected().start_workflow(
+            "Placeholder",
+            id=workflow_id,
+            task_queue=WORKFLOW_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+            # No worker ever sees it.
+            start_delay=timedelta(days=1),
+            rpc_timeout=CALL_WITHIN,
+        )
+        await placeholder.terminate(reason=reason, rpc_timeout=CALL_WITHIN)
+
+    async def _before_child(self, workflow_id: str, run_id: str, child_id: str) -> int | None:
+        """The workflow task of the run that started ``child_id``."""
+        begun = None
+        handle = self._connected().get_workflow_handle(workflow_id, run_id=run_id)
+        async for event in handle.fetch_history_events(rpc_timeout=CALL_WITHIN):
+            child = event.start_child_workflow_execution_initiated_event_attributes
+            if (
+                event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED
+                and child.workflow_id == child_id
+            ):
+                begun = child.workflow_task_completed_event_id
+        return begun
+
     async def hand_on(self, workflow_id: str) -> None:
         """Send a run that was reset what came for the one before after that had begun to hang; twice is harmless."""
         client = self._connected()
@@ -426,13 +487,16 @@ class Runs:
     async def _own_run(self, workflow_id: str, first_run_id: str | None) -> str | None:
         """The newest run that is the order's (or shipment's) own, and not what somebody started under its id."""
         client = self._connected()
+        kind, _, subject = workflow_id.partition(":")
+        parent = order_workflow_id(order_of_shipment(subject)) if kind == "shipment" else None
 
         async def own(run_id: str | None) -> WorkflowExecutionDescription | None:
             found = await client.get_workflow_handle(workflow_id, run_id=run_id).describe(
                 rpc_timeout=CALL_WITHIN
             )
             first = found.raw_description.workflow_execution_info.first_run_id
-            return found if (first == first_run_id if first_run_id else found.parent_id) else None
+            ours = first == first_run_id if first_run_id else parent is not None and found.parent_id == parent
+            return found if ours else None
 
         if (newest := await own(None)) is not None:
             return newest.run_id

@@ -331,8 +331,8 @@ async def test_a_decision_that_could_not_be_carried_out_is_forgotten_and_another
     await shop.in_state(OrderState.CLOSED)
 
 
-async def no_history(*_: object, **__: object) -> bool:
-    return False
+async def no_history(*_: object, **__: object) -> None:
+    return None
 
 
 async def test_a_terminated_order_can_be_closed_by_hand_and_frees_its_stock(
@@ -572,6 +572,67 @@ async def test_a_cancellation_that_a_run_hung_on_is_named_with_its_id(shop: Shop
     await shop.decide(task, Verdict.APPROVE)
     await shop.delivered()
     await shop.in_state(OrderState.CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "queue"),
+    [
+        ("NobodyKnowsThisType", steps.WORKFLOWS),
+        ("ShipmentWorkflow", "oms-wrokflows"),
+        ("OrderWorkflow", steps.WORKFLOWS),
+    ],
+)
+async def test_a_shipment_whose_id_was_taken_gets_its_own_run_from_its_order(
+    shop: Shop, routing: None, kind: str, queue: str
+) -> None:
+    stranger = await shop.client.start_workflow(kind, {}, id=shop.shipment, task_queue=queue)
+    if kind == "OrderWorkflow":
+        await stranger.result()
+        assert await shop.status(shop.shipment) is WorkflowExecutionStatus.COMPLETED
+    await shop.submit()
+    await shop.in_state(OrderState.RELEASED)
+    task = await shop.task(Trouble.ID_TAKEN, shop.shipment)
+    assert stranger.first_execution_run_id is not None
+    assert stranger.first_execution_run_id in task.why_flagged[0].reason
+    await shop.decide(task, Verdict.APPROVE)
+
+    async def asked() -> bool:
+        return any(s.state is ShipmentState.PICK_REQUESTED for s in (await shop.view()).shipments)
+
+    await eventually(asked, "the pick to be asked for")
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    assert len(shop.done("payment", "authorisation")) == len(shop.done("payment", "capture")) == 1
+    assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
+
+
+async def test_a_shipment_whose_id_was_taken_while_its_run_was_away_goes_on_where_it_stood(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate(shop.shipment)
+    await shop.client.start_workflow("NobodyKnowsThisType", id=shop.shipment, task_queue=steps.WORKFLOWS)
+    await shop.decide(await shop.task(Trouble.ID_TAKEN, shop.shipment), Verdict.APPROVE)
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+    assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
+
+
+async def test_a_shipment_whose_order_has_no_history_of_its_start_can_only_be_closed_by_hand(
+    shop: Shop, routing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.client.start_workflow("NobodyKnowsThisType", id=shop.shipment, task_queue=steps.WORKFLOWS)
+    await shop.submit()
+    await shop.in_state(OrderState.RELEASED)
+    task = await shop.task(Trouble.ID_TAKEN, shop.shipment)
+    with monkeypatch.context() as gone, pytest.raises(Refused, match="close the order by hand"):
+        gone.setattr(Runs, "_before_child", no_history)
+        await shop.decide(task, Verdict.APPROVE)
+    assert await shop.status(shop.shipment) is WorkflowExecutionStatus.RUNNING, (
+        "nothing was ended for nothing"
+    )
+    await shop.decide(task, Verdict.FINISH)
+    assert ((await shop.view()).state, await shop.reserved()) == (OrderState.CANCELLED, 0)
 
 
 async def test_runs_without_a_workflow_worker_are_told_of_together_and_are_no_tasks(
