@@ -11,7 +11,8 @@ from models.states import ReviewState
 class ReviewKind(StrEnum):
     """Why a person is asked.
 
-    RUN_BROKEN: not a run asks, but the invariant job, about one that ended from outside, hangs, or never was.
+    RUN_BROKEN: not a run asks, but the invariant job, about one that ended from outside, hangs, or never was, or about
+    a parcel that no run follows any more.
     """
 
     RISK = "risk"
