@@ -21,6 +21,7 @@ from activities.store.store import Store
 from models.effects import Nothing, OrderFacts, RecordProgress, ValidateOrder, Validation
 from models.errors import InvalidDocument, NotFound, Problem
 from models.identifiers import order_id as make_order_id
+from models.identifiers import order_workflow_id
 from models.money import Money
 from models.order import MAX_INLINE_BYTES, CustomerType, OrderDraft
 from policies.classification import classify
@@ -77,7 +78,7 @@ class OrderActivities:
 
 def _inline_draft(effect: ValidateOrder) -> OrderDraft | None:
     """The checked draft that came with the start. Raises ``InvalidDocument`` with all that is wrong with both."""
-    problems = effect.problems
+    problems = effect.problems + _misnamed(effect)
     draft = None
     if effect.draft is not None:
         try:
@@ -87,6 +88,15 @@ def _inline_draft(effect: ValidateOrder) -> OrderDraft | None:
     if problems:
         raise InvalidDocument(problems)
     return draft
+
+
+def _misnamed(effect: ValidateOrder) -> tuple[Problem, ...]:
+    """An order has one run, which its shipments, cancellations and webhooks know by its name."""
+    named = order_workflow_id(effect.order_id)
+    if effect.workflow_id == named:
+        return ()
+    message = f"is {effect.workflow_id}, and an order's is order:CHANNEL:NUMBER: start it as {named}"
+    return (Problem(path="workflow_id", code="wrong_workflow_id", message=message),)
 
 
 def _check_inline(effect: ValidateOrder) -> OrderDraft:

@@ -377,6 +377,8 @@ class Case(Generic[Memory]):
         """Run the compensations, last in first out. One that fails for good is put before a person, never dropped."""
         while self.memory.undo:
             await self._let_a_person_undo()
+            if not self.memory.undo:
+                return  # the last one was left as it is
             request = self.memory.undo[-1]
             step = _UNDO_STEP[type(request)]
             self._before_undoing()
@@ -409,8 +411,11 @@ class Case(Generic[Memory]):
                 self.memory.undo.pop()
 
     async def _let_a_person_undo(self) -> None:
-        """What was done by hand no key of ours can undo: the neighbour never saw it, and would say "done"."""
-        while True:
+        """What was done by hand no key of ours can undo: the neighbour never saw it, and would say "done".
+
+        A person may also leave it as it is, and then it is none of the compensations any more.
+        """
+        while self.memory.undo:
             request = self.memory.undo[-1]
             if isinstance(request, ReleaseReservation) or request.by_hand:
                 return
@@ -752,7 +757,9 @@ class Case(Generic[Memory]):
         memory.open_review = memory.open_purpose = memory.decision = None
         pause = now - task.opened_at
         memory.clock = self.clock.after_pause(pause)
-        memory.deadlines = {name: wall + pause for name, wall in memory.deadlines.items()}
+        memory.deadlines = {
+            name: wall if name in _NOBODYS_TIME else wall + pause for name, wall in memory.deadlines.items()
+        }
         meaning = question.options.get(closed.verdict, "") if closed.verdict else ""
         self.note(
             f"review.{state}",
@@ -941,6 +948,8 @@ class Case(Generic[Memory]):
         return True
 
 
+# A message to another run that did not get through is sent again, whatever a person thinks about meanwhile.
+_NOBODYS_TIME = frozenset({"cancel", "unheard"})
 _CALLING_OFF_CANNOT_ANSWER = frozenset({ReviewKind.COMPENSATION_FAILED, ReviewKind.SETTLEMENT})
 
 _CLOSED_BECAUSE = {

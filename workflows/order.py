@@ -981,7 +981,7 @@ _ANSWERED: dict[Recall | None, CancelOutcome] = {
     Recall.INTERCEPTED: CancelOutcome.INTERCEPTED,
     Recall.RETURN: CancelOutcome.RETURN,
 }
-_OFF = "it is called off; its units and its money are free again"
+_OFF = "it is called off; its units are free again, and its money is given back"
 _HAD_ENDED = {
     ShipmentState.DELIVERED: "it has arrived; arrange a return",
     ShipmentState.RETURNED: "it has come back, and its amount is paid back",

@@ -37,6 +37,7 @@ _PICK_WITHIN = timedelta(days=2)
 _COLLECT_WITHIN = timedelta(days=2)
 _LOST_AFTER_PROMISE = timedelta(days=10)
 _BACK_WITHIN = timedelta(days=14)
+_LOOK_EVERY = timedelta(days=1)
 _REPORT_AGAIN_AFTER, _REPORT_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(days=1)
 _REPORT_FOR = timedelta(days=60)
 
@@ -371,22 +372,30 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             lost = self.deadline("lost", workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE))
             # One that was called off is not awaited by anybody at a promised time.
             waits_for_loss = memory.late or memory.recall is not None
+            due = min(self._next_look() if waits_for_loss else memory.deadlines["late"], lost)
             heard = await self.until(
                 self._news_of_the_parcel,
-                deadline=lost if waits_for_loss else min(memory.deadlines["late"], lost),
-                summary="until it counts as lost" if waits_for_loss else "until it is late",
+                deadline=due,
+                summary="until it is looked for, or counts as lost" if waits_for_loss else "until it is late",
             )
             if not heard:
+                memory.deadlines.pop("look", None)
                 await self._look_at_parcel()
             if self._arrived_somewhere() or self._is_asked_back():
                 continue
             if not heard and not waits_for_loss:
                 await self._be_late()
                 continue
+            if not heard and due < lost:
+                continue
             trouble, memory.trouble = memory.trouble, None
             if trouble is None:
                 memory.deadlines.pop("lost")
             await self._ask_about_loss(trouble)
+
+    def _next_look(self) -> datetime:
+        """When the carrier is asked about a parcel that is awaited: what it said may have been lost on the way."""
+        return self.deadline("look", workflow.now() + self.clock.wall_delay(_LOOK_EVERY))
 
     def _news_of_the_parcel(self) -> bool:
         memory = self.memory
@@ -437,6 +446,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         """The order was called off and the parcel is with the carrier: ask for it back, else from the customer."""
         memory, run = self.memory, self._run_input
         answer = None
+        if self._is_returned():
+            memory.recall = Recall.INTERCEPTED
+            self._changed()
+            self.note("parcel.came_back", "it had come back before anybody was asked for it")
+            await self._report()
+            return
         if memory.label_key is not None and not self._arrived_somewhere():
             answer = await self.look(
                 steps.INTERCEPT_PARCEL,
@@ -760,6 +775,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         if memory.collected is None:
             # Any scan proves the hand-over, even if the collection scan itself never comes.
             memory.collected = event
+            if memory.cancel is not None and memory.state is not ShipmentState.CANCELLING:
+                # It left before the forward path came to see that it is called off.
+                self._ask_for_it_back()
         elif state in (ShipmentState.DELIVERED, ShipmentState.RETURNED):
             return
         elif memory.state is ShipmentState.LABELLED:

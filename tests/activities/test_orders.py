@@ -96,6 +96,25 @@ async def test_an_inline_draft_of_another_order_is_a_problem(orders: OrderActivi
     assert [problem.code for problem in answer.problems] == ["id_mismatch"]
 
 
+async def test_an_order_that_is_started_under_another_workflow_id_is_none(
+    orders: OrderActivities, store: Store
+) -> None:
+    draft = a_draft()
+    order_id = order_id_of(draft)
+    misnamed = validating(order_id, draft.model_dump(mode="json")).model_copy(
+        update={"workflow_id": order_id}
+    )
+    answer = await run(orders.validate_order, misnamed)
+    assert answer.facts is None
+    assert [(p.path, p.code) for p in answer.problems] == [("workflow_id", "wrong_workflow_id")]
+    assert f"order:{order_id}" in answer.problems[0].message
+    assert await order_of(store, order_id) is None, "the id is not used up"
+    await accepted(store, draft)
+    assert (await run(orders.validate_order, misnamed)).facts is None, (
+        "nor is an accepted order carried out by it"
+    )
+
+
 async def test_an_oversized_inline_draft_is_a_problem(orders: OrderActivities) -> None:
     document = a_draft().model_dump(mode="json") | {"padding": "x" * MAX_INLINE_BYTES}
     answer = await run(orders.validate_order, validating("web:big", document))

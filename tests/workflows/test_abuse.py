@@ -20,6 +20,7 @@ from models import effects as e
 from models.errors import Problem
 from models.states import OrderState
 from tests.workflows.engine import Case, eventually
+from tests.workflows.scripted import Script
 from workflows import steps
 from workflows.order import OrderWorkflow
 
@@ -169,6 +170,27 @@ async def test_an_order_started_by_hand_with_nonsense_is_rejected_and_says_why(
     assert any(entry.why and "not acceptable" in entry.why for entry in case.script.entries.values())
     if arguments and isinstance(arguments[0], dict) and "memory" in arguments[0]:
         assert [problem.path for problem in seen] and all(p.path.startswith("memory") for p in seen)
+
+
+async def test_the_check_of_a_start_learns_under_which_id_it_was_made(
+    client: Client, scripts: dict[str, Script]
+) -> None:
+    """One that is not an order's is then refused: tests/activities/test_orders.py."""
+    script, order_id = Script(), f"web:{uuid4().hex[:12]}"
+    scripts[order_id] = script
+    asked: list[e.ValidateOrder] = []
+
+    def validate(request: e.ValidateOrder) -> e.Validation:
+        asked.append(request)
+        return e.Validation(problems=(Problem(path="workflow_id", code="no", message="is none"),))
+
+    script.answers["validate_order"] = validate
+    run: Any = await client.start_workflow(
+        "OrderWorkflow", {"draft": {}}, id=order_id, task_queue=steps.WORKFLOWS
+    )
+    assert (await run.result())["state"] == OrderState.REJECTED
+    assert [(request.order_id, request.workflow_id) for request in asked] == [(order_id, order_id)]
+    assert script.names(order_id) == ["validate_order"], "nothing is held"
 
 
 @pytest.mark.parametrize(

@@ -116,3 +116,29 @@ async def test_a_compensation_that_a_person_did_is_written_down(case: Case) -> N
     await answer(case, Verdict.FINISH)
     assert (await order.result()).state is OrderState.CANCELLED
     assert [r.by_hand for r in case.script.requests("void_authorisation", case.order_id)] == [False, True]
+
+
+async def test_money_held_by_hand_can_be_left_held_with_a_reason(case: Case) -> None:
+    case.script.fail("authorise_payment")
+    routing = case.script.hold("route_order")
+    order = await case.start()
+    await answer(case, Verdict.FINISH, said=HELD)
+    await case.script.reached["route_order"].wait()
+    await call_off(case)
+    routing.set()
+    assert (await answer(case, Verdict.REJECT)).why_flagged[0].code == "done_by_hand"
+    assert (await order.result()).state is OrderState.CANCELLED
+    assert "void_authorisation" not in case.script.names(case.order_id)
+    assert "undo.skipped" in case.kinds()
+
+
+async def test_a_pick_made_by_hand_can_be_left_as_it_is_with_a_reason(case: Case) -> None:
+    case.script.fail("request_pick")
+    order = await case.start()
+    await case.shipment_exists()
+    await answer(case, Verdict.FINISH, 1, {"accepted": True, "pick_id": "pick-1"})
+    await call_off(case)
+    assert (await answer(case, Verdict.REJECT, 1)).why_flagged[0].code == "done_by_hand"
+    assert (await order.result()).state is OrderState.CANCELLED
+    names = case.script.names(case.order_id)
+    assert "cancel_pick" not in names and "release_reservation" in names

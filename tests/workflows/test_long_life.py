@@ -148,6 +148,31 @@ async def test_an_order_of_two_hundred_days_stays_small_and_remembers_every_answ
     await assert_within_limits(case.client, case.workflow_id, at_least=3)
 
 
+async def test_a_parcel_of_two_hundred_days_is_looked_for_again_and_again_and_never_outgrows_a_run(
+    case: Case,
+) -> None:
+    """A released order with a parcel that nobody finds; a person waits on for the carrier, again and again.
+
+    Its business day lasts two and a half of the wall's, so that its eighty days take less of ours.
+    """
+    order = await case.start(clock=ClockStart(speed=0.4))
+    await case.handed_over()
+    began, passed, asked = datetime.now(UTC), timedelta(0), 0
+    while passed < timedelta(days=200):
+        while (task := await told_by(case.shipment(), OrderWorkflow.pending_review)) is None:
+            await case.skip(timedelta(days=2, hours=13), number=1)
+        asked, passed = asked + 1, task.opened_at - began
+        await decide(case.shipment(), task, Verdict.REJECT)
+    await case.scanned(CarrierEventKind.DELIVERED, at=datetime.now(UTC))
+    assert (await order.result()).state is OrderState.CLOSED
+    assert asked >= 7
+    assert len(case.script.requests("track_parcel", case.order_id)) >= 60
+    assert {review.verdict for review in case.script.reviews.values()} == {Verdict.REJECT}
+    assert len(case.script.requests("capture_payment", case.order_id)) == 1
+    await assert_within_limits(case.client, case.shipment().id, at_least=4)
+    await assert_within_limits(case.client, case.workflow_id, at_least=1)
+
+
 def a_notice(number: int) -> PaymentEvent:
     return PaymentEvent(
         event_id=f"n-{number}",

@@ -1,6 +1,6 @@
 """Calling off what is with the carrier: it is brought back or becomes a return, and the caller is told which."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
@@ -10,6 +10,7 @@ from models.messages import (
     CancelAnswer,
     CancelOrder,
     CancelOutcome,
+    CarrierEvent,
     CarrierEventKind,
     DecideReview,
     FailureResolution,
@@ -17,7 +18,7 @@ from models.messages import (
 )
 from models.review import ReviewKind, Verdict
 from models.states import OrderState, ReviewState
-from tests.workflows.engine import Case, eventually
+from tests.workflows.engine import Case, eventually, told_by
 from tests.workflows.scripted import some_plan
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
@@ -296,3 +297,56 @@ async def test_an_order_that_is_being_rejected_is_not_said_to_have_been_called_o
     assert "will be rejected anyhow" in answer.message
     closing.set()
     assert (await order.result()).state is OrderState.REJECTED
+
+
+async def test_a_parcel_that_leaves_before_its_run_hears_the_cancellation_is_asked_back(case: Case) -> None:
+    """Both come while the label is being bought; the way forward finds the parcel gone, and remembers the wish."""
+    buying = case.script.hold("buy_label")
+    order = await case.start()
+    await case.picked()
+    await case.script.reached["buy_label"].wait()
+    await ask_to_stop(case)
+
+    async def heard() -> bool:
+        return (await told_by(case.shipment(), ShipmentWorkflow.snapshot)).cancel is not None
+
+    await eventually(heard, "the shipment to hear of it")
+    await case.scanned(CarrierEventKind.COLLECTED)
+    buying.set()
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert len(case.script.requests("intercept_parcel", case.order_id)) == 1
+    assert len(case.script.requests("refund_payment", case.order_id)) == 1
+    assert "void_label" not in case.script.names(case.order_id)
+
+
+async def test_nobody_is_asked_for_a_parcel_that_is_back(case: Case) -> None:
+    case.script.fail("capture_payment")
+    order = await case.start()
+    await case.labelled()
+    await case.scanned(CarrierEventKind.COLLECTED)
+    task = await case.review(1)
+    await case.scanned(CarrierEventKind.RETURNED)
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    assert "intercept_parcel" not in case.script.names(case.order_id)
+    assert not {"return_requested", "parcel_recalled"} & set(case.told())
+    await decide(case, Verdict.APPROVE, about=task.kind)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert len(case.script.requests("refund_payment", case.order_id)) == 1
+
+
+async def test_a_recalled_parcel_whose_return_nobody_told_of_is_found_within_a_day(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    assert (await call_off(case)).outcome is CancelOutcome.INTERCEPTED
+    back = CarrierEvent(
+        event_id="lost-on-the-way",
+        kind=CarrierEventKind.RETURNED,
+        occurred_at=datetime.now(UTC),
+        tracking="TRK-1",
+    )
+    case.script.answers["track_parcel"] = lambda r: e.ParcelProgress(events=(back,))
+    await case.skip(timedelta(days=1, hours=1), number=1)
+    assert (await order.result()).state is OrderState.COMPENSATED
+    assert not case.script.reviews

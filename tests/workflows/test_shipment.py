@@ -145,6 +145,23 @@ async def test_a_late_parcel_is_marked_told_and_still_delivered(case: Case) -> N
     assert case.script.shipments[f"{case.order_id}:1"].late
 
 
+async def test_a_late_parcel_whose_delivery_nobody_told_of_is_found_within_a_day(case: Case) -> None:
+    order = await case.start()
+    await case.handed_over()
+    await case.skip(timedelta(days=3, hours=1), number=1)
+    delivered = CarrierEvent(
+        event_id="lost-on-the-way",
+        kind=CarrierEventKind.DELIVERED,
+        occurred_at=datetime.now(UTC) + timedelta(days=4),
+        tracking="TRK-1",
+    )
+    case.script.answers["track_parcel"] = lambda r: e.ParcelProgress(events=(delivered,))
+    await case.skip(timedelta(days=1, hours=1), number=1)
+    assert (await order.result()).state is OrderState.CLOSED
+    assert len(case.script.requests("track_parcel", case.order_id)) == 2, "when it was late, and a day later"
+    assert not case.script.reviews
+
+
 @pytest.mark.fingerprint
 async def test_a_parcel_that_never_arrives_is_refunded_when_a_person_gives_it_up(case: Case) -> None:
     order = await case.start()
