@@ -87,9 +87,8 @@ async def _move_shipment(session: AsyncSession, projection: ShipmentProjection) 
 async def _append(session: AsyncSession, entries: tuple[TimelineEntry, ...]) -> None:
     now = _now()
     rows = [entry.model_dump() | {"recorded_at": now} for entry in entries]
-    await session.execute(
-        insert(TimelineRow).values(rows).on_conflict_do_nothing(index_elements=["entry_id"])
-    )
+    # Rows beside the statement, not in it: it is compiled once then, and not for each number of them.
+    await session.execute(insert(TimelineRow).on_conflict_do_nothing(index_elements=["entry_id"]), rows)
 
 
 async def _keep_review(session: AsyncSession, task: ReviewTask) -> None:

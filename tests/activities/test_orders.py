@@ -97,8 +97,9 @@ async def test_an_inline_draft_of_another_order_is_a_problem(orders: OrderActivi
 
 
 async def test_an_order_that_is_started_under_another_workflow_id_is_none(
-    orders: OrderActivities, store: Store
+    fresh_store: Store,
 ) -> None:
+    orders, store = OrderActivities(fresh_store), fresh_store
     draft = a_draft()
     order_id = order_id_of(draft)
     misnamed = validating(order_id, draft.model_dump(mode="json")).model_copy(
