@@ -138,7 +138,7 @@ def _only(labels: Labels, names: set[str]) -> Labels:
 
 def _selected(selector: p.VectorSelector, series: list[Series]) -> list[Series]:
     for matcher in selector.matchers.matchers:
-        if matcher.op not in (p.MatchOp.Equal, p.MatchOp.Re):
+        if matcher.op not in (p.MatchOp.Equal, p.MatchOp.NotEqual, p.MatchOp.Re):
             raise NotImplementedError(str(matcher))
     return [
         one
@@ -151,6 +151,8 @@ def _matches(matcher: p.Matcher, series: Series) -> bool:
     value = series.labels.get(matcher.name, "")
     if matcher.op == p.MatchOp.Equal:
         return value == matcher.value
+    if matcher.op == p.MatchOp.NotEqual:
+        return value != matcher.value
     return re.fullmatch(matcher.value, value) is not None
 
 

@@ -164,6 +164,16 @@ def test_a_parcel_that_moves_although_it_is_cancelled_is_an_alarm_at_once() -> N
     assert fires_after("OrderwrightParcelsAstray", [astray]) == 0
 
 
+def test_a_review_that_waits_for_hours_is_an_alarm_but_a_return_may_wait_for_days_for_its_parcel() -> None:
+    def oldest(kind: str) -> Series:
+        return scraped_series("orderwright_reviews_oldest_seconds", lambda at: 14_000 + at, kind=kind)
+
+    assert fires_after("OrderwrightReviewsWait", [oldest("risk"), oldest("return")]) is not None
+    assert fires_after("OrderwrightReviewsWait", [oldest("return")]) is None
+    overdue = scraped_series("orderwright_reviews_overdue", lambda _at: 1)
+    assert fires_after("OrderwrightReviewsOverdue", [overdue]) == 10
+
+
 def everything_else_is_well() -> list[Series]:
     groups = re.findall(
         r'absent\(up\{job="([\w-]+)",group="([\w-]+)"\}\)', RULES["OrderwrightGroupGone"]["expr"]
