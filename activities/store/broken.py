@@ -19,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from activities.store import reads, stock
@@ -41,6 +42,16 @@ from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
 _OURS = re.compile(r"^(?:order|shipment):([A-Za-z0-9._:-]{1,140})$")
 _UNDOING = (OrderState.CANCELLING, OrderState.COMPENSATING)
 _UNDER_WAY = (OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.SHIPPED)
+# Before its release an order goes through some of these, and again after a reset to there or when it starts over.
+_BEFORE_RELEASE = (
+    OrderState.RECEIVED,
+    OrderState.VALIDATING,
+    OrderState.ASSESSING,
+    OrderState.AUTHORISING,
+    OrderState.ROUTING,
+    OrderState.BACKORDERED,
+    OrderState.RESERVING,
+)
 # States in which a run waits for a person of ours; a shipment's have the same names.
 WAIT_FOR_US = (OrderState.IN_REVIEW, OrderState.NEEDS_OPERATOR)
 
@@ -187,7 +198,11 @@ async def _unwritten_shipments(session: AsyncSession, wanted: ColumnElement[bool
     plans = await session.execute(
         select(col(OrderRow.order_id), planned)
         .join(PlanRow, col(PlanRow.plan_id) == col(OrderRow.plan_id))
-        .where(wanted, col(OrderRow.state).in_(_UNDER_WAY), func.jsonb_array_length(planned) > written)
+        .where(
+            wanted,
+            or_(col(OrderRow.state).in_(_UNDER_WAY), _released()),
+            func.jsonb_array_length(planned) > written,
+        )
         .order_by(col(OrderRow.order_id))
     )
     missing = {
@@ -208,6 +223,33 @@ async def _unwritten_shipments(session: AsyncSession, wanted: ColumnElement[bool
         for shipment, order_id in missing.items()
         if shipment not in known
     ]
+
+
+def _released() -> ColumnElement[bool]:
+    """Whether the order was released, and is not on its way there again; its state may be a pause or an undoing since.
+
+    A shipment without its own run keeps an order from being called off as well as from being delivered.
+    """
+    again = aliased(TimelineRow)
+    since = (
+        exists()
+        .where(
+            col(again.order_id) == col(TimelineRow.order_id),
+            col(again.position) > col(TimelineRow.position),
+            col(again.kind).in_([f"order.{state}" for state in _BEFORE_RELEASE]),
+        )
+        .correlate(TimelineRow)
+    )
+    return and_(
+        col(OrderRow.state).not_in(_BEFORE_RELEASE),
+        exists()
+        .where(
+            col(TimelineRow.order_id) == col(OrderRow.order_id),
+            col(TimelineRow.kind) == f"order.{OrderState.RELEASED}",
+            ~since,
+        )
+        .correlate(OrderRow),
+    )
 
 
 async def holdings(session: AsyncSession, order_id: str) -> Holdings | None:

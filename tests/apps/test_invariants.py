@@ -606,6 +606,32 @@ async def test_a_shipment_whose_id_was_taken_gets_its_own_run_from_its_order(
     assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
 
 
+@pytest.mark.parametrize("verdict", [Verdict.APPROVE, Verdict.FINISH])
+async def test_a_shipment_whose_id_was_taken_is_still_looked_for_when_its_order_is_called_off(
+    shop: Shop, routing: None, verdict: Verdict
+) -> None:
+    stranger = await shop.client.start_workflow(
+        "OrderWorkflow", {}, id=shop.shipment, task_queue=steps.WORKFLOWS
+    )
+    await stranger.result()
+    await shop.submit()
+    await shop.in_state(OrderState.RELEASED)
+    task = await shop.task(Trouble.ID_TAKEN, shop.shipment)
+    cancel = CancelOrder(request_id="c-1", actor="dana", reason="ordered twice")
+    await shop.client.get_workflow_handle(shop.order).signal("cancel_order", cancel)
+    await shop.in_state(OrderState.CANCELLING)
+    # Nothing has healed: the order waits for a shipment that never hears of it.
+    assert (await shop.task(Trouble.ID_TAKEN, shop.shipment)).task_id == task.task_id
+    await shop.decide(task, verdict)
+    await shop.in_state(OrderState.CANCELLED)
+
+    async def given_back() -> bool:
+        return (await shop.reserved(), (await shop.view()).money.held.minor) == (0, 0)
+
+    if verdict is Verdict.APPROVE:
+        await eventually(given_back, "stock and money to be given back")
+
+
 async def test_a_shipment_whose_id_was_taken_while_its_run_was_away_goes_on_where_it_stood(
     shop: Shop, routing: None
 ) -> None:
