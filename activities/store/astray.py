@@ -4,9 +4,10 @@ Their runs have ended, or note such a scan and do no more: what becomes of goods
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -45,11 +46,17 @@ class Astray(Contract):
     seen: tuple[CarrierEventKind, ...]
 
 
-async def astray(session: AsyncSession, decided_as: Collection[str]) -> list[Astray]:
+async def astray(
+    session: AsyncSession, decided_as: Collection[str], *, since: datetime | None = None
+) -> list[Astray]:
     """Every such shipment, but for those of which a task with a flag of ``decided_as`` has been closed.
 
-    It reads every cancelled shipment's timeline: not too often.
+    ``since``: only those of which something came from then on, with all that came before. None reads the timeline of
+    every cancelled shipment there ever was.
     """
+    given_up = _given_up()
+    if since is not None:
+        given_up = and_(col(ShipmentRow.shipment_id).in_(await _heard_of(session, since)), given_up)
     rows, seen = dict[str, ShipmentRow](), defaultdict[str, set[CarrierEventKind]](set)
 
     def note(row: ShipmentRow, scan: str) -> None:
@@ -66,7 +73,7 @@ async def astray(session: AsyncSession, decided_as: Collection[str]) -> list[Ast
             (col(LateEventRow.order_id) == col(ShipmentRow.order_id))
             & (col(LateEventRow.workflow_id) == func.concat("shipment:", col(ShipmentRow.shipment_id))),
         )
-        .where(_given_up(), col(LateEventRow.kind) == WebhookKind.CARRIER_EVENT)
+        .where(given_up, col(LateEventRow.kind) == WebhookKind.CARRIER_EVENT)
     ):
         if row.tracking is None or event["tracking"] == row.tracking:
             note(row, event["kind"])
@@ -77,13 +84,13 @@ async def astray(session: AsyncSession, decided_as: Collection[str]) -> list[Ast
             (col(TimelineRow.order_id) == col(ShipmentRow.order_id))
             & (col(TimelineRow.shipment_id) == col(ShipmentRow.shipment_id)),
         )
-        .where(_given_up(), col(TimelineRow.kind) == "carrier.unexpected")
+        .where(given_up, col(TimelineRow.kind) == "carrier.unexpected")
     ):
         # "collected came when the shipment was cancelled"
         note(row, what.partition(" ")[0])
     for row in await session.scalars(
         select(ShipmentRow).where(
-            _given_up(),
+            given_up,
             col(ShipmentRow.state) == ShipmentState.LOST,
             col(ShipmentRow.delivered_at).is_not(None),
         )
@@ -114,6 +121,48 @@ async def astray(session: AsyncSession, decided_as: Collection[str]) -> list[Ast
         for shipment, row in sorted(rows.items())
         if shipment_workflow_id(shipment) not in dealt_with
     ]
+
+
+async def _heard_of(session: AsyncSession, since: datetime) -> set[str]:
+    """The ids of shipments of which something came since then that may be news of a parcel astray.
+
+    Each question is answered by an index of its own: what it costs does not grow with the years.
+    """
+    late = await session.scalars(
+        select(col(LateEventRow.workflow_id)).where(
+            col(LateEventRow.received_at) >= since, col(LateEventRow.kind) == WebhookKind.CARRIER_EVENT
+        )
+    )
+    prefix = shipment_workflow_id("")
+    heard = {workflow_id.removeprefix(prefix) for workflow_id in late if workflow_id.startswith(prefix)}
+    heard |= _named(
+        await session.scalars(
+            select(col(TimelineRow.shipment_id)).where(
+                col(TimelineRow.kind) == "carrier.unexpected", col(TimelineRow.recorded_at) >= since
+            )
+        )
+    )
+    # Few are lost. Of one that arrived meanwhile the money may be paid back much later.
+    heard |= _named(
+        await session.scalars(
+            select(col(ShipmentRow.shipment_id)).where(
+                col(ShipmentRow.state) == ShipmentState.LOST, col(ShipmentRow.updated_at) >= since
+            )
+        )
+    )
+    heard |= _named(
+        await session.scalars(
+            select(col(PaymentOperationRow.shipment_id)).where(
+                col(PaymentOperationRow.kind) == PaymentKind.REFUND,
+                col(PaymentOperationRow.answered_at) >= since,
+            )
+        )
+    )
+    return heard
+
+
+def _named(shipments: Iterable[str | None]) -> set[str]:
+    return {shipment for shipment in shipments if shipment is not None}
 
 
 def _given_up() -> ColumnElement[bool]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import broken, reads
-from activities.store.astray import astray
+from activities.store.astray import Astray, astray
 from activities.store.broken import WAIT_FOR_US, Decided, Subject
 from activities.store.intake import is_open, stored_draft
 from activities.store.late import late_events_for
@@ -46,6 +46,12 @@ _PASSED_OVER_AFTER = timedelta(minutes=10)
 # Those that are answered by a reset of the run.
 _RESET = (Trouble.RUN_ENDED, Trouble.RUN_HANGS, Trouble.PASSED_OVER)
 _ONE_ANSWER = timedelta(seconds=5)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
+# How far back the API looks for what parcels did that our books have given up: a look that fails, or an API that was
+# down over a weekend, misses none. What is older is for ``orderwright doctor --orders``, which reads everything.
+_ASTRAY_LATELY = timedelta(days=4)
+# The sweeper has other things to do than to wait for such a look.
+_ASTRAY_WITHIN = timedelta(seconds=20)
 
 _log = get_logger(__name__)
 
@@ -84,9 +90,10 @@ class Invariants:
         self._travelling_at = 0.0
         # The same for parcels that move although our books have given them up.
         self._astray_at = 0.0
-        # When workers are known to have served some run, and when that is asked next.
-        self._served_at = datetime(1970, 1, 1, tzinfo=UTC)
+        # A moment since which workers are known to serve, None if they are not, and when that is asked next.
+        self._serving_since: datetime | None = None
         self._ask_served_at = 0.0
+        self._asking_served = asyncio.Lock()
         # A decision takes connections of its own while it holds the task's.
         self._deciding = asyncio.Semaphore(2)
 
@@ -97,7 +104,7 @@ class Invariants:
 
         ``since`` bounds what is asked of Temporal's lists to what happened from then on; None takes everything.
         """
-        moment = since or datetime(1970, 1, 1, tzinfo=UTC)
+        moment = since or _EVER
         async with self._store.transaction() as session:
             open_tasks = await broken.open_tasks(session)
         tasks = {task.workflow_id for task in open_tasks}
@@ -241,15 +248,26 @@ class Invariants:
         )
 
     async def _passed_over(self, since: datetime) -> bool:
-        """Whether workers served other runs when one whose task was ready ``since`` had waited too long already."""
+        """Whether workers went on serving others and left out one whose task was ready ``since``.
+
+        After an outage they serve first what waited longest, and take a while to come to the rest. So it counts only if
+        they have been at it for as long as a run may wait, not if they have just come back.
+        """
         if datetime.now(UTC) - since < _PASSED_OVER_AFTER:
             return False
-        late = since + TAKEN_WITHIN
-        if self._served_at <= late and time.monotonic() >= self._ask_served_at:
+        async with self._asking_served:
             # In an outage all runs ask, and get one answer.
-            self._served_at = await self._runs.served_since(late) or self._served_at
-            self._ask_served_at = time.monotonic() + _ONE_ANSWER.total_seconds()
-        return self._served_at > late
+            if time.monotonic() >= self._ask_served_at:
+                self._serving_since = await self._served_all_the_while()
+                self._ask_served_at = time.monotonic() + _ONE_ANSWER.total_seconds()
+        return self._serving_since is not None and self._serving_since > since + TAKEN_WITHIN
+
+    async def _served_all_the_while(self) -> datetime | None:
+        """When workers served a run that long ago, if they served one since, too; None when they did not."""
+        now = datetime.now(UTC)
+        if await self._runs.served_between(now - _PASSED_OVER_AFTER, now) is None:
+            return None
+        return await self._runs.served_between(_EVER, now - _PASSED_OVER_AFTER)
 
     async def _forgets(self, workflow_id: str) -> tuple[str, ...]:
         """What a run may hang on of what it was sent. One that hangs takes no step, so that it is looked up once."""
@@ -314,7 +332,9 @@ class Invariants:
             )
 
     async def _astray(self, open_tasks: Iterable[ReviewTask], *, all_of_them: bool) -> dict[str, Finding]:
-        """Parcels that move although our books have given them up: those of open tasks, and now and then all."""
+        """Parcels that move although our books have given them up: those of open tasks, and now and then those of which
+        something came lately; ``all_of_them``: all there ever were.
+        """
         found = {
             task.workflow_id: Finding(
                 workflow_id=task.workflow_id,
@@ -325,12 +345,23 @@ class Invariants:
             for task in open_tasks
             if _trouble(task) in ASTRAY
         }
-        if all_of_them or time.monotonic() >= self._astray_at:
+        parcels: list[Astray] = []
+        if all_of_them:
             async with self._store.transaction() as session:
                 parcels = await astray(session, ASTRAY)
+        elif time.monotonic() >= self._astray_at:
+            # Also if it fails: else it would be tried, and waited for, in every round.
             self._astray_at = time.monotonic() + _SELDOM.total_seconds()
-            found |= {finding.workflow_id: finding for finding in map(gone_astray, parcels)}
-        return found
+            try:
+                async with (
+                    asyncio.timeout(_ASTRAY_WITHIN.total_seconds()),
+                    self._store.transaction() as session,
+                ):
+                    parcels = await astray(session, ASTRAY, since=datetime.now(UTC) - _ASTRAY_LATELY)
+            except Exception as fault:
+                # What is broken beside that has to be told all the same; the next look goes back as far again.
+                _log.error("parcels_not_looked_for", error=type(fault).__name__)
+        return found | {finding.workflow_id: finding for finding in map(gone_astray, parcels)}
 
     # --- questions that nobody asks ---
     async def _withdraw_unasked(

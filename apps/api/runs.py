@@ -314,11 +314,12 @@ class Runs:
             f" AND CloseTime > '{_moment(since)}'"
         )
 
-    async def served_since(self, since: datetime) -> datetime | None:
-        """When the workers of our queue last carried a run to its end, or on to its next; None: not after ``since``."""
+    async def served_between(self, after: datetime, until: datetime) -> datetime | None:
+        """When, then, the workers of our queue last carried a run to its end, or on to its next; None: they did not."""
         listing = self._connected().list_workflows(
             f"TaskQueue = '{WORKFLOW_QUEUE}' AND WorkflowType IN ({_OUR_TYPES})"
-            f" AND ExecutionStatus IN ('Completed', 'ContinuedAsNew') AND CloseTime > '{_moment(since)}'",
+            " AND ExecutionStatus IN ('Completed', 'ContinuedAsNew')"
+            f" AND CloseTime > '{_moment(after)}' AND CloseTime <= '{_moment(until)}'",
             page_size=1,
             rpc_timeout=CALL_WITHIN,
         )

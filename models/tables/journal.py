@@ -26,6 +26,8 @@ class TimelineRow(SQLModel, table=True):
     __table_args__ = (
         Index("uq_timeline_position", "position", unique=True),
         Index("ix_timeline_order", "order_id", "position"),
+        # Few: what a carrier reported of a parcel that our books have given up.
+        Index("ix_timeline_unexpected", "recorded_at", postgresql_where="kind = 'carrier.unexpected'"),
     )
 
     entry_id: str = Field(primary_key=True)
@@ -111,7 +113,10 @@ class LateEventRow(SQLModel, table=True):
     """
 
     __tablename__ = "late_events"
-    __table_args__ = (Index("ix_late_events_order", "order_id"),)
+    __table_args__ = (
+        Index("ix_late_events_order", "order_id"),
+        Index("ix_late_events_received", "received_at"),
+    )
 
     event_id: str = Field(primary_key=True)
     workflow_id: str = Field(primary_key=True)

@@ -45,6 +45,7 @@ class PaymentOperationRow(Operation, table=True):
         Index("uq_payment_operations_provider_ref", "kind", "provider_ref", unique=True),
         Index("ix_payment_operations_order", "order_id"),
         Index("ix_payment_operations_parent", "kind", "parent"),
+        Index("ix_payment_operations_refunded", "answered_at", postgresql_where="kind = 'refund'"),
         # What is watched all the time: asked for, and not answered.
         Index("ix_payment_operations_intended", "intended_at", postgresql_where="state = 'intended'"),
     )

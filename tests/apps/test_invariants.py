@@ -956,10 +956,12 @@ async def test_the_moment_at_which_workers_last_served_a_run_is_known(shop: Shop
     await shop.client.get_workflow_handle(shop.order).result()
 
     async def listed() -> bool:
-        return await shop.runs.served_since(before) is not None
+        return await shop.runs.served_between(before, datetime.now(UTC)) is not None
 
     await eventually(listed, "Temporal to list the run that came to its end")
-    assert await shop.runs.served_since(datetime.now(UTC) + timedelta(minutes=1)) is None
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert await shop.runs.served_between(later, later + timedelta(minutes=1)) is None
+    assert await shop.runs.served_between(before - timedelta(days=1), before - timedelta(hours=1)) is None
 
 
 async def test_nothing_is_missed_however_much_temporal_and_the_store_list(

@@ -1,13 +1,19 @@
 """Parcels that left although they were called off, or arrived although they were paid back: people are told, once."""
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from activities.store import operations, reads
+from activities.store.astray import Astray
 from activities.store.late import keep_late_event
 from activities.store.operations import PaymentOperation
 from activities.store.store import Store
+from apps.api import invariants
 from apps.api.broken_runs import Finding, Trouble
 from apps.api.invariants import Invariants
 from apps.api.metrics import Metrics
@@ -199,3 +205,92 @@ async def test_an_answer_closes_the_task_for_good_and_starts_nothing(
     assert (order.state, order.needs_review) == (OrderState.CLOSED, False)
     await scanned(store, order_id, CarrierEventKind.DELIVERED, event_id="s-2")
     assert await found(job, order_id) is None
+
+
+WHEN = {"late_events": "received_at", "shipments": "updated_at", "payment_operations": "answered_at"}
+
+
+async def long_ago(store: Store, order_id: str, *, but: str = "") -> None:
+    """All that came of this order's parcel came ten days ago, ``but`` for what one table says."""
+    async with store.transaction() as session:
+        for table, moment in WHEN.items():
+            if table != but:
+                await session.execute(
+                    text(f"UPDATE {table} SET {moment} = now() - interval '10 days' WHERE order_id = :id"),
+                    {"id": order_id},
+                )
+
+
+async def test_the_api_asks_only_for_what_came_lately_and_everything_is_read_when_everything_is_asked_for(
+    store: Store, job: Invariants
+) -> None:
+    old, new = [await a_parcel(store, ShipmentState.CANCELLED) for _ in range(2)]
+    for order_id in (old, new):
+        await scanned(store, order_id, CarrierEventKind.COLLECTED)
+        await long_ago(store, order_id)
+    await scanned(store, new, CarrierEventKind.DELIVERED, event_id="s-2")
+    lately = {finding.order_id: finding for finding in (await job.round(set())).findings}
+    assert old not in lately
+    assert "reports collected, delivered:" in lately[new].why, "what came before is told with what is new"
+    assert await found(job, old) is not None
+
+
+@pytest.mark.parametrize("table", ["shipments", "payment_operations", ""])
+async def test_a_parcel_that_arrived_and_was_paid_back_is_found_lately_whichever_came_last(
+    store: Store, job: Invariants, table: str
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.LOST, refunded=True, delivered_at=NOON)
+    await long_ago(store, order_id, but=table)
+    lately = {finding.order_id for finding in (await job.round(set())).findings}
+    assert (order_id in lately) is bool(table)
+
+
+async def test_what_the_run_of_a_cancelled_parcel_noted_lately_is_found_lately(
+    store: Store, job: Invariants
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await long_ago(store, order_id)
+    noted = an_entry(
+        order_id,
+        7,
+        shipment_id=f"{order_id}:1",
+        kind="carrier.unexpected",
+        what="collected came when the shipment was cancelled",
+    )
+    await write_down(store, order_id, Carried(entries=(noted,)))
+    assert order_id in {finding.order_id for finding in (await job.round(set())).findings}
+
+
+async def test_a_look_for_parcels_that_fails_hides_nothing_else_and_is_not_tried_in_every_round(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    async def failing(*_given: object, **_named: object) -> list[Astray]:
+        looked.append(1)
+        raise RuntimeError
+
+    monkeypatch.setattr(invariants, "astray", failing)
+    order_id = await an_order(store)
+    runs = Said()
+    runs.timer = False
+    job = Invariants(store, runs)
+    with capture_logs() as lines:
+        for _ in range(2):
+            findings = (await job.round({order_id})).findings
+            assert order_id in {finding.order_id for finding in findings}
+    assert [line["event"] for line in lines].count("parcels_not_looked_for") == len(looked) == 1
+
+
+async def test_a_look_for_parcels_that_takes_too_long_is_given_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(*_given: object, **_named: object) -> list[Astray]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(invariants, "astray", endless)
+    monkeypatch.setattr(invariants, "_ASTRAY_WITHIN", timedelta(0))
+    with capture_logs() as lines:
+        await Invariants(store, Said()).round(set())
+    assert "parcels_not_looked_for" in [line["event"] for line in lines]

@@ -19,13 +19,15 @@ from tests.apps.api.test_questions import Said, an_order
 from workers.settings import Settings
 from workflows import steps
 
-NOW = datetime.now(UTC)
+
+def minutes_ago(minutes: float) -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=minutes)
 
 
 class Waiting(Said):
-    """Every run waits for a worker since ``ready``; workers last served another one at ``served``."""
+    """Every run waits for a worker since ``ready``; workers served others at ``served``, the latest first."""
 
-    def __init__(self, ready: datetime, served: datetime | None) -> None:
+    def __init__(self, ready: datetime, *served: datetime) -> None:
         super().__init__()
         self.ready, self.served = ready, served
         self.asked_when_served = 0
@@ -38,34 +40,36 @@ class Waiting(Said):
             standing=Standing.RUNNING, run_id="r", queue=steps.WORKFLOWS, unserved_since=self.ready, busy=True
         )
 
-    async def served_since(self, since: datetime) -> datetime | None:
+    async def served_between(self, after: datetime, until: datetime) -> datetime | None:
         self.asked_when_served += 1
-        return self.served if self.served is not None and self.served > since else None
+        return next((moment for moment in self.served if after < moment <= until), None)
 
 
 @pytest.mark.parametrize(
     ("ready", "served"),
     [
-        pytest.param(timedelta(hours=1), None, id="an outage"),
-        pytest.param(timedelta(hours=1), timedelta(minutes=59), id="an outage that began just then"),
-        pytest.param(timedelta(minutes=5), timedelta(0), id="a busy queue"),
+        pytest.param(60, [], id="an outage"),
+        pytest.param(60, [59], id="an outage that began just then"),
+        pytest.param(60, [0, 1, 62], id="workers that have just come back"),
+        pytest.param(60, [15, 20, 30], id="an outage after another one"),
+        pytest.param(5, [0, 20], id="a busy queue"),
     ],
 )
 async def test_a_run_that_waits_as_all_others_do_is_told_of_and_is_no_task(
-    fresh_store: Store, ready: timedelta, served: timedelta | None
+    fresh_store: Store, ready: float, served: list[float]
 ) -> None:
     orders = [await an_order(fresh_store) for _ in range(3)]
-    runs = Waiting(NOW - ready, served if served is None else NOW - served)
+    runs = Waiting(minutes_ago(ready), *map(minutes_ago, served))
     report = await Invariants(fresh_store, runs).round()
     assert (report.unserved, report.findings) == (tuple(sorted(f"order:{order}" for order in orders)), ())
-    assert runs.asked_when_served <= 1
+    assert runs.asked_when_served <= 2
 
 
 async def test_a_run_that_no_worker_takes_while_others_are_served_is_put_before_a_person(
     fresh_store: Store,
 ) -> None:
     await an_order(fresh_store)
-    runs = Waiting(NOW - timedelta(hours=1), NOW - timedelta(minutes=5))
+    runs = Waiting(minutes_ago(60), minutes_ago(5), minutes_ago(12))
     report = await Invariants(fresh_store, runs).round()
     (finding,) = report.findings
     assert (finding.trouble, report.unserved) == (Trouble.PASSED_OVER, ())
@@ -82,7 +86,7 @@ async def test_the_api_counts_the_runs_that_wait_for_a_worker_and_says_so_in_its
 ) -> None:
     order_id = await an_order(fresh_store)
     metrics = Metrics()
-    runs = Waiting(NOW - timedelta(hours=1), None)
+    runs = Waiting(minutes_ago(60))
     sweeper = Sweeper(
         Parts(settings=settings, store=fresh_store, runs=runs, metrics=metrics), look_after=timedelta(0)
     )
