@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, String, and_, any_, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -56,7 +56,9 @@ async def astray(
     """
     given_up = _given_up()
     if since is not None:
-        given_up = and_(col(ShipmentRow.shipment_id).in_(await _heard_of(session, since)), given_up)
+        # One array: a statement takes no more than 65,535 parameters, and neighbours may send more than that.
+        heard_of = literal(sorted(await _heard_of(session, since)), ARRAY(String))
+        given_up = and_(col(ShipmentRow.shipment_id) == any_(heard_of), given_up)
     rows, seen = dict[str, ShipmentRow](), defaultdict[str, set[CarrierEventKind]](set)
 
     def note(row: ShipmentRow, scan: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from activities.store import astray as parcels
 from activities.store import operations, reads
 from activities.store.astray import Astray
 from activities.store.late import keep_late_event
@@ -258,6 +259,19 @@ async def test_what_the_run_of_a_cancelled_parcel_noted_lately_is_found_lately(
         what="collected came when the shipment was cancelled",
     )
     await write_down(store, order_id, Carried(entries=(noted,)))
+    assert order_id in {finding.order_id for finding in (await job.round(set())).findings}
+
+
+async def test_a_parcel_is_found_among_however_much_came_lately(
+    store: Store, job: Invariants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, order_id, CarrierEventKind.COLLECTED)
+
+    async def very_much(*_given: object) -> set[str]:
+        return {f"{order_id}:{number}" for number in range(70_000)}
+
+    monkeypatch.setattr(parcels, "_heard_of", very_much)
     assert order_id in {finding.order_id for finding in (await job.round(set())).findings}
 
 

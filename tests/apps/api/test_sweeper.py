@@ -21,10 +21,12 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from activities.store import reads
+from activities.store.astray import Astray
 from activities.store.intake import accept_draft, mark_started, take_unstarted
 from activities.store.migrate import migrate
 from activities.store.record import record
 from activities.store.store import Store
+from apps.api import invariants
 from apps.api import sweeper as sweeping
 from apps.api.intake import take_in
 from apps.api.metrics import Metrics
@@ -361,6 +363,28 @@ async def test_sweeper_goes_on_after_a_fault(
     await an_accepted_order(own_store)
     task = asyncio.create_task(sweeper.run())
     try:
+        await until(lambda: none_left(own_store))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_look_for_parcels_that_never_ends_does_not_keep_the_sweeper_from_starting_orders(
+    parts: Parts, own_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = asyncio.Event()
+
+    async def endless(*_given: object, **_named: object) -> list[Astray]:
+        looking.set()
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(invariants, "astray", endless)
+    monkeypatch.setattr(invariants, "_ASTRAY_WITHIN", timedelta(milliseconds=10))
+    task = asyncio.create_task(Sweeper(parts, grace=NOW, pause=timedelta(milliseconds=10)).run())
+    try:
+        await asyncio.wait_for(looking.wait(), timeout=30)
+        await an_accepted_order(own_store)
         await until(lambda: none_left(own_store))
     finally:
         task.cancel()
