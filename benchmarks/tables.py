@@ -79,15 +79,22 @@ def _rounds(figures: Figures) -> Listing:
                 f"{cells[0].events_per_run:.0f}",
                 _each([cell.activities_in_window / cell.seconds for cell in cells], "{:.0f}"),
                 _each([cell.workflow_tasks_in_window / cell.seconds for cell in cells], "{:.0f}"),
+                _each([_cores_used(cell) for cell in cells], "{:.1f}"),
                 "" if place == 0 else _ratio((figures.engine_ratio_spread, figures.skeleton_ratio_spread)[place - 1]),
             )
         )  # fmt: skip
     return Listing(
         "rounds",
         f"Orders against the engine, {figures.rounds[0][0].in_flight} in flight, round by round",
-        ("load", "runs/s", "events/s", "events/run", "activities/s", "workflow tasks/s", "orders ÷ these"),
+        ("load", "runs/s", "events/s", "events/run", "activities/s", "workflow tasks/s", "cores used",
+         "orders ÷ these"),
         rows,
     )  # fmt: skip
+
+
+def _cores_used(cell: Cell) -> float:
+    """Cores that all processes of the benchmark together used for the load, beyond what they use when idle."""
+    return sum(used.cpu_ms_per_run for used in cell.processes.values()) * cell.runs_per_second / 1000
 
 
 def _per_order(figures: Figures) -> Listing:

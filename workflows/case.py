@@ -130,6 +130,10 @@ class Case(Generic[Memory]):
         """Whether what was asked about has answered itself, e.g. the overdue parcel was collected after all."""
         return False
 
+    def _moot_at(self, purpose: str) -> datetime | None:
+        """When what was asked about will have answered itself, if that is known."""
+        return None
+
     def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
         """Do what a verdict means, in memory alone; may raise to leave the forward path.
 
@@ -193,7 +197,11 @@ class Case(Generic[Memory]):
         return ended
 
     def _publish(self) -> None:
-        """Refresh what Temporal Web shows and searches by. One event however much is new, none when nothing is."""
+        """Refresh what Temporal Web shows and searches by. One event however much is new, none when nothing is.
+
+        It is dear: the server writes its record of the run anew, which costs it more than many a step. So this is done
+        where a case comes to rest (``until``), ends, or is on its way back, and not for what it passes in a moment.
+        """
         news = [pair for pair in self._attributes() if self._published.get(pair.key.name) != pair.value]
         if news:
             workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in news])
@@ -538,6 +546,7 @@ class Case(Generic[Memory]):
 
     async def wind_up(self) -> None:
         """Leave nothing unsaid and nothing unwritten."""
+        self._publish()
         while self.memory.unsent or self._unwritten():
             await workflow.wait_condition(lambda: not self.memory.unsent)
             await self.written()
@@ -595,6 +604,7 @@ class Case(Generic[Memory]):
                 continue
             ends = [moment for moment in (deadline, self._flush_due) if moment is not None]
             nothing_to_flush = self._flush_due is None
+            self._publish()
             try:
                 await workflow.wait_condition(
                     lambda nothing_to_flush=nothing_to_flush: (  # type: ignore[misc]
@@ -646,7 +656,12 @@ class Case(Generic[Memory]):
         memory = self.memory
         while memory.decision is None:
             task = self._open_task()
-            ahead = (task.remind_at, None if task.escalated else task.escalate_at, task.deadline_at)
+            ahead = (
+                task.remind_at,
+                None if task.escalated else task.escalate_at,
+                task.deadline_at,
+                self._moot_at(purpose),
+            )
             moments = [moment for moment in ahead if moment is not None]
             answered = await self.until(
                 lambda: self._answered() or self._withdrawn(question) or self._moot(purpose),
@@ -948,7 +963,7 @@ class Case(Generic[Memory]):
         return True
 
 
-# A message to another run that did not get through is sent again, whatever a person thinks about meanwhile.
+# When a message to another run that did not get through is sent again has nothing to do with what a person takes.
 _NOBODYS_TIME = frozenset({"cancel", "unheard"})
 _CALLING_OFF_CANNOT_ANSWER = frozenset({ReviewKind.COMPENSATION_FAILED, ReviewKind.SETTLEMENT})
 

@@ -379,7 +379,13 @@ class OrderWorkflow(Case[OrderMemory]):
         )
 
     def _moot(self, purpose: str) -> bool:
-        return purpose == "silence" and (not self.memory.silent or self._cancel_unsent())
+        return purpose == "silence" and (
+            not self.memory.silent or self._cancel_unsent() or self._cancel_is_due()
+        )
+
+    def _moot_at(self, purpose: str) -> datetime | None:
+        # Then the cancellation is sent again, and the shipment is heard of or asked about anew.
+        return self.memory.deadlines.get("cancel") if purpose == "silence" else None
 
     def _by_hand(self, step: steps.Step[Any, Any]) -> dict[Verdict, str]:
         return {Verdict.FINISH: _AS_THEY_ARE} if step is steps.SETTLE_ORDER else super()._by_hand(step)
@@ -654,7 +660,6 @@ class OrderWorkflow(Case[OrderMemory]):
         # Something moved while the books were being closed: the closing row was not the newest, so write this one.
         memory.projection_pending = memory.version != self._closed_at_version
         memory.version = max(memory.version + 1, self._closing_version)
-        self._publish()
 
     # --- the exits ---
     def _leave_for(self, to: OrderState, because: str, *, told: str) -> None:
@@ -671,6 +676,7 @@ class OrderWorkflow(Case[OrderMemory]):
                     OrderState.CANCELLING if final is OrderState.CANCELLED else OrderState.COMPENSATING
                 )
                 self._enter(on_the_way, why=memory.leaving_because)
+                self._publish()
             if memory.facts is None and final is not OrderState.REJECTED:
                 await self._read_at_last()
             await self.undo_everything()
@@ -748,9 +754,8 @@ class OrderWorkflow(Case[OrderMemory]):
         self._follow_shipments()
         self._tell_of(progress)
         if self._needs_review() is not needed_review:
-            self._publish()
             self._flush_soon()
-        self._show()
+        self._publish()
 
     @workflow.signal
     async def payment_event(self, payload: Any = None, *_surplus: Any) -> None:
@@ -879,11 +884,13 @@ class OrderWorkflow(Case[OrderMemory]):
         )
         self.memory.paused_in = self.memory.state
         self._enter(OrderState.NEEDS_OPERATOR if mend else OrderState.IN_REVIEW)
+        self._publish()
 
     async def _resume(self) -> None:
         interrupted, self.memory.paused_in = self.memory.paused_in, None
         if interrupted is not None:
             self._enter(interrupted)
+        self._publish()
 
     def _projection(self) -> OrderProjection:
         memory = self.memory
@@ -915,7 +922,7 @@ class OrderWorkflow(Case[OrderMemory]):
         memory.state = state
         self._changed()
         self.note(f"order.{state}", f"order {state}", why=why)
-        self._publish()
+        self._show()
 
     def _attributes(self) -> list[SearchAttributePair[Any]]:
         memory = self.memory

@@ -137,8 +137,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     "pick_overdue", "the warehouse has not said that it picked", wait=True
                 )
         if memory.state is ShipmentState.PICK_REQUESTED:
-            # Its label is bought at once: that it is picked is in the store, an event of its own it is not worth.
-            self._enter(ShipmentState.PICKED, show=False)
+            self._enter(ShipmentState.PICKED)
 
     async def _request_pick(self) -> None:
         memory, run = self.memory, self._run_input
@@ -323,9 +322,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     # A label that could not be given back is in use: the parcel left, only its scan is missing.
                     options={
                         Verdict.APPROVE: "wait on",
-                        Verdict.REJECT: "it is with the carrier: take the money and go on without the scan"
-                        if self._committed()
-                        else _CALL_OFF,
+                        Verdict.REJECT: _WITHOUT_A_SCAN if self._committed() else _CALL_OFF,
                     },
                 ),
             )
@@ -337,7 +334,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             still_moving = first in _MOVING and shipment_may(memory.state, first)
             self._enter(first if still_moving else ShipmentState.HANDED_OVER)
         if memory.furthest is not None and shipment_may(memory.state, memory.furthest):
-            self._enter(memory.furthest, show=False)
+            self._enter(memory.furthest)
         memory.furthest = None
 
     async def _capture(self) -> None:
@@ -592,14 +589,20 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             memory.kept = True
         elif purpose in _ABOUT_LOSS:
             memory.deadlines["lost"] = workflow.now() + self.clock.wall_delay(_LOST_AFTER_PROMISE)
-        elif purpose == "collect" and verdict is Verdict.REJECT and self._committed():
-            memory.collected = CarrierEvent(
+        elif purpose == "collect" and question.options.get(verdict) == _WITHOUT_A_SCAN:
+            memory.collected = memory.collected or CarrierEvent(
                 event_id="assumed",
                 kind=CarrierEventKind.COLLECTED,
                 occurred_at=self.business_now(),
                 tracking=memory.label.tracking or "" if memory.label else "",
                 detail="a person says that it is with the carrier",
             )
+        elif purpose in _ABOUT_GOODS_HERE and verdict is Verdict.REJECT and self._is_collected():
+            # It left while the person was deciding to call it off.
+            self.note(
+                "cancel.too_late", "the shipment could not be called off", why="the carrier has the parcel"
+            )
+            self._ask_for_it_back()
         elif purpose in _ABOUT_GOODS_HERE and verdict is Verdict.REJECT:
             raise CalledOff
         else:
@@ -623,6 +626,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory = self.memory
         cancel = memory.cancel
         self._enter(ShipmentState.CANCELLING, why=cancel.reason if cancel else "given up by a person")
+        self._publish()
         await self.undo_everything()
         self._before_undoing()
         self._enter(ShipmentState.CANCELLED)
@@ -731,7 +735,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 memory.trouble = event
             self.note(f"carrier.{event.kind}", f"the carrier reports {event.kind}", why=event.detail or None)
             return
-        if memory.state in (ShipmentState.CANCELLED, ShipmentState.DELIVERED, ShipmentState.RETURNED):
+        if memory.state in SHIPMENT_TERMINAL:
             self.note("carrier.unexpected", f"{event.kind} came when the shipment was {memory.state}")
             return
         if memory.state is ShipmentState.CANCELLING:
@@ -784,7 +788,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             # The run has not caught up with the hand-over yet.
             memory.furthest = state
         elif memory.state in _MOVING and shipment_may(memory.state, state):
-            self._enter(state, show=False)
+            self._enter(state)
         elif memory.paused_in in _MOVING and shipment_may(memory.paused_in, state):
             memory.paused_in = state
         else:
@@ -898,9 +902,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         self._publish()
         await self._report()
 
-    def _enter(
-        self, state: ShipmentState, *, why: str | None = None, show: bool = True, tracking: str | None = None
-    ) -> None:
+    def _enter(self, state: ShipmentState, *, why: str | None = None, tracking: str | None = None) -> None:
         memory = self.memory
         if state is memory.state:
             return
@@ -911,13 +913,14 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         self.note(
             f"shipment.{state}", f"shipment {self._run_input.number} {state}", why=why, tracking=tracking
         )
-        if show:
-            self._publish()
+        self._show()
 
     def _attributes(self) -> list[SearchAttributePair[Any]]:
         memory = self.memory
+        # How far a parcel is on its way is in the store: each scan is not worth an event of its own.
+        state = ShipmentState.HANDED_OVER if memory.state in _MOVING else memory.state
         return [
-            SearchAttributePair(search.STATE, memory.state),
+            SearchAttributePair(search.STATE, state),
             SearchAttributePair(search.NEEDS_REVIEW, memory.open_review is not None),
         ]
 
@@ -948,6 +951,7 @@ def _understood(start: RawValue) -> ShipmentRun:
     return run
 
 
+_WITHOUT_A_SCAN = "it is with the carrier: take the money and go on without the scan"
 _CALL_OFF = "call this shipment off, free its units and its money"
 _ABOUT_GOODS_HERE = ("pick", "pick_overdue", "label", "collect")
 _ABOUT_LOSS = ("unheard", "lost", "damaged")

@@ -49,6 +49,11 @@ class Case:
             "Predecessor", OrderRun(memory=memory), id=self.workflow_id, task_queue=steps.WORKFLOWS
         )
         self.order = self.client.get_workflow_handle_for(OrderWorkflow.run, self.workflow_id)
+
+        async def handed_on() -> bool:
+            return (await self.order.describe()).workflow_type == "OrderWorkflow"
+
+        await eventually(handed_on, "the order's run to begin")
         return self.order
 
     def shipment(self, number: int = 1) -> WorkflowHandle[Any, Any]:

@@ -466,6 +466,25 @@ async def test_a_parcel_is_looked_for_once_more_before_it_is_paid_back(case: Cas
     assert "refund_payment" not in case.script.names(case.order_id)
 
 
+async def test_a_parcel_that_arrives_after_it_was_paid_back_is_put_down_while_its_run_still_lives(
+    case: Case,
+) -> None:
+    """The invariant job reads it from there; the order's run is away, so that the shipment's goes on reporting."""
+    order = await case.start()
+    await case.handed_over()
+    await order.terminate("by mistake")
+    await case.scanned(CarrierEventKind.LOST)
+    await decide(case, Verdict.APPROVE)
+    await case.until_shipment("lost")
+    await case.scanned(CarrierEventKind.DELIVERED)
+
+    async def noted() -> bool:
+        return "carrier.unexpected" in case.kinds()
+
+    await eventually(noted, "the delivery on the timeline")
+    await case.shipment().terminate("the test is over")
+
+
 async def test_a_damaged_parcel_is_paid_back_though_it_was_brought(case: Case) -> None:
     order = await case.start()
     await case.handed_over()
