@@ -1,12 +1,31 @@
 import importlib
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from temporalio.worker import Worker
 
+from workers.client import connect
+from workers.embedded.temporal import EmbeddedTemporal
 from workers.shared_code import share_code_of
+
+WORKFLOW = """
+from temporalio import workflow
+
+
+def helper():
+    return None
+
+
+@workflow.defn
+class WhereItIs:
+    @workflow.run
+    async def run(self) -> list[int]:
+        return [id(helper), id(helper.__code__)]
+"""
 
 
 @pytest.fixture
@@ -40,3 +59,23 @@ def test_other_modules_are_loaded_as_ever(module: str, tmp_path: Path) -> None:
     assert first.__spec__ is not None and type(first.__spec__.loader).__module__.startswith(
         "_frozen_importlib"
     )
+
+
+async def test_runs_in_the_sandbox_of_a_real_worker_share_code_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"shared_code_{uuid.uuid4().hex}"
+    (tmp_path / f"{name}.py").write_text(WORKFLOW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    share_code_of([name])
+    kind = importlib.import_module(name).WhereItIs
+    async with EmbeddedTemporal(tmp_path / "temporal", in_memory=True) as server:
+        client = await connect(server.address, "default", from_environment=False)
+        async with Worker(client, task_queue="q", workflows=[kind]):
+            # Both are held at once, so that neither can have been put where the other one was.
+            first, second = [
+                await client.execute_workflow("WhereItIs", id=f"run-{n}", task_queue="q") for n in range(2)
+            ]
+    assert first[0] != second[0], "each run has a module of its own"
+    assert first[1] == second[1]
+    sys.modules.pop(name, None)
