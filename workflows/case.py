@@ -130,10 +130,6 @@ class Case(Generic[Memory]):
         """Whether what was asked about has answered itself, e.g. the overdue parcel was collected after all."""
         return False
 
-    def _moot_at(self, purpose: str) -> datetime | None:
-        """When what was asked about will have answered itself, if that is known."""
-        return None
-
     def _act_on(self, purpose: str, verdict: Verdict, question: Question) -> None:
         """Do what a verdict means, in memory alone; may raise to leave the forward path.
 
@@ -656,12 +652,7 @@ class Case(Generic[Memory]):
         memory = self.memory
         while memory.decision is None:
             task = self._open_task()
-            ahead = (
-                task.remind_at,
-                None if task.escalated else task.escalate_at,
-                task.deadline_at,
-                self._moot_at(purpose),
-            )
+            ahead = (task.remind_at, None if task.escalated else task.escalate_at, task.deadline_at)
             moments = [moment for moment in ahead if moment is not None]
             answered = await self.until(
                 lambda: self._answered() or self._withdrawn(question) or self._moot(purpose),

@@ -379,13 +379,7 @@ class OrderWorkflow(Case[OrderMemory]):
         )
 
     def _moot(self, purpose: str) -> bool:
-        return purpose == "silence" and (
-            not self.memory.silent or self._cancel_unsent() or self._cancel_is_due()
-        )
-
-    def _moot_at(self, purpose: str) -> datetime | None:
-        # Then the cancellation is sent again, and the shipment is heard of or asked about anew.
-        return self.memory.deadlines.get("cancel") if purpose == "silence" else None
+        return purpose == "silence" and (not self.memory.silent or self._cancel_unsent())
 
     def _by_hand(self, step: steps.Step[Any, Any]) -> dict[Verdict, str]:
         return {Verdict.FINISH: _AS_THEY_ARE} if step is steps.SETTLE_ORDER else super()._by_hand(step)

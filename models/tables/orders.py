@@ -133,6 +133,8 @@ class ShipmentRow(Stamped, table=True):
         not_negative("amount_minor", "units"),
         Index("uq_shipments_number", "order_id", "number", unique=True),
         Index("ix_shipments_state", "state"),
+        # Parcels that our books gave up lately: see activities/store/astray.py.
+        Index("ix_shipments_given_up", "updated_at", postgresql_where="state IN ('cancelled', 'lost')"),
     )
 
     shipment_id: str = Field(primary_key=True)

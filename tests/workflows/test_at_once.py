@@ -9,12 +9,11 @@ from temporalio.client import Client
 
 from models.messages import CancelOrder, CarrierEventKind, Recall
 from models.states import OrderState
-from tests.workflows.engine import Case, eventually, serving, told_by
+from tests.workflows.engine import Case, serving, told_by
 from tests.workflows.scripted import Script
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
 from workers.embedded.temporal import EmbeddedTemporal
-from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
 
 
@@ -77,38 +76,3 @@ async def test_a_person_who_calls_a_shipment_off_and_its_collection(client: Clie
     await order.scanned(CarrierEventKind.COLLECTED, at=datetime.now(UTC) - timedelta(hours=3))
     async with serving(client, {order.order_id: order.script}):
         await assert_it_comes_back(order)
-
-
-async def test_a_cancellation_that_was_missed_is_sent_again_though_a_person_is_being_asked(
-    client: Client,
-) -> None:
-    order = Case(client, Script())
-    async with serving(client, {order.order_id: order.script}):
-        handle = await order.start()
-        await order.until_shipment("pick_requested")
-        await order.until(OrderState.RELEASED)
-        await order.shipment().terminate("by mistake")
-        await handle.execute_update(
-            OrderWorkflow.cancel, CancelOrder(request_id="c", actor="ana", reason="not wanted")
-        )
-        memory = await told_by(handle, OrderWorkflow.snapshot)
-        assert memory.cancel_unheard == [1]
-        # A week later, with the roll called, and the cancellation to be sent again in a moment.
-        memory.deadlines["shipments"] -= timedelta(days=8)
-        memory.deadlines["cancel"] = datetime.now(UTC) + timedelta(seconds=5)
-        await handle.terminate()
-        handle = await order.resume(memory)
-        task = await order.review()
-        assert "No word comes" in task.what_happened
-
-        async def sent_again() -> bool:
-            found = await told_by(handle, OrderWorkflow.snapshot)
-            return bool(found.attempts["cancel-unheard"] > memory.attempts["cancel-unheard"])
-
-        await eventually(sent_again, "another try")
-
-        async def withdrawn() -> bool:
-            return bool(order.script.reviews[task.task_id].state == "withdrawn")
-
-        await eventually(withdrawn, "the question to fall away")
-        await handle.terminate()

@@ -246,6 +246,16 @@ async def test_a_parcel_that_arrived_and_was_paid_back_is_found_lately_whichever
     assert (order_id in lately) is bool(table)
 
 
+async def test_a_parcel_that_is_cancelled_long_after_it_left_is_found_lately(
+    store: Store, job: Invariants
+) -> None:
+    """Its run was gone meanwhile, and nobody heard the scan; then it was closed by hand."""
+    order_id = await a_parcel(store, ShipmentState.CANCELLED)
+    await scanned(store, order_id, CarrierEventKind.COLLECTED)
+    await long_ago(store, order_id, but="shipments")
+    assert order_id in {finding.order_id for finding in (await job.round(set())).findings}
+
+
 async def test_what_the_run_of_a_cancelled_parcel_noted_lately_is_found_lately(
     store: Store, job: Invariants
 ) -> None:

@@ -19,9 +19,16 @@ def upgrade() -> None:
         ["answered_at"],
         postgresql_where="kind = 'refund'",
     )
+    op.create_index(
+        "ix_shipments_given_up",
+        "shipments",
+        ["updated_at"],
+        postgresql_where="state IN ('cancelled', 'lost')",
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_shipments_given_up", "shipments")
     op.drop_index("ix_payment_operations_refunded", "payment_operations")
     op.drop_index("ix_timeline_unexpected", "timeline")
     op.drop_index("ix_late_events_received", "late_events")
