@@ -339,11 +339,11 @@ class Invariants:
             task.workflow_id: Finding(
                 workflow_id=task.workflow_id,
                 order_id=task.order_id,
-                trouble=_trouble(task),
+                trouble=trouble,
                 why=task.why_flagged[0].reason,
             )
             for task in open_tasks
-            if _trouble(task) in ASTRAY
+            if (trouble := _trouble(task)) in ASTRAY and trouble is not None
         }
         parcels: list[Astray] = []
         if all_of_them:
@@ -635,8 +635,12 @@ class Nudge(Contract):
     reason: str
 
 
-def _trouble(task: ReviewTask) -> Trouble:
-    return Trouble(task.why_flagged[0].code)
+def _trouble(task: ReviewTask) -> Trouble | None:
+    """What a task is about; None for what only another version of ours knows, before or after it was gone back from."""
+    try:
+        return Trouble(task.why_flagged[0].code)
+    except ValueError:
+        return None
 
 
 def _orders_of(workflow_ids: Iterable[str]) -> set[str]:

@@ -1,8 +1,14 @@
-"""Sixty real orders, and everything killed under them: workers, Temporal, PostgreSQL, at last the whole stack."""
+"""Real orders on the whole stack: with everything killed under them, and with neighbours at their worst.
+
+Both in one file, so that they run one after the other: stacks that start at the same moment may pick the same ports.
+"""
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -23,6 +29,7 @@ from tests.workers.test_embedded_stack import pids, running
 from workers.client import connect
 from workers.embedded.ports import any_port
 from workers.embedded.published import PublishedStack
+from workers.settings import REPOSITORY
 
 ORDERS = 60
 
@@ -50,6 +57,29 @@ async def test_sixty_orders_end_right_though_everything_is_killed_under_them(dat
                 await assert_all_is_well(replay, restarted)
                 again.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(again.wait, 180) == 0
+    assert processes_of(data_dir) == []
+
+
+def test_orders_end_right_with_neighbours_at_their_worst(data_dir: Path, tmp_path: Path) -> None:
+    """As in ``orderwright demo --faults harsh``: nothing is lost and nothing is done twice."""
+    summary = tmp_path / "out.json"
+    command = (
+        "demo --orders 20 --faults harsh --speed 86400 --exit --patience 900"
+        f" --json {summary} --data-dir {data_dir}"
+    )
+    played = subprocess.run(
+        [sys.executable, "-m", "apps.cli", *command.split()],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert played.returncode == 0, played.stdout + played.stderr
+    became = json.loads(summary.read_text())
+    assert became["submitted"] == 20
+    assert became["failed"] == became["orphaned"] == became["still_open"] == 0, became
+    assert became["money"]["agree"] and became["money"]["statement_captured"], became
+    assert became["closed"] >= 10, became
     assert processes_of(data_dir) == []
 
 

@@ -65,6 +65,11 @@ async def test_calling_off_does_not_drop_what_was_just_done_by_hand(case: Case) 
     case.script.fail("authorise_payment")
     order = await case.start()
     task = await case.review()
+
+    async def written() -> bool:
+        return task.task_id in case.script.reviews
+
+    await eventually(written, "the question to be written down, which must not be held")
     # Both are in one workflow task: the wish to call off is there before the hand-made answer was written down.
     writing = case.script.hold("authorise_payment")
     writing.set()
