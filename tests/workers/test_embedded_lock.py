@@ -13,7 +13,7 @@ import pytest
 
 from tests.workers.processes import SERVES_FOR_EVER, a_child
 from workers.embedded.children import ChildRecord, ChildRecords, end, spawn
-from workers.embedded.identity import ProcessIdentity
+from workers.embedded.identity import ProcessIdentity, processes_with_open
 from workers.embedded.locks import DataDirectoryHeld, hold, live_holder
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.settings import REPOSITORY
@@ -118,3 +118,22 @@ def test_a_lock_that_was_given_free_can_be_taken_again(data_dir: Path) -> None:
     assert holder is not None
     assert holder.pid == os.getpid()
     lock.release()
+
+
+OPENS_AND_CLOSES = (
+    "import sys\nkept = open(sys.argv[1])\nprint(flush=True)\nwhile True:\n    open('/dev/null').close()\n"
+)
+
+
+def test_who_holds_a_file_is_found_whatever_else_it_opens_and_closes_meanwhile(data_dir: Path) -> None:
+    held = data_dir / "held"
+    held.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", OPENS_AND_CLOSES, str(held)], stdout=subprocess.PIPE
+    ) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline()
+            looks = [[p.pid for p in processes_with_open(held)] for _ in range(100)]
+        finally:
+            holder.kill()
+    assert looks == [[holder.pid]] * 100

@@ -53,10 +53,20 @@ def _has_open(pid: int, path: Path, inode: int) -> bool:
     if not descriptors.exists():
         return _lists_open(pid, path)
     try:
-        # stat() follows the link to the open file itself, so a renamed or removed path makes no difference.
-        return any(link.stat().st_ino == inode and link.readlink() == path for link in descriptors.iterdir())
+        links = list(descriptors.iterdir())
     except OSError:
         return False
+    return any(_leads_to(link, path, inode) for link in links)
+
+
+def _leads_to(link: Path, path: Path, inode: int) -> bool:
+    try:
+        # stat() follows the link to the open file itself, so a renamed or removed path makes no difference.
+        return link.stat().st_ino == inode and link.readlink() == path
+    except OSError:
+        return (
+            False  # closed meanwhile, as a process that is starting does all the time; the others still count
+        )
 
 
 def _lists_open(pid: int, path: Path) -> bool:
