@@ -120,9 +120,16 @@ def test_a_lock_that_was_given_free_can_be_taken_again(data_dir: Path) -> None:
     lock.release()
 
 
-OPENS_AND_CLOSES = (
-    "import sys\nkept = open(sys.argv[1])\nprint(flush=True)\nwhile True:\n    open('/dev/null').close()\n"
-)
+# Its descriptor of the file is looked at after the one that comes and goes.
+OPENS_AND_CLOSES = """
+import os, sys
+kept = os.open(sys.argv[1], os.O_RDONLY)
+os.dup2(kept, 60)
+os.close(kept)
+print(flush=True)
+while True:
+    open("/dev/null").close()
+"""
 
 
 def test_who_holds_a_file_is_found_whatever_else_it_opens_and_closes_meanwhile(data_dir: Path) -> None:
