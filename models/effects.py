@@ -66,6 +66,36 @@ class Validation(Contract):
     problems: tuple[Problem, ...] = ()
 
 
+class KeptShipment(Contract):
+    """A shipment of an earlier plan that goes on as it is."""
+
+    plan_id: str
+    number: int
+
+
+class ApplyAmendment(Contract):
+    """Make a proposed amendment the order's document, or write down why it is not.
+
+    ``kept`` are the shipments that go on as they are, with their ``kept_amount``: it must leave their units be.
+    ``refused``: the run has refused it already (a declined authorisation, say).
+    """
+
+    order_id: str
+    amendment_id: str
+    kept: tuple[KeptShipment, ...] = ()
+    kept_amount: Money
+    refused: Problem | None = None
+    carried: Carried = Carried()
+
+
+class AmendmentApplied(Contract):
+    """The facts of the new document and what is left to plan of it; or why it is refused, and nothing has changed."""
+
+    facts: OrderFacts | None = None
+    units_left: int = 0
+    refusal: Problem | None = None
+
+
 class AssessOrder(Contract):
     """Apply the risk rules to the stored document."""
 
@@ -100,11 +130,12 @@ class RecordProgress(Contract):
 
 # --- money ---
 class AuthorisePayment(Contract):
-    """Hold ``amount`` on the order's tender."""
+    """Hold ``amount`` on the order's tender: the document's own, or the one offered later under number ``tender``."""
 
     order_id: str
     amount: Money
     key: str
+    tender: int = 0
     carried: Carried = Carried()
     by_hand: ByHand = None
 
@@ -206,11 +237,18 @@ class Settlement(Contract):
 
 # --- routing and stock ---
 class RouteOrder(Contract):
-    """Choose nodes and services for the stored order. ``business_now`` is when the plan starts."""
+    """Choose nodes and services for the stored order. ``business_now`` is when the plan starts.
+
+    Where shipments of earlier plans are ``kept`` the plan is for the rest alone: its shipments count from
+    ``first_number``, and ``outstanding`` is the part of the order's total that they share.
+    """
 
     order_id: str
     attempt: int
     business_now: AwareDatetime
+    kept: tuple[KeptShipment, ...] = ()
+    first_number: int = 1
+    outstanding: Money | None = None
     carried: Carried = Carried()
 
 
@@ -404,6 +442,8 @@ class Template(StrEnum):
     SHIPMENT_LOST = "shipment_lost"
     SHIPMENT_RETURNED = "shipment_returned"
     PARCEL_RECALLED = "parcel_recalled"
+    ORDER_AMENDED = "order_amended"
+    PAYMENT_DECLINED = "payment_declined"
     RETURN_REQUESTED = "return_requested"
     LATE = "late"
     REFUNDED = "refunded"

@@ -135,6 +135,63 @@ class CancelAnswer(Contract):
     message: str
 
 
+class AmendOrder(Contract):
+    """Update or signal ``amend_order``: go on by a proposed amendment, which is stored under its id.
+
+    ``total`` is the order's total by it, ``number`` the version of the document that it makes.
+    """
+
+    request_id: RequestId
+    actor: Actor
+    reason: Reason
+    amendment_id: Detail
+    number: int
+    total: Money
+
+
+class AmendOutcome(StrEnum):
+    """APPLYING: it is under way; what it needs of warehouse, provider or a person takes longer than the caller waits."""
+
+    APPLYING = "applying"
+    APPLIED = "applied"
+    REFUSED = "refused"
+
+
+class AmendAnswer(Contract):
+    """What became of an amendment, and in words why. ``code`` is stable, for a refusal."""
+
+    outcome: AmendOutcome
+    message: str
+    code: str | None = None
+
+
+class OfferTender(Contract):
+    """Update or signal ``offer_tender``: another means of payment was stored for an order whose payment was declined.
+
+    ``tender`` is its number, from 1; the token is in the store and nowhere else.
+    """
+
+    request_id: RequestId
+    actor: Actor
+    tender: int
+
+
+class OfferAnswer(Contract):
+    """Whether a tender is tried."""
+
+    taken: bool
+    message: str
+
+
+class StockLost(Contract):
+    """Signal ``stock_lost``: the warehouse does not hold what was reserved for these shipments, and it was freed."""
+
+    event_id: RequestId
+    actor: Actor
+    reason: Reason
+    shipments: tuple[int, ...]
+
+
 class CarrierEventKind(StrEnum):
     """A carrier's scan, in our words."""
 
@@ -213,12 +270,21 @@ class ShipmentProgress(Contract):
     late: bool = False
     recall: Recall | None = None
     given_up: bool = False
+    # The request to stop that it could not follow any more, having been picked.
+    goes_on: Detail | None = None
     occurred_at: AwareDatetime
 
 
 class CancelShipment(Contract):
-    """Signal ``cancel_shipment`` from an order to its shipment."""
+    """Signal ``cancel_shipment`` from an order to its shipment. ``unless_picked``: one that is packed goes on."""
 
     request_id: RequestId
     actor: Actor
     reason: Reason
+    unless_picked: bool = False
+
+
+class DrawOn(Contract):
+    """Signal ``draw_on`` from an order to its shipment: take the money from this authorisation from now on."""
+
+    authorisation_id: Detail

@@ -83,6 +83,9 @@ VALIDATE_ORDER = Step("validate_order", ORDERS, e.ValidateOrder, e.Validation, "
 RECORD_PROGRESS = Step(
     "record_progress", ORDERS, e.RecordProgress, e.Nothing, "write the timeline", retry=_FOR_EVER
 )
+APPLY_AMENDMENT = Step(
+    "apply_amendment", ORDERS, e.ApplyAmendment, e.AmendmentApplied, "make an amendment the order's document"
+)
 ASSESS_ORDER = Step("assess_order", CLASSIFY, e.AssessOrder, e.RiskAssessment, "apply the risk rules")
 
 AUTHORISE_PAYMENT = Step(
