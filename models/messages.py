@@ -150,7 +150,7 @@ class AmendOrder(Contract):
 
 
 class AmendOutcome(StrEnum):
-    """APPLYING: it is under way; what it needs of warehouse, provider or a person takes longer than the caller waits."""
+    """APPLYING: under way; what it needs of warehouse, provider or a person takes longer than the caller waits."""
 
     APPLYING = "applying"
     APPLIED = "applied"
