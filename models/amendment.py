@@ -13,7 +13,14 @@ from models.errors import Problem
 from models.identifiers import Sku
 from models.messages import Actor, Reason, RequestId
 from models.money import Money
-from models.order import MAX_LINES, MAX_QUANTITY, Address, DraftCharge, PositiveMinor
+from models.order import (
+    MAX_LINES,
+    MAX_QUANTITY,
+    Address,
+    CarrierServiceName,
+    DraftCharge,
+    PositiveMinor,
+)
 
 LineId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -21,7 +28,8 @@ LineId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 class LineChange(Document):
     """How many units of a line are wanted from now on; none removes it, a SKU that the order has not adds a line.
 
-    Name the line by ``line_id``, or by ``sku`` where only one line has it. A new line needs ``unit_price_minor``.
+    Name the line by ``line_id``, or by ``sku`` where only one line has it. A new line needs ``unit_price_minor``; one
+    that the order came in with and that was removed comes back at its old price, unless another is given.
     """
 
     line_id: LineId | None = None
@@ -44,7 +52,7 @@ class AmendmentRequest(Document):
     reason: Reason
     lines: tuple[LineChange, ...] = Field(default=(), max_length=MAX_LINES)
     ship_to: Address | None = None
-    service: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^/\x00]+/[^/\x00]+$")] | None = None
+    service: CarrierServiceName | None = None
     promise_by: SentMoment | None = None
     charges: tuple[DraftCharge, ...] | None = Field(default=None, max_length=MAX_LINES)
     base_version: Annotated[int, Field(strict=True, ge=1)] | None = None
@@ -66,7 +74,8 @@ class AmendmentPreview(Contract):
 
     ``difference`` is total after less total before. ``to_authorise`` is what the customer's tender is newly held for
     (the whole that is still to be shipped, where what is held does not suffice), ``to_release`` what is given back.
-    ``kept`` is the part of the total that parcels take which can no longer be changed.
+    ``kept`` is the part of the total that parcels take which can no longer be changed. ``notes`` say in words what the
+    figures do not: which parcels go on as they are, for example.
     """
 
     order_id: str
@@ -85,6 +94,7 @@ class AmendmentPreview(Contract):
     address_changes: bool = False
     service: str | None = None
     promise_by: AwareDatetime | None = None
+    notes: tuple[str, ...] = ()
 
 
 class AmendmentState(StrEnum):

@@ -50,6 +50,13 @@ MAX_INLINE_BYTES = 256 * 1024
 MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
 
 
+CarrierServiceName = Annotated[
+    str,
+    StringConstraints(max_length=100, pattern=r"^[^/\x00]*[^/\x00\s][^/\x00]*/[^/\x00]*[^/\x00\s][^/\x00]*$"),
+    Field(description="`carrier/service`, as the network names them", examples=["islandpost/tracked48"]),
+]
+
+
 class CustomerType(StrEnum):
     """Who buys: a consumer or a business. Decided at intake; rules, prices and service differ by it."""
 
@@ -152,3 +159,4 @@ class OrderDraft(Document):
     )
     promise_by: SentMoment | None = None
     ship_complete: bool = False
+    carrier_service: CarrierServiceName | None = None

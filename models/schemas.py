@@ -13,9 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from models.amendment import AmendmentPreview, AmendmentRequest
 from models.errors import Problem
 from models.journal import TimelineEntry
 from models.messages import (
+    AmendAnswer,
+    AmendOrder,
     CancelAnswer,
     CancelOrder,
     CancelShipment,
@@ -50,6 +53,10 @@ PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (
     CancelOrder,
     CancelAnswer,
     CancelShipment,
+    AmendmentRequest,
+    AmendmentPreview,
+    AmendOrder,
+    AmendAnswer,
     CarrierEvent,
     WmsEvent,
     PaymentEvent,

@@ -23,7 +23,10 @@ class StockRow(Contract):
 
 
 class RoutingProblem(Contract):
-    """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams."""
+    """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
+
+    ``carrier_service`` (``carrier/service``): the only one that will do.
+    """
 
     order_id: str
     currency: str
@@ -38,3 +41,12 @@ class RoutingProblem(Contract):
     processing_days: int = Field(ge=0)
     promise_by: AwareDatetime | None = None
     ship_complete: bool = False
+    carrier_service: str | None = None
+
+    def usable_services(self) -> tuple[CarrierService, ...]:
+        """The active services that will do."""
+        return tuple(
+            service
+            for service in self.services
+            if service.active and self.carrier_service in (None, f"{service.carrier}/{service.service}")
+        )

@@ -30,6 +30,10 @@ class CheapestNodeRouter:
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
+        if problem.carrier_service is not None and not problem.usable_services():
+            return Unfillable(
+                reasons=(f"{problem.carrier_service} is asked for, and the network has no such service",)
+            )
         on_hand = _stock_by_node(problem)
         nodes = [node for node in problem.nodes if node.active]
         demand = {line.line_id: line.quantity for line in problem.lines}
@@ -45,7 +49,12 @@ class CheapestNodeRouter:
                 problem, (best,), f"cheapest of {len(complete)} nodes that hold everything", self.name
             )
         if problem.ship_complete:
-            return Unfillable(reasons=("ship_complete is asked for and no single node can send everything",))
+            return Unfillable(
+                reasons=(
+                    "ship_complete is asked for and no single node can send everything"
+                    + _by_service(problem),
+                )
+            )
         return self._split(problem, nodes, on_hand, demand)
 
     def _split(
@@ -108,7 +117,7 @@ def _shipment(
     weight_g = sum(covered.values()) * problem.unit_weight_g
     offers = [
         offer
-        for service in problem.services
+        for service in problem.usable_services()
         if (offer := _offer(problem, node, service, weight_g)) is not None
     ]
     if not offers:
@@ -141,7 +150,7 @@ def _shipment(
 
 
 def _offer(problem: RoutingProblem, node: Node, service: CarrierService, weight_g: int) -> _Offer | None:
-    if not service.active or weight_g > service.max_weight_g:
+    if weight_g > service.max_weight_g:
         return None
     zones = [zone for zone in service.zones if zone.origin in (node.country, "*")]
     exact = [zone for zone in zones if problem.ship_country in zone.destinations]
@@ -195,7 +204,12 @@ def _missing(problem: RoutingProblem, left: dict[str, int]) -> list[str]:
             f"active nodes hold {held[line.sku]} of the {wanted[line.sku]} asked for"
             if held[line.sku] < wanted[line.sku]
             else f"no carrier service takes them to {problem.ship_country} from where they are"
+            + _by_service(problem)
         )
         for line in problem.lines
         if line.line_id in left
     ]
+
+
+def _by_service(problem: RoutingProblem) -> str:
+    return "" if problem.carrier_service is None else f" (only {problem.carrier_service} is asked for)"

@@ -107,6 +107,19 @@ def test_a_dearer_service_is_taken_only_to_keep_the_date() -> None:
     assert routed(hurried).shipments[0].service == "express"
 
 
+def test_the_service_that_is_asked_for_is_taken_though_another_is_cheaper() -> None:
+    services = (a_service(), a_service("express", base=900, days=1))
+    problem = a_problem({"a": 1}, {("n1", "a"): 1}, services=services, carrier_service="post/express")
+    assert routed(problem).shipments[0].service == "express"
+
+
+def test_a_service_that_is_asked_for_and_does_not_fit_is_named() -> None:
+    unknown = ROUTER.route(a_problem({"a": 1}, {("n1", "a"): 1}, carrier_service="post/drone"))
+    assert unknown == Unfillable(reasons=("post/drone is asked for, and the network has no such service",))
+    too_heavy = ROUTER.route(a_problem({"a": 400}, {("n1", "a"): 400}, carrier_service="post/standard"))
+    assert isinstance(too_heavy, Unfillable) and "(only post/standard is asked for)" in too_heavy.reasons[0]
+
+
 def test_too_heavy_for_every_service_is_unfillable() -> None:
     answer = ROUTER.route(a_problem({"a": 400}, {("n1", "a"): 400}))
     assert isinstance(answer, Unfillable) and "no carrier service takes them to GB" in answer.reasons[0]
