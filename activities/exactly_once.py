@@ -33,7 +33,7 @@ class Meaning:
     amount_minor: int | None = None
 
 
-async def _nothing_follows(_session: AsyncSession) -> None:
+async def _nothing_follows(_session: AsyncSession, _answer: Contract) -> None:
     """Most answers change nothing else in our tables."""
 
 
@@ -59,7 +59,7 @@ class Effect(Generic[Out]):
     ask: Callable[[], Awaitable[Out]]
     means: Callable[[Out], Meaning]
     look_up: Callable[[], Awaitable[Out | None]] | None = None
-    follows: Callable[[AsyncSession], Awaitable[None]] = _nothing_follows
+    follows: Callable[[AsyncSession, Out], Awaitable[None]] = _nothing_follows
     undo: Callable[[Out], Awaitable[None]] | None = None
     by_hand: dict[str, Any] | None = None
 
@@ -141,7 +141,7 @@ async def _confirm(store: Store, effect: Effect[Out], answer: Out) -> Out:
             amount_minor=meaning.amount_minor,
         )
         if ours:
-            await effect.follows(session)
+            await effect.follows(session, answer)
     if standing.state in operations.ANSWERED:
         return effect.gives.model_validate(standing.answer)
     if effect.undo is not None and meaning.state is OperationState.CONFIRMED:

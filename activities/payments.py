@@ -10,12 +10,12 @@ from activities.implements import implements
 from activities.ports import PaymentProvider
 from activities.settlement import imbalances, left, unpaid
 from activities.store import operations, reads
-from activities.store.intake import stored_draft
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from activities.store.stock import consume, release_all
 from activities.store.store import Store
+from activities.store.tenders import token_of
 from activities.store.views import PaymentView, ShipmentView
 from models.effects import (
     Authorisation,
@@ -47,10 +47,10 @@ class PaymentActivities:
     @implements(steps.AUTHORISE_PAYMENT)
     @speaks_temporal
     async def authorise_payment(self, effect: AuthorisePayment) -> Authorisation:
-        """Hold the amount on the document's tender. A decline is an answer and stays one under this key."""
+        """Hold the amount on the tender that is named. A decline is an answer and stays one under this key."""
         _require_same_amount(effect)
         async with self._store.transaction() as session:
-            draft = (await stored_draft(session, effect.order_id)).draft
+            token = await token_of(session, effect.order_id, effect.tender)
 
         return await carry_out(
             self._store,
@@ -61,7 +61,7 @@ class PaymentActivities:
                 ask=lambda: self._payments.authorise(
                     key=effect.key,
                     reference=effect.order_id,
-                    token=draft.tenders[0].token,
+                    token=token,
                     amount=effect.amount,
                 ),
                 look_up=lambda: self._payments.find_authorisation(key=effect.key),
@@ -84,16 +84,29 @@ class PaymentActivities:
     @implements(steps.CAPTURE_PAYMENT)
     @speaks_temporal
     async def capture_payment(self, effect: CapturePayment) -> Captured:
-        """Take the amount, and consume what was reserved for the shipment: the goods were handed over."""
+        """Take the amount, and consume what was reserved for the shipment: the goods were handed over.
+
+        A hold that has expired is an answer: nothing was taken, nothing is held by it any more, and the units stay
+        reserved for the capture that follows out of another one.
+        """
         _require_same_amount(effect)
 
         async def ask() -> Captured:
             if effect.amount.minor == 0:
                 # A parcel of free samples moves no money, and providers refuse a capture of nothing.
                 return Captured(capture_id=f"nothing:{effect.key}", amount=effect.amount)
-            return await self._payments.capture(
+            captured = await self._payments.capture(
                 key=effect.key, authorisation_id=effect.authorisation_id, amount=effect.amount
             )
+            # An earlier try, whose answer was lost, may have been in time.
+            found = await self._payments.find_capture(key=effect.key) if captured.expired else None
+            return found or captured
+
+        async def follows(session: AsyncSession, captured: Captured) -> None:
+            if captured.expired:
+                await operations.hold_expired(session, effect.order_id, effect.authorisation_id)
+            else:
+                await consume(session, effect.shipment_id)
 
         return await carry_out(
             self._store,
@@ -110,8 +123,8 @@ class PaymentActivities:
                 gives=Captured,
                 ask=ask,
                 look_up=lambda: self._payments.find_capture(key=effect.key),
-                means=lambda captured: Meaning(provider_ref=captured.capture_id),
-                follows=lambda session: consume(session, effect.shipment_id),
+                means=_taken,
+                follows=follows,
                 by_hand=effect.by_hand,
             ),
         )
@@ -249,7 +262,9 @@ class PaymentActivities:
                 means=lambda answer: Meaning(
                     amount_minor=0 if answer.amount is None else answer.amount.minor
                 ),
-                follows=lambda session: operations.call_off(session, authorisation, provider_ref=reference),
+                follows=lambda session, _: operations.call_off(
+                    session, authorisation, provider_ref=reference
+                ),
                 by_hand=None if by_hand is None else by_hand.model_dump(mode="json"),
             ),
         )
@@ -329,6 +344,12 @@ def _may_hold(authorisation: Standing) -> bool:
 
 def _authorisation(key: str, order_id: str, amount: Money) -> PaymentOperation:
     return PaymentOperation(key=key, order_id=order_id, kind=PaymentKind.AUTHORISE, amount=amount)
+
+
+def _taken(captured: Captured) -> Meaning:
+    if captured.expired:
+        return Meaning(OperationState.DECLINED)
+    return Meaning(provider_ref=captured.capture_id)
 
 
 def _approved(answer: Authorisation) -> Meaning:

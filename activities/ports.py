@@ -47,7 +47,10 @@ class PaymentProvider(Protocol):
         ...
 
     async def capture(self, *, key: str, authorisation_id: str, amount: Money) -> Captured:
-        """Take ``amount`` of the hold. Several captures may follow, up to the held sum."""
+        """Take ``amount`` of the hold. Several captures may follow, up to the held sum.
+
+        A hold that has expired is an answer, as is a decline: ``expired``, and nothing taken.
+        """
         ...
 
     async def find_capture(self, *, key: str) -> Captured | None:

@@ -183,10 +183,16 @@ class CapturePayment(Contract):
 
 
 class Captured(Contract):
-    """What was taken."""
+    """What was taken.
+
+    ``expired``: nothing was, because the hold had run out: ``capture_id`` is empty and ``amount`` zero. That is final
+    under this key, and nothing is held any more by that authorisation: ask for a new one, then capture out of it under
+    another key. The shipment's units stay reserved until then.
+    """
 
     capture_id: str
     amount: Money
+    expired: bool = False
 
 
 class RefundPayment(Contract):

@@ -81,6 +81,31 @@ class Refused(OrderwrightError):
     http_status = 409
 
 
+class NotAwaited(Refused):
+    """A tender is offered for an order that does not wait for one, or not any more."""
+
+    code = "not_awaited"
+
+
+class PayLinkUnknown(NotFound):
+    """The pay link was not made here, or not as a whole."""
+
+    code = "pay_link_unknown"
+
+
+class PayLinkUsed(Refused):
+    """A means of payment was given since the pay link was made."""
+
+    code = "pay_link_used"
+
+
+class PayLinkExpired(OrderwrightError):
+    """The time for paying by this link is over."""
+
+    code = "pay_link_expired"
+    http_status = 410
+
+
 class NotReachable(OrderwrightError):
     """A part that is needed (API, Temporal, PostgreSQL) does not answer."""
 

@@ -44,13 +44,19 @@ class HttpPaymentProvider:
         return answer.meant()
 
     async def capture(self, *, key: str, authorisation_id: str, amount: Money) -> Captured:
-        """Take ``amount`` of the hold; ``POST /authorisations/{id}/captures``."""
-        answer = await self._provider.act(
+        """Take ``amount`` of the hold; ``POST /authorisations/{id}/captures``.
+
+        A hold that has expired (409 ``hold_expired``) is an answer; any other 409 is a refusal.
+        """
+        answer: _Captured | _HoldExpired = await self._provider.act(
             f"/authorisations/{_segment(authorisation_id)}/captures",
             key=key,
             body=_amount(amount),
             gives=_Captured,
+            also_answers={409: _HoldExpired},
         )
+        if isinstance(answer, _HoldExpired):
+            return Captured(capture_id="", amount=Money.zero(amount.currency), expired=True)
         return answer.meant()
 
     async def find_capture(self, *, key: str) -> Captured | None:
@@ -119,6 +125,10 @@ class _Captured(_Amount):
 
     def meant(self) -> Captured:
         return Captured(capture_id=self.capture_id, amount=self.money())
+
+
+class _HoldExpired(Wire):
+    code: Literal["hold_expired"]
 
 
 class _Refunded(_Amount):

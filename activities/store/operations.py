@@ -138,6 +138,23 @@ async def call_off(session: AsyncSession, operation: Operation, *, provider_ref:
     await session.flush()
 
 
+async def hold_expired(session: AsyncSession, order_id: str, authorisation_id: str) -> None:
+    """Note that the provider holds nothing any more under its ``authorisation_id``: the time for it has run out."""
+    held = await session.scalar(
+        select(PaymentOperationRow)
+        .where(
+            col(PaymentOperationRow.kind) == PaymentKind.AUTHORISE,
+            col(PaymentOperationRow.provider_ref) == authorisation_id,
+            col(PaymentOperationRow.order_id) == order_id,
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if held is not None:
+        held.state = OperationState.CALLED_OFF
+        await session.flush()
+
+
 async def _find(
     session: AsyncSession, operation: Operation
 ) -> PaymentOperationRow | ShippingOperationRow | None:

@@ -148,6 +148,8 @@ def capture(desk: Desk, asked: Asked[CaptureRequest]) -> Answer:
             f"authorisation {authorisation.effect_id} is {authorisation.state}",
         )
     if datetime.now(UTC) > _expiry(authorisation):
+        if authorisation.state == "open":
+            desk.ledger.set_state(authorisation.effect_id, "expired")
         return refusal(
             HTTPStatus.CONFLICT,
             "hold_expired",

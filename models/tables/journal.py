@@ -169,5 +169,7 @@ class NotificationRow(SQLModel, table=True):
     template: str
     state: str
     message_id: str | None = None
+    # How many tenders had been offered when the message was first about to go: its pay link stays the same by it.
+    pay_link_version: int | None = None
     created_at: datetime = moment()
     sent_at: datetime | None = moment(default=None)

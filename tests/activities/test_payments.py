@@ -1,22 +1,26 @@
 """Every movement of money: once, whatever is retried, repeated, lost on the way or called off meanwhile."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import select
+from sqlmodel import col
 
 from activities.adapters import http
 from activities.adapters.neighbours import open_neighbours
 from activities.payments import PaymentActivities
 from activities.ports import PaymentProvider
-from activities.store import reads
+from activities.store import reads, tenders
+from activities.store.stock import Wanted, reserve
 from activities.store.store import Store
 from activities.store.views import MoneyTotals
 from models.effects import (
     Authorisation,
     AuthorisePayment,
+    Captured,
     CapturePayment,
     RefundPayment,
     SettleOrder,
@@ -25,12 +29,13 @@ from models.effects import (
 from models.errors import NeighbourRefused, NeighbourUnavailable, OutcomeUnknown
 from models.journal import Carried
 from models.money import Money
-from models.order import OrderDraft
+from models.order import OrderDraft, TenderKind
 from models.states import OrderState, ShipmentState
 from models.tables.journal import OutcomeRow
+from models.tables.stock import ReservedUnitsRow, UnitState
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
-from tests.apps.simulators.running import Simulator, answer, listening, running, say_nothing
+from tests.apps.simulators.running import Simulator, answer, ask, listening, running, say_nothing
 from tests.builders import (
     NOON,
     a_draft,
@@ -39,6 +44,7 @@ from tests.builders import (
     carrying,
     gbp,
     paying_with,
+    stocked,
     write_down,
 )
 
@@ -100,6 +106,40 @@ def declined_draft(token: str) -> OrderDraft:
     return OrderDraft.model_validate(draft.model_dump() | paying_with(token, draft))
 
 
+async def operations_of(store: Store, order_id: str) -> dict[str, str]:
+    async with store.transaction() as session:
+        return {one.kind: one.state for one in await reads.payments(session, order_id)}
+
+
+async def reserved_for(store: Store, order_id: str) -> None:
+    """Goods of the order's first shipment are held."""
+    sku = f"SKU-{order_id}"
+    await stocked(store, north={sku: 2})
+    wanted = Wanted(shipment_id=f"{order_id}:1", node="north", sku=sku, quantity=2)
+    async with store.transaction() as session:
+        held = await reserve(
+            session,
+            key=f"order:{order_id}:reserve:1",
+            order_id=order_id,
+            plan_id="none",
+            wanted=[wanted],
+            expires_at=datetime.now(UTC) + timedelta(days=1),
+        )
+    assert held.reserved
+
+
+async def units_of(store: Store, order_id: str) -> set[str]:
+    """How the units of the order's first shipment stand."""
+    async with store.transaction() as session:
+        return set(
+            await session.scalars(
+                select(col(ReservedUnitsRow.state)).where(
+                    col(ReservedUnitsRow.shipment_id) == f"{order_id}:1"
+                )
+            )
+        )
+
+
 class Without:
     """A provider that does, and whose named methods then fail."""
 
@@ -152,6 +192,32 @@ async def test_a_decline_is_an_answer_and_stays_one(
     assert await run(payments.authorise_payment, authorise(order_id)) == first
     assert (await money_of(store, order_id)).held == gbp(0)
     assert (await run(payments.void_authorisation, void(order_id))).amount is None
+
+
+async def test_a_tender_that_was_offered_later_is_tried_with_its_own_token(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await accepted(store, declined_draft("tok_insufficient_x"))
+    assert not (await run(payments.authorise_payment, authorise(order_id))).approved
+    await write_down(store, order_id, carrying(order_id, OrderState.AWAITING_CUSTOMER, 5))
+    async with store.transaction() as session:
+        offered = await tenders.offer(
+            session, order_id, kind=TenderKind.CARD, token="tok_other", request_id="r1", actor="dana"
+        )
+    again = authorise(order_id, attempt=2).model_copy(update={"tender": offered.number})
+    assert (await run(payments.authorise_payment, again)).approved
+    assert (await money_of(store, order_id)).held == TOTAL
+
+
+async def test_a_tender_that_nobody_offered_is_a_failure_for_good(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    nobodys = authorise(order_id).model_copy(update={"tender": 3})
+    failure = await failure_of(payments.authorise_payment, nobodys)
+    assert (failure.type, failure.non_retryable) == ("not_found", True)
+    assert "has no tender 3" in failure.message
+    assert street.effects("payment", kind="authorisation", reference=order_id) == []
 
 
 async def test_an_answer_lost_after_the_effect_is_looked_up_at_once(street: Street, store: Store) -> None:
@@ -648,6 +714,123 @@ async def test_a_hold_that_expired_gives_back_nothing_and_settles(store: Store, 
     assert settled.balanced, settled.explanation
     assert (await money_of(store, order_id)).held == gbp(0)
     assert await state_of(store, order_id) is OrderState.CANCELLED
+
+
+async def test_a_capture_of_a_hold_that_expired_is_an_answer_and_the_next_one_out_of_a_new_hold_takes_the_money(
+    store: Store, tmp_path: Path
+) -> None:
+    order_id = await accepted(store, a_draft())
+    gone = a_shipment(order_id, version=9, state=ShipmentState.HANDED_OVER, handed_over_at=NOON, amount=TOTAL)
+    short_lived = Simulator("payment", tmp_path, "--hold-days", "1e-9")
+    with running(short_lived):
+        async with open_neighbours(short_lived.url, "http://x", "http://x", "http://x") as near:
+            payments = PaymentActivities(store, near.payments)
+            await reserved_for(store, order_id)
+            held = await run(payments.authorise_payment, authorise(order_id))
+            expired = await run(payments.capture_payment, capture(order_id, held))
+            again = await run(payments.capture_payment, capture(order_id, held))
+            statement = ask(short_lived, "GET", "/statement").body
+    assert (expired.expired, expired.capture_id, expired.amount) == (True, "", gbp(0))
+    assert again == expired
+    money = await money_of(store, order_id)
+    assert (money.held, money.captured, money.unclear) == (gbp(0), gbp(0), 0)
+    assert await operations_of(store, order_id) == {"authorise": "called_off", "capture": "declined"}
+    assert await units_of(store, order_id) == {UnitState.HELD}, "the goods wait for the capture that follows"
+    assert [effect["state"] for effect in statement["effects"]] == ["expired"]
+
+    lasting = Simulator("payment", tmp_path)
+    with running(lasting):
+        async with open_neighbours(lasting.url, "http://x", "http://x", "http://x") as near:
+            payments = PaymentActivities(store, near.payments)
+            await write_down(store, order_id, Carried(shipment=gone))
+            renewed = await run(payments.authorise_payment, authorise(order_id, attempt=2))
+            next_key = f"shipment:{order_id}:1:capture:2"
+            taken = await run(
+                payments.capture_payment,
+                capture(order_id, renewed).model_copy(update={"key": next_key}),
+            )
+            done = a_shipment(
+                order_id, version=10, state=ShipmentState.DELIVERED, handed_over_at=NOON, amount=TOTAL
+            )
+            await write_down(store, order_id, Carried(shipment=done))
+            second = settle(order_id).model_copy(
+                update={"authorisation_key": authorise(order_id, attempt=2).key}
+            )
+            settled = await run(payments.settle_order, second)
+    assert (taken.expired, taken.amount) == (False, TOTAL)
+    assert await units_of(store, order_id) == {UnitState.CONSUMED}
+    assert settled.balanced, settled.explanation
+    money = await money_of(store, order_id)
+    assert (money.authorised, money.captured, money.held) == (TOTAL + TOTAL, TOTAL, gbp(0))
+
+
+async def test_a_process_that_died_before_it_wrote_that_the_hold_had_expired_hears_it_again(
+    store: Store, tmp_path: Path
+) -> None:
+    order_id = await accepted(store, a_draft())
+    short_lived = Simulator("payment", tmp_path, "--hold-days", "1e-9")
+    with running(short_lived):
+        async with open_neighbours(short_lived.url, "http://x", "http://x", "http://x") as near:
+            dying = PaymentActivities(store, losing(near.payments, "capture"))
+            held = await run(dying.authorise_payment, authorise(order_id))
+            failure = await failure_of(dying.capture_payment, capture(order_id, held))
+            assert (failure.type, failure.non_retryable) == ("outcome_unknown", False)
+            assert (await money_of(store, order_id)).unclear == 1
+            answer = await run(dying.capture_payment, capture(order_id, held))
+    assert answer.expired
+    assert (await money_of(store, order_id)).unclear == 0
+
+
+async def test_a_capture_that_was_in_time_counts_although_its_repeat_finds_the_hold_expired(
+    street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+
+    class InTimeAtFirst:
+        """The first request is taken, slowly: its look-up still finds nothing, and the repeat comes too late."""
+
+        def __init__(self) -> None:
+            self.tries = 0
+
+        async def authorise(self, **asked: Any) -> Authorisation:
+            return await street.near.payments.authorise(**asked)
+
+        async def capture(self, **asked: Any) -> Captured:
+            self.tries += 1
+            if self.tries == 1:
+                raise OutcomeUnknown("no answer")
+            await street.near.payments.capture(**asked)
+            return Captured(capture_id="", amount=gbp(0), expired=True)
+
+        async def find_capture(self, *, key: str) -> Captured | None:
+            return None if self.tries < 2 else await street.near.payments.find_capture(key=key)
+
+    payments = PaymentActivities(store, cast(PaymentProvider, InTimeAtFirst()))
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await failure_of(payments.capture_payment, capture(order_id, held))
+    taken = await run(payments.capture_payment, capture(order_id, held))
+    assert (taken.expired, taken.amount) == (False, TOTAL)
+    assert (await money_of(store, order_id)).captured == TOTAL
+
+
+async def test_a_hold_that_expired_under_one_shipment_leaves_what_another_one_took(
+    street: Street, store: Store
+) -> None:
+    order_id = await accepted(store, a_draft())
+    payments = PaymentActivities(store, street.near.payments)
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held, gbp(1000), number=1))
+    expired = Without(street.near.payments)
+
+    async def too_late(**_: Any) -> Captured:
+        return Captured(capture_id="", amount=gbp(0), expired=True)
+
+    expired.capture = too_late  # type: ignore[attr-defined]
+    late = PaymentActivities(store, cast(PaymentProvider, expired))
+    assert (await run(late.capture_payment, capture(order_id, held, gbp(395), number=2))).expired
+    money = await money_of(store, order_id)
+    assert (money.authorised, money.captured, money.held) == (TOTAL, gbp(1000), gbp(0))
+    assert (await run(payments.void_authorisation, void(order_id))).amount == gbp(395)
 
 
 async def test_a_hold_that_a_person_gave_back_is_written_down_and_the_provider_not_asked(

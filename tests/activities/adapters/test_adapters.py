@@ -14,7 +14,7 @@ from activities.adapters.neighbours import Neighbours, open_neighbours
 from activities.adapters.warehouse import HttpWarehouse
 from activities.ports import Carrier
 from apps.simulators.serving import Settings
-from models.effects import Audience, Label, Template
+from models.effects import Audience, Captured, Label, Template
 from models.errors import NeighbourRefused
 from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.money import Money
@@ -140,6 +140,17 @@ async def test_captures_take_up_to_the_hold_and_a_void_gives_back_the_rest(town:
     with pytest.raises(NeighbourRefused, match="not_held"):
         await payments.capture(key="c4.4", authorisation_id=hold, amount=four)
     assert (await payments.find_authorisation(key="a4")) == held
+
+
+async def test_a_capture_of_a_hold_that_expired_is_an_answer_and_takes_nothing(tmp_path: Path) -> None:
+    short_lived = Simulator("payment", tmp_path, "--hold-days", "1e-9")
+    with running(short_lived):
+        async with open_neighbours(short_lived.url, "http://x", "http://x", "http://x") as near:
+            held = await near.payments.authorise(key="a1", reference="web:1", token="tok_visa", amount=HELD)
+            assert held.authorisation_id is not None
+            taken = await near.payments.capture(key="c1", authorisation_id=held.authorisation_id, amount=HELD)
+            assert taken == Captured(capture_id="", amount=Money.zero("GBP"), expired=True)
+            assert await near.payments.find_capture(key="c1") is None
 
 
 async def test_an_authorisation_voided_before_it_came_is_refused_when_it_comes(town: Town) -> None:

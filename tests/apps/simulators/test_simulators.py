@@ -228,8 +228,10 @@ async def test_a_hold_that_ended_cannot_be_captured(tmp_path: Path) -> None:
         held = (await post_to(payment, "/authorisations", "a1", an_authorisation())).json()
         captures = f"/authorisations/{held['authorisation_id']}/captures"
         refused = await post_to(payment, captures, "c1", an_amount(1))
+        statement = (await payment.get("/statement")).json()
 
     assert (refused.status_code, refused.json()["code"]) == (409, "hold_expired")
+    assert statement["totals"]["authorisations_expired"] == {"count": 1, "amounts": {"GBP": 1000}}
 
 
 # --- statement --------------------------------------------------------------------------------------------------------
