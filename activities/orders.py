@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
+from activities.store.amendments import apply
 from activities.store.intake import (
     Acceptance,
     StoredDraft,
@@ -18,7 +19,15 @@ from activities.store.intake import (
 )
 from activities.store.record import record
 from activities.store.store import Store
-from models.effects import Nothing, OrderFacts, RecordProgress, ValidateOrder, Validation
+from models.effects import (
+    AmendmentApplied,
+    ApplyAmendment,
+    Nothing,
+    OrderFacts,
+    RecordProgress,
+    ValidateOrder,
+    Validation,
+)
 from models.errors import InvalidDocument, NotFound, Problem
 from models.identifiers import order_id as make_order_id
 from models.identifiers import order_workflow_id
@@ -54,6 +63,14 @@ class OrderActivities:
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
         return Nothing()
+
+    @implements(steps.APPLY_AMENDMENT)
+    @speaks_temporal
+    async def apply_amendment(self, effect: ApplyAmendment) -> AmendmentApplied:
+        """The facts of the amended document, which is in force from here on; or why the amendment is refused."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            return await apply(session, effect)
 
     async def _accepted(self, effect: ValidateOrder, inline: OrderDraft | None) -> Validation:
         async with self._store.transaction() as session:

@@ -1,18 +1,21 @@
 """Queue ``oms-routing``: put the problem together, let the router decide, keep the plan with its reasons."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.store.intake import stored_draft
 from activities.store.network import network, stock_of
-from activities.store.plans import keep_plan, plan_id, summary_of_attempt
+from activities.store.plans import keep_plan, kept_lines, plan_id, summary_of_attempt
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import RouteAnswer, RouteOrder
+from models.errors import Refused
 from models.money import Money
 from models.order import OrderDraft
-from models.plan import Plan, PlanSummary, ShipmentRef, Unfillable
+from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 from policies.routing.router import Router
 from workflows import steps
@@ -28,22 +31,22 @@ class RoutingActivities:
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
     async def route_order(self, effect: RouteOrder) -> RouteAnswer:
-        """The plan of this attempt, made once; or why none can be made."""
+        """The plan of this attempt, made once, for what is not kept of earlier ones; or why none can be made."""
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             known = await summary_of_attempt(session, effect.order_id, effect.attempt)
             if known is not None:
                 return RouteAnswer(plan=known)
-            draft = (await stored_draft(session, effect.order_id)).draft
+            stored = await stored_draft(session, effect.order_id)
+            draft = stored.draft
+            demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             known_network = await network(session)
-            levels = await stock_of(session, {line.sku for line in draft.lines})
+            levels = await stock_of(session, {line.sku for line in demand})
         problem = RoutingProblem(
             order_id=effect.order_id,
             currency=known_network.currency,
             business_now=effect.business_now,
-            lines=tuple(
-                DemandLine(line_id=line.line_id, sku=line.sku, quantity=line.quantity) for line in draft.lines
-            ),
+            lines=demand,
             ship_country=draft.ship_to.country,
             nodes=known_network.nodes,
             services=known_network.services,
@@ -55,25 +58,65 @@ class RoutingActivities:
             processing_days=known_network.processing_days,
             promise_by=draft.promise_by,
             ship_complete=draft.ship_complete,
+            carrier_service=draft.carrier_service,
         )
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)
         if isinstance(answer, Unfillable):
             return RouteAnswer(unfillable=answer.reasons)
-        summary = _summary(plan_id(effect.order_id, effect.attempt), answer, draft)
+        plan = _numbered(answer, effect.first_number)
+        shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
+        summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared)
         async with self._store.transaction() as session:
             return RouteAnswer(
-                plan=await keep_plan(session, effect.order_id, effect.attempt, answer, summary)
+                plan=await keep_plan(
+                    session, effect.order_id, effect.attempt, plan, summary, document_version=stored.version
+                )
             )
 
 
-def _summary(identifier: str, plan: Plan, draft: OrderDraft) -> PlanSummary:
+def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[DemandLine, ...]:
+    """What is asked for beside what is kept. Raises ``Refused`` when that does not fit, or nothing is left."""
+    units: Counter[tuple[str, str]] = Counter()
+    for planned in kept:
+        units[(planned.line_id, planned.sku)] += planned.quantity
+    demand = []
+    for line in draft.lines:
+        left = line.quantity - units.pop((line.line_id, line.sku), 0)
+        if left < 0:
+            raise Refused(
+                f"line {line.line_id}: {-left} more units of {line.sku} are kept than are asked for"
+            )
+        if left > 0:
+            demand.append(DemandLine(line_id=line.line_id, sku=line.sku, quantity=left))
+    if units:
+        strange = ", ".join(f"line {line_id}: {sku}" for line_id, sku in sorted(units))
+        raise Refused(f"what is kept is not in the document: {strange}")
+    if not demand:
+        raise Refused("nothing is left to be planned: every unit is in a shipment that goes on")
+    return tuple(demand)
+
+
+def _numbered(plan: Plan, first: int) -> Plan:
+    """The plan with its shipments counted from ``first``; routers count from 1."""
+    return plan.model_copy(
+        update={
+            "shipments": tuple(
+                shipment.model_copy(update={"number": number})
+                for number, shipment in enumerate(plan.shipments, start=first)
+            )
+        }
+    )
+
+
+def _summary(identifier: str, plan: Plan, draft: OrderDraft, shared: Money) -> PlanSummary:
     price = {line.line_id: line.unit_price_minor for line in draft.lines}
     goods = [
         sum(line.quantity * price[line.line_id] for line in shipment.lines) for shipment in plan.shipments
     ]
-    # Postage, discounts and taxes follow the goods: each shipment is charged its share of the order's total.
-    amounts = Money(minor=draft.totals.total_minor, currency=draft.currency).allocate(goods)
+    # Postage, discounts and taxes follow the goods: each shipment is charged its share of the total, or of what other
+    # shipments have left of it.
+    amounts = shared.allocate(goods)
     return PlanSummary(
         plan_id=identifier,
         shipments=tuple(

@@ -7,9 +7,8 @@ from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.ports import Carrier, Warehouse
 from activities.store import operations
-from activities.store.intake import stored_draft
 from activities.store.operations import ShippingOperation
-from activities.store.plans import planned_shipment
+from activities.store.plans import planned_draft, planned_shipment
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import (
@@ -78,7 +77,7 @@ class ShippingActivities:
         """Buy the label of the planned service, at the planned price."""
         planned = await self._planned(effect)
         async with self._store.transaction() as session:
-            draft = (await stored_draft(session, effect.order_id)).draft
+            draft = await planned_draft(session, effect.order_id, effect.plan_id)
 
         async def ask() -> Label:
             return await self._carrier.buy_label(

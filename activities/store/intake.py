@@ -5,8 +5,9 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -19,6 +20,7 @@ from models.identifiers import order_id as make_order_id
 from models.identifiers import order_workflow_id
 from models.order import CustomerType, OrderDraft
 from models.states import ORDER_TERMINAL, OrderState
+from models.tables.amendments import AmendmentRow
 from models.tables.journal import TimelineRow
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow
 
@@ -217,23 +219,76 @@ async def runs_elsewhere(session: AsyncSession, order_id: str, first_run_id: str
 
 
 class StoredDraft(Contract):
-    """A document as it was accepted, and the trace that it came with."""
+    """A document with its version (1: as it was accepted), and the trace that the order came with."""
 
     draft: OrderDraft
     document_hash: str
     traceparent: str | None
+    version: int = 1
 
 
-async def stored_draft(session: AsyncSession, order_id: str) -> StoredDraft:
-    """The document of ``order_id``. Raises ``NotFound``."""
-    row = await session.get(IntakeRow, order_id)
+async def stored_draft(session: AsyncSession, order_id: str, version: int | None = None) -> StoredDraft:
+    """The document of ``order_id`` that is in force, or one of its versions. Raises ``NotFound``."""
+    wanted = col(OrderRow.document_version) if version is None else version
+    row = (
+        await session.execute(
+            select(
+                col(IntakeRow.document),
+                col(IntakeRow.document_hash),
+                col(IntakeRow.traceparent),
+                col(OrderRow.document_version),
+                col(AmendmentRow.document).label("amended"),
+                col(AmendmentRow.document_hash).label("amended_hash"),
+            )
+            .join(OrderRow, col(OrderRow.order_id) == col(IntakeRow.order_id))
+            .outerjoin(
+                AmendmentRow,
+                and_(
+                    col(AmendmentRow.order_id) == col(IntakeRow.order_id),
+                    col(AmendmentRow.number) == wanted,
+                ),
+            )
+            .where(col(IntakeRow.order_id) == order_id)
+        )
+    ).one_or_none()
     if row is None:
         raise NotFound(f"no document is stored for order {order_id}")
+    found = row.document_version if version is None else version
+    if found != 1 and row.amended is None:
+        raise NotFound(f"order {order_id} has no document of version {found}")
     return StoredDraft(
-        draft=OrderDraft.model_validate(row.document),
-        document_hash=row.document_hash,
+        draft=OrderDraft.model_validate(row.document if found == 1 else row.amended),
+        document_hash=row.document_hash if found == 1 else row.amended_hash,
         traceparent=row.traceparent,
+        version=found,
     )
+
+
+def line_rows(order_id: str, draft: OrderDraft) -> list[dict[str, Any]]:
+    """The rows of ``order_lines`` that ``draft`` has."""
+    return [
+        {
+            "order_id": order_id,
+            "line_id": line.line_id,
+            "position": position,
+            "sku": line.sku,
+            "description": line.description,
+            "quantity": line.quantity,
+            "unit_price_minor": line.unit_price_minor,
+        }
+        for position, line in enumerate(draft.lines, start=1)
+    ]
+
+
+def document_facts(draft: OrderDraft) -> dict[str, Any]:
+    """What the order's row repeats of its document, and an amendment may change."""
+    return {
+        "total_minor": draft.totals.total_minor,
+        "goods_minor": draft.totals.lines_minor,
+        "line_count": len(draft.lines),
+        "unit_count": sum(line.quantity for line in draft.lines),
+        "ship_country": draft.ship_to.country,
+    }
 
 
 _OPEN = frozenset(OrderState) - ORDER_TERMINAL
@@ -274,29 +329,11 @@ async def _open_order(session: AsyncSession, draft: OrderDraft, order_id: str, n
             external_id=draft.external_id,
             state=OrderState.RECEIVED,
             currency=draft.currency,
-            total_minor=draft.totals.total_minor,
-            goods_minor=draft.totals.lines_minor,
-            line_count=len(draft.lines),
-            unit_count=sum(line.quantity for line in draft.lines),
-            ship_country=draft.ship_to.country,
             placed_at=draft.placed_at,
             created_at=now,
             updated_at=now,
+            **document_facts(draft),
         )
     )
     await session.flush()
-    await session.execute(
-        insert(OrderLineRow),
-        [
-            {
-                "order_id": order_id,
-                "line_id": line.line_id,
-                "position": position,
-                "sku": line.sku,
-                "description": line.description,
-                "quantity": line.quantity,
-                "unit_price_minor": line.unit_price_minor,
-            }
-            for position, line in enumerate(draft.lines, start=1)
-        ],
-    )
+    await session.execute(insert(OrderLineRow), line_rows(order_id, draft))

@@ -1,5 +1,6 @@
 """Fulfilment plans, stored whole, one per order and attempt."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import select
@@ -7,8 +8,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store.intake import stored_draft
+from models.effects import KeptShipment
 from models.errors import NotFound, Refused
-from models.plan import Plan, PlannedShipment, PlanSummary
+from models.order import OrderDraft
+from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary
 from models.tables.orders import OrderRow, PlanRow
 
 
@@ -18,9 +22,18 @@ def plan_id(order_id: str, attempt: int) -> str:
 
 
 async def keep_plan(
-    session: AsyncSession, order_id: str, attempt: int, plan: Plan, summary: PlanSummary
+    session: AsyncSession,
+    order_id: str,
+    attempt: int,
+    plan: Plan,
+    summary: PlanSummary,
+    *,
+    document_version: int = 1,
 ) -> PlanSummary:
-    """Store a plan; when the attempt has one already, that one counts. Answers the one that counts."""
+    """Store a plan; when the attempt has one already, that one counts. Answers the one that counts.
+
+    ``document_version``: of the document that it was made for.
+    """
     await session.execute(
         insert(PlanRow)
         .values(
@@ -30,6 +43,7 @@ async def keep_plan(
             plan=plan.model_dump(mode="json"),
             summary=summary.model_dump(mode="json"),
             created_at=datetime.now(UTC),
+            document_version=document_version,
         )
         .on_conflict_do_nothing()
     )
@@ -77,3 +91,42 @@ async def planned_shipment(session: AsyncSession, order_id: str, wanted: str, nu
         if shipment.number == number:
             return shipment
     raise NotFound(f"plan {wanted} has no shipment {number}")
+
+
+async def planned_draft(session: AsyncSession, order_id: str, wanted: str) -> OrderDraft:
+    """The document that the plan ``wanted`` was made for. Raises ``NotFound``.
+
+    Its shipments go where that one says, also when the order was amended after they were packed.
+    """
+    versions = await session.execute(
+        select(col(PlanRow.document_version)).where(
+            col(PlanRow.plan_id) == wanted, col(PlanRow.order_id) == order_id
+        )
+    )
+    found = versions.one_or_none()
+    if found is None:
+        raise NotFound(f"order {order_id} has no plan {wanted}")
+    return (await stored_draft(session, order_id, found.document_version or 1)).draft
+
+
+async def kept_lines(
+    session: AsyncSession, order_id: str, kept: Sequence[KeptShipment]
+) -> tuple[PlannedLine, ...]:
+    """The lines of shipments that go on as they were planned. Raises ``NotFound`` for one that was not."""
+    lines: list[PlannedLine] = []
+    for shipment in kept:
+        planned = await planned_shipment(session, order_id, shipment.plan_id, shipment.number)
+        lines += planned.lines
+    return tuple(lines)
+
+
+async def plan_of_each(session: AsyncSession, order_id: str) -> dict[int, str]:
+    """The plan that each shipment goes by, by its number: the last that has it, for no number is used again."""
+    plans = await session.execute(
+        select(col(PlanRow.plan_id), col(PlanRow.summary))
+        .where(col(PlanRow.order_id) == order_id)
+        .order_by(col(PlanRow.attempt))
+    )
+    return {
+        shipment["number"]: identifier for identifier, summary in plans for shipment in summary["shipments"]
+    }

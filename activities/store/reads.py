@@ -30,6 +30,7 @@ from models.operations import OperationState, PaymentKind
 from models.order import CustomerType
 from models.review import ReviewKind, ReviewTask
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ReviewState
+from models.tables.amendments import AmendmentRow
 from models.tables.journal import LateEventRow, ReviewTaskRow, TimelineRow
 from models.tables.operations import PaymentOperationRow
 from models.tables.orders import IntakeRow, IntakeState, OrderLineRow, OrderRow, ShipmentRow
@@ -59,18 +60,26 @@ async def order(session: AsyncSession, order_id: str) -> OrderView | None:
     """Everything about one order, or None."""
     found = (
         await session.execute(
-            select(OrderRow, IntakeRow)
+            select(OrderRow, IntakeRow, col(AmendmentRow.document_hash))
             .join(IntakeRow, col(IntakeRow.order_id) == col(OrderRow.order_id))
+            .outerjoin(
+                AmendmentRow,
+                and_(
+                    col(AmendmentRow.order_id) == col(OrderRow.order_id),
+                    col(AmendmentRow.number) == col(OrderRow.document_version),
+                ),
+            )
             .where(col(OrderRow.order_id) == order_id)
         )
     ).one_or_none()
     if found is None:
         return None
-    row, intake = found
+    row, intake, amended_hash = found
     moved = await _payments(session, order_id)
     return OrderView(
         **_summary(row).model_dump(),
-        document_hash=intake.document_hash,
+        document_version=row.document_version,
+        document_hash=amended_hash or intake.document_hash,
         source=intake.source,
         received_at=intake.received_at,
         lines=await _lines(session, row),

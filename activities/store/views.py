@@ -104,8 +104,12 @@ class MoneyTotals(Contract):
 
 
 class OrderView(OrderSummary):
-    """An order with everything that belongs to it."""
+    """An order with everything that belongs to it.
 
+    ``document_version`` is that of the document in force: 1 as it came in, then the number of the last amendment.
+    """
+
+    document_version: int = 1
     document_hash: str
     source: str
     received_at: AwareDatetime

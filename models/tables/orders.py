@@ -23,7 +23,8 @@ class IntakeState(StrEnum):
 class IntakeRow(SQLModel, table=True):
     """A document as it was accepted. Committed before its workflow starts, so nothing is lost in between.
 
-    Documents and parties are here and nowhere else: erase a person here, and they are gone.
+    Documents and parties are here and in ``order_amendments``, and nowhere else: erase a person there, and they are
+    gone.
     """
 
     __tablename__ = "intake"
@@ -55,7 +56,10 @@ class IntakeRow(SQLModel, table=True):
 
 
 class OrderRow(Stamped, table=True):
-    """Where an order stands. ``version`` only grows; 0 is the intake's own entry."""
+    """Where an order stands. ``version`` only grows; 0 is the intake's own entry.
+
+    ``document_version`` is in force: 1 is the document that came in, others are amendments' numbers.
+    """
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -89,6 +93,7 @@ class OrderRow(Stamped, table=True):
     exit_reason: str | None = None
     # The run that moves the order, with those it continued as and those it was reset to. Nobody else's writes count.
     first_run_id: str | None = None
+    document_version: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
 
 
 class OrderLineRow(SQLModel, table=True):
@@ -111,7 +116,10 @@ class OrderLineRow(SQLModel, table=True):
 
 
 class PlanRow(SQLModel, table=True):
-    """A router's answer, whole, once per attempt; ``summary`` is what the workflow was told of it."""
+    """A router's answer, whole, once per attempt; ``summary`` is what the workflow was told of it.
+
+    ``document_version`` is that of the document it was made for; None: the one that came in.
+    """
 
     __tablename__ = "plans"
     __table_args__ = (Index("uq_plans_attempt", "order_id", "attempt", unique=True),)
@@ -122,6 +130,7 @@ class PlanRow(SQLModel, table=True):
     plan: dict[str, Any] = Field(sa_type=JSONB)
     summary: dict[str, Any] = Field(sa_type=JSONB)
     created_at: datetime = moment()
+    document_version: int | None = None
 
 
 class ShipmentRow(Stamped, table=True):

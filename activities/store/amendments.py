@@ -1,0 +1,462 @@
+"""Amendments of orders: proposed with what they do to the money, then applied, or refused, by the order's run.
+
+A proposal changes nothing. An application is one transaction: the document in force, the order's row and lines and the
+timeline change together, or not at all.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from activities.settlement import left
+from activities.store import reads
+from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
+from activities.store.network import network
+from activities.store.plans import kept_lines, plan_of_each
+from activities.store.views import ShipmentView
+from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState, AmendmentView
+from models.base import Contract
+from models.effects import AmendmentApplied, ApplyAmendment, KeptShipment, OrderFacts
+from models.errors import Conflict, NotFound, Problem
+from models.identifiers import order_workflow_id
+from models.journal import TimelineEntry
+from models.money import Money
+from models.order import CustomerType, OrderDraft
+from models.states import ORDER_TERMINAL, OrderState, ShipmentState
+from models.tables.amendments import AmendmentRow
+from models.tables.journal import TimelineRow
+from models.tables.orders import IntakeRow, OrderLineRow, OrderRow
+from policies.amendment import Kept, Versions, amend, cut_off, preview, units_left
+from policies.classification import classify
+
+_PACKED = frozenset({ShipmentState.PICKED, ShipmentState.LABELLED})
+_UNCLEAR = frozenset({ShipmentState.IN_REVIEW, ShipmentState.NEEDS_OPERATOR, ShipmentState.CANCELLING})
+
+
+class Proposal(Contract):
+    """An amendment as it was proposed, and the order's total by it. ``repeated``: it was proposed before."""
+
+    view: AmendmentView
+    total: Money
+    repeated: bool = False
+
+
+class _Prepared(Contract):
+    """What an amendment comes to, by how the order stands now."""
+
+    versions: Versions
+    draft: OrderDraft
+    shown: AmendmentPreview
+
+
+def amendment_id(order_id: str, number: int) -> str:
+    """``web:1001`` and 2 give ``web:1001:a2``."""
+    return f"{order_id}:a{number}"
+
+
+async def previewed(
+    session: AsyncSession, order_id: str, request: AmendmentRequest
+) -> AmendmentPreview | tuple[Problem, ...]:
+    """What ``request`` would do, or why it cannot be done. Nothing is stored. Raises ``NotFound``."""
+    found = await _prepare(session, order_id, request)
+    return found.shown if isinstance(found, _Prepared) else found
+
+
+async def propose(
+    session: AsyncSession, order_id: str, request: AmendmentRequest
+) -> Proposal | tuple[Problem, ...]:
+    """Store ``request`` as a proposed amendment, or say why it cannot be done.
+
+    The same request again answers what became of the first. Raises ``Conflict`` when its ``request_id`` stands for
+    another one, ``NotFound`` when there is no such order.
+    """
+    # Held, so that two at once get numbers of their own.
+    if await _locked_order(session, order_id) is None:
+        raise NotFound(f"there is no order {order_id}")
+    known = await session.scalar(
+        select(AmendmentRow).where(
+            col(AmendmentRow.order_id) == order_id, col(AmendmentRow.request_id) == request.request_id
+        )
+    )
+    fingerprint = _fingerprint(request)
+    if known is not None:
+        if known.request_hash != fingerprint:
+            raise Conflict(
+                f"request_id {request.request_id} was used for another amendment of order {order_id}, "
+                f"{known.amendment_id}: an id is used for one request"
+            )
+        return _proposal(known, repeated=True)
+    found = await _prepare(session, order_id, request)
+    if not isinstance(found, _Prepared):
+        return found
+    last = await session.scalar(
+        select(func.max(col(AmendmentRow.number))).where(col(AmendmentRow.order_id) == order_id)
+    )
+    number = (last or 1) + 1
+    row = AmendmentRow(
+        amendment_id=amendment_id(order_id, number),
+        order_id=order_id,
+        number=number,
+        base_version=found.versions.number,
+        stated_by=await _stated_by(session, order_id, found.versions.number)
+        if request.charges is None
+        else number,
+        request_id=request.request_id,
+        request_hash=fingerprint,
+        request=request.model_dump(mode="json"),
+        document=found.draft.model_dump(mode="json"),
+        document_hash=canonical_hash(found.draft),
+        preview=found.shown.model_dump(mode="json"),
+        created_at=_now(),
+    )
+    session.add(row)
+    await session.flush()
+    return _proposal(row, repeated=False)
+
+
+async def apply(session: AsyncSession, effect: ApplyAmendment) -> AmendmentApplied:
+    """Put a proposed amendment in force, or write down why it is refused. What was decided once stays so.
+
+    It is worked out anew, for what is kept now. It never comes to a higher total than was proposed (and authorised),
+    except for what the kept shipments take anyway. Raises ``NotFound`` for one that was never proposed.
+    """
+    order = await _locked_order(session, effect.order_id)
+    row = await session.get(AmendmentRow, effect.amendment_id, with_for_update=True, populate_existing=True)
+    if order is None or row is None or row.order_id != effect.order_id:
+        raise NotFound(f"order {effect.order_id} has no amendment {effect.amendment_id}")
+    if row.state == AmendmentState.REFUSED:
+        return AmendmentApplied(refusal=Problem.model_validate(row.refusal))
+    kept = Kept(lines=await kept_lines(session, effect.order_id, effect.kept), amount=effect.kept_amount)
+    if row.state == AmendmentState.APPLIED:
+        return _applied(order, row, OrderDraft.model_validate(row.document), kept)
+    changed = await _worked_out(session, order, row, kept, effect.refused)
+    entry = await _entry(session, effect, row)
+    if isinstance(changed, Problem):
+        await _refuse(session, row, changed)
+        await _write(
+            session, entry, "order.amendment_refused", f"amendment {row.number} is refused", changed.message
+        )
+        return AmendmentApplied(refusal=changed)
+    before = order.total_minor
+    await _put_in_force(session, order, row, changed, kept)
+    told = (
+        f"the order is of version {row.number} now: {order.unit_count:,} units, "
+        f"{Money(minor=before, currency=order.currency)} before, {_money(order)} now"
+    )
+    await _write(session, entry, "order.amended", told, str(row.request["reason"]))
+    return _applied(order, row, changed, kept)
+
+
+async def amendments(session: AsyncSession, order_id: str) -> tuple[AmendmentView, ...]:
+    """Every amendment of an order, by number."""
+    rows = await session.scalars(
+        select(AmendmentRow).where(col(AmendmentRow.order_id) == order_id).order_by(col(AmendmentRow.number))
+    )
+    return tuple(_view(row) for row in rows)
+
+
+async def amendment(session: AsyncSession, identifier: str) -> AmendmentView | None:
+    """One amendment as it stands, or None."""
+    row = await session.get(AmendmentRow, identifier, populate_existing=True)
+    return None if row is None else _view(row)
+
+
+# --- proposing ---
+async def _prepare(
+    session: AsyncSession, order_id: str, request: AmendmentRequest
+) -> _Prepared | tuple[Problem, ...]:
+    order = await session.get(OrderRow, order_id)
+    if order is None:
+        raise NotFound(f"there is no order {order_id}")
+    if (too_late := cut_off(OrderState(order.state))) is not None:
+        return (too_late,)
+    if unknown := await _unknown_service(session, request):
+        return unknown
+    versions = await _versions(session, order_id)
+    shipments = await reads.shipments(session, order_id)
+    keeps = [shipment for shipment in shipments if left(shipment) or shipment.state in _PACKED]
+    kept = await _kept(session, order, keeps)
+    changed = amend(versions, request, kept)
+    if not isinstance(changed, OrderDraft):
+        return changed
+    moved = await reads.money(session, order_id, order.currency)
+    shown = preview(
+        order_id,
+        versions,
+        changed,
+        kept,
+        held=moved.held,
+        captured=moved.captured,
+        notes=_notes(versions.current, changed, shipments, keeps),
+    )
+    return _Prepared(versions=versions, draft=changed, shown=shown)
+
+
+async def _unknown_service(session: AsyncSession, request: AmendmentRequest) -> tuple[Problem, ...]:
+    if request.service is None:
+        return ()
+    offered = sorted(
+        f"{service.carrier}/{service.service}"
+        for service in (await network(session)).services
+        if service.active
+    )
+    if request.service in offered:
+        return ()
+    message = f"is {request.service}, which the network does not have: it has {', '.join(offered) or 'none'}"
+    return (Problem(path="service", code="unknown_service", message=message),)
+
+
+async def _kept(session: AsyncSession, order: OrderRow, shipments: Sequence[ShipmentView]) -> Kept:
+    plans = await plan_of_each(session, order.order_id)
+    kept = [
+        KeptShipment(plan_id=plans[shipment.number], number=shipment.number)
+        for shipment in shipments
+        if shipment.number in plans
+    ]
+    return Kept(
+        lines=await kept_lines(session, order.order_id, kept),
+        amount=Money.total((shipment.amount for shipment in shipments), order.currency),
+    )
+
+
+def _notes(
+    before: OrderDraft, after: OrderDraft, shipments: Sequence[ShipmentView], keeps: Sequence[ShipmentView]
+) -> list[str]:
+    kept = {shipment.number for shipment in keeps}
+    notes = [
+        f"shipment {shipment.number} is {shipment.state} and goes on as it is: {shipment.units} units, "
+        f"{shipment.amount}"
+        for shipment in keeps
+    ]
+    for shipment in shipments:
+        if shipment.number in kept or shipment.state is ShipmentState.CANCELLED:
+            continue
+        if shipment.state in _UNCLEAR:
+            notes.append(
+                f"shipment {shipment.number} is {shipment.state}: whether it can still be planned anew shows when the "
+                "amendment is applied"
+            )
+        else:
+            notes.append(f"shipment {shipment.number} is not picked yet: it is called off and planned anew")
+    if kept:
+        changed = [
+            name
+            for name, differs in (
+                ("address", before.ship_to != after.ship_to),
+                ("service", before.carrier_service != after.carrier_service),
+                ("delivery date", before.promise_by != after.promise_by),
+            )
+            if differs
+        ]
+        notes += [f"the new {name} is for what is not packed yet, and for nothing else" for name in changed]
+    return notes
+
+
+# --- applying ---
+async def _worked_out(
+    session: AsyncSession, order: OrderRow, row: AmendmentRow, kept: Kept, refused: Problem | None
+) -> OrderDraft | Problem:
+    """The document that the amendment makes now, or why it is refused."""
+    if refused is not None:
+        return refused
+    if order.state in ORDER_TERMINAL:
+        ended = cut_off(OrderState(order.state))
+        assert ended is not None  # noqa: S101 - of every end there is something to say
+        return ended
+    if row.base_version != order.document_version:
+        return Problem(
+            path="base_version",
+            code="stale_version",
+            message=f"it was made of version {row.base_version}, and version {order.document_version} is in force by "
+            "now: look at the order again, then say what is to be different",
+        )
+    request = AmendmentRequest.model_validate(row.request)
+    changed = amend(await _versions(session, row.order_id), request, kept)
+    if not isinstance(changed, OrderDraft):
+        return changed[0].model_copy(update={"message": "; ".join(problem.message for problem in changed)})
+    proposed = row.document["totals"]["total_minor"]
+    if changed.totals.total_minor > max(proposed, kept.amount.minor):
+        return Problem(
+            path="totals",
+            code="preview_outdated",
+            message="what is packed is not what it was when this was proposed, and the total would be higher than was "
+            "shown: look at the preview again",
+        )
+    return changed
+
+
+async def _put_in_force(
+    session: AsyncSession, order: OrderRow, row: AmendmentRow, changed: OrderDraft, kept: Kept
+) -> None:
+    shown = AmendmentPreview.model_validate(row.preview)
+    versions = await _versions(session, row.order_id)
+    now = _now()
+    final = preview(row.order_id, versions, changed, kept, held=kept.amount, captured=kept.amount)
+    # What was to be held and given back was true when it was shown; it has been done by now.
+    row.preview = final.model_copy(
+        update={"to_authorise": shown.to_authorise, "to_release": shown.to_release, "notes": shown.notes}
+    ).model_dump(mode="json")
+    row.document = changed.model_dump(mode="json")
+    row.document_hash = canonical_hash(changed)
+    row.state, row.decided_at = AmendmentState.APPLIED, now
+    for name, value in document_facts(changed).items():
+        setattr(order, name, value)
+    order.document_version, order.updated_at = row.number, now
+    await session.flush()
+    await session.execute(delete(OrderLineRow).where(col(OrderLineRow.order_id) == row.order_id))
+    await session.execute(insert(OrderLineRow), line_rows(row.order_id, changed))
+    await _outdate_others(session, row)
+
+
+async def _outdate_others(session: AsyncSession, row: AmendmentRow) -> None:
+    """What was proposed for the version before can never be applied any more, whether its run hears of it or not."""
+    refusal = Problem(
+        path="base_version",
+        code="stale_version",
+        message=f"version {row.number} came first: look at the order again, then say what is to be different",
+    )
+    await session.execute(
+        update(AmendmentRow)
+        .where(col(AmendmentRow.order_id) == row.order_id, col(AmendmentRow.state) == AmendmentState.PROPOSED)
+        .values(state=AmendmentState.REFUSED, refusal=refusal.model_dump(mode="json"), decided_at=_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _refuse(session: AsyncSession, row: AmendmentRow, refusal: Problem) -> None:
+    row.state, row.refusal, row.decided_at = AmendmentState.REFUSED, refusal.model_dump(mode="json"), _now()
+    await session.flush()
+
+
+def _applied(order: OrderRow, row: AmendmentRow, draft: OrderDraft, kept: Kept) -> AmendmentApplied:
+    facts = OrderFacts(
+        order_id=row.order_id,
+        document_hash=row.document_hash,
+        channel=draft.channel,
+        # Decided when the order came in: an amendment makes no other customer of anybody.
+        customer_type=CustomerType(order.customer_type) if order.customer_type else classify(draft)[0],
+        total=Money(minor=draft.totals.total_minor, currency=draft.currency),
+        goods=Money(minor=draft.totals.lines_minor, currency=draft.currency),
+        line_count=len(draft.lines),
+        unit_count=sum(line.quantity for line in draft.lines),
+        max_line_quantity=max(line.quantity for line in draft.lines),
+        ship_country=draft.ship_to.country,
+        placed_at=draft.placed_at,
+        promise_by=draft.promise_by,
+    )
+    return AmendmentApplied(facts=facts, units_left=units_left(draft, kept))
+
+
+async def _entry(session: AsyncSession, effect: ApplyAmendment, row: AmendmentRow) -> dict[str, Any]:
+    at = _now()
+    return {
+        "entry_id": f"{order_workflow_id(row.order_id)}/amendment/{row.number}",
+        "order_id": row.order_id,
+        "at": at,
+        "business_at": await _business_time(session, effect, at),
+        "actor": row.request["actor"],
+        "details": {
+            "amendment_id": row.amendment_id,
+            "request_id": row.request_id,
+            "base_version": row.base_version,
+        },
+    }
+
+
+async def _write(session: AsyncSession, entry: dict[str, Any], kind: str, what: str, why: str) -> None:
+    written = TimelineEntry(**entry, kind=kind, what=what, why=why)
+    await session.execute(
+        insert(TimelineRow)
+        .values(**written.model_dump(), recorded_at=_now())
+        .on_conflict_do_nothing(index_elements=["entry_id"])
+    )
+
+
+async def _business_time(session: AsyncSession, effect: ApplyAmendment, at: datetime) -> datetime:
+    """Now by the order's business clock, which went on from what was written last."""
+    if effect.carried.entries:
+        return effect.carried.entries[-1].business_at
+    last = (
+        await session.execute(
+            select(col(TimelineRow.at), col(TimelineRow.business_at), col(IntakeRow.speed))
+            .join(IntakeRow, col(IntakeRow.order_id) == col(TimelineRow.order_id))
+            .where(col(TimelineRow.order_id) == effect.order_id)
+            .order_by(col(TimelineRow.position).desc())
+            .limit(1)
+        )
+    ).one_or_none()
+    return at if last is None else last.business_at + (at - last.at) * last.speed
+
+
+# --- reading ---
+async def _locked_order(session: AsyncSession, order_id: str) -> OrderRow | None:
+    return await session.get(OrderRow, order_id, with_for_update=True, populate_existing=True)
+
+
+async def _versions(session: AsyncSession, order_id: str) -> Versions:
+    current = await stored_draft(session, order_id)
+    if current.version == 1:
+        return Versions.unamended(current.draft)
+    stated_by = await _stated_by(session, order_id, current.version)
+    return Versions(
+        first=(await stored_draft(session, order_id, 1)).draft,
+        stated=(await stored_draft(session, order_id, stated_by)).draft,
+        current=current.draft,
+        number=current.version,
+    )
+
+
+async def _stated_by(session: AsyncSession, order_id: str, version: int) -> int:
+    found = await session.scalar(
+        select(col(AmendmentRow.stated_by)).where(
+            col(AmendmentRow.order_id) == order_id, col(AmendmentRow.number) == version
+        )
+    )
+    return found or 1
+
+
+def _proposal(row: AmendmentRow, *, repeated: bool) -> Proposal:
+    total = OrderDraft.model_validate(row.document).totals.total_minor
+    return Proposal(
+        view=_view(row),
+        total=Money(minor=total, currency=row.document["currency"]),
+        repeated=repeated,
+    )
+
+
+def _view(row: AmendmentRow) -> AmendmentView:
+    return AmendmentView(
+        amendment_id=row.amendment_id,
+        order_id=row.order_id,
+        number=row.number,
+        state=AmendmentState(row.state),
+        request_id=row.request_id,
+        actor=row.request["actor"],
+        reason=row.request["reason"],
+        preview=AmendmentPreview.model_validate(row.preview),
+        refusal=None if row.refusal is None else Problem.model_validate(row.refusal),
+        created_at=row.created_at,
+        decided_at=row.decided_at,
+    )
+
+
+def _fingerprint(request: AmendmentRequest) -> str:
+    """Of what is asked for, however it is written. Defaults do not count, so that later fields change no old one."""
+    content = request.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _money(order: OrderRow) -> Money:
+    return Money(minor=order.total_minor, currency=order.currency)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
