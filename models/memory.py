@@ -24,6 +24,8 @@ from models.effects import (
 )
 from models.journal import TimelineEntry
 from models.messages import (
+    AmendAnswer,
+    AmendOrder,
     CancelAnswer,
     CancelOrder,
     CarrierEvent,
@@ -34,7 +36,7 @@ from models.messages import (
     WmsEvent,
 )
 from models.money import Money
-from models.plan import PlanSummary
+from models.plan import PlanSummary, ShipmentRef
 from models.review import ReviewTask
 from models.states import OrderState, ShipmentState
 
@@ -68,8 +70,18 @@ class CaseMemory(BaseModel):
     told: list[str] = Field(default_factory=list)
 
 
+class StartedShipment(BaseModel):
+    """A shipment that was started by an earlier plan and goes on as it is."""
+
+    plan_id: str
+    ref: ShipmentRef
+
+
 class OrderMemory(CaseMemory):
-    """An order's run."""
+    """An order's run.
+
+    ``plan`` is the plan that is being made or carried out; ``earlier`` are shipments of plans before it that go on.
+    """
 
     order_id: str
     state: OrderState = OrderState.RECEIVED
@@ -78,6 +90,15 @@ class OrderMemory(CaseMemory):
     assessment: RiskAssessment | None = None
     authorisation: Authorisation | None = None
     authorisation_key: str | None = None
+    asking_hold: str | None = None
+    # The authorisations that were made, by key, and which of them pays for each shipment that was started.
+    holds: dict[str, str] = Field(default_factory=dict)
+    draws_on: dict[int, str] = Field(default_factory=dict)
+    # Means of payment offered after a decline: the newest, the one in use (0 is the document's), and what was declined.
+    offered: int = 0
+    tender: int = 0
+    declined: Authorisation | None = None
+    declined_at: datetime | None = None
     planned_at: datetime | None = None
     plan: PlanSummary | None = None
     reservation_key: str | None = None
@@ -91,6 +112,18 @@ class OrderMemory(CaseMemory):
     cancel_unheard: list[int] = Field(default_factory=list)
     shipments: dict[int, ShipmentProgress] = Field(default_factory=dict)
     silent: list[int] = Field(default_factory=list)
+    earlier: list[StartedShipment] = Field(default_factory=list)
+    # What asks for another plan: an amendment, or shipments whose units the warehouse does not hold after all.
+    amendment: AmendOrder | None = None
+    stock_lost: list[int] = Field(default_factory=list)
+    # Shipments that were asked to stop for it and have not answered yet.
+    stopping: list[int] = Field(default_factory=list)
+    deaf: list[int] = Field(default_factory=list)
+    # Those that were ever asked: the customer hears of the change, not of each.
+    called_back: list[int] = Field(default_factory=list)
+    last_number: int = 0
+    rest_dropped: bool = False
+    amend_answers: dict[str, AmendAnswer] = Field(default_factory=dict)
     leaving_to: OrderState | None = None
     leaving_because: str = ""
     leaving_told: str = ""
@@ -118,6 +151,10 @@ class ShipmentMemory(CaseMemory):
     trouble: CarrierEvent | None = None
     too_late_to_cancel: bool = False
     capture: Captured | None = None
+    # The authorisation to take the money from, where it is not the one that the run began with.
+    authorisation_id: str | None = None
+    hold_expired: str | None = None
+    goes_on: str | None = None
     refund_cause: str | None = None
     refunded: Money | None = None
     late: bool = False

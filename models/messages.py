@@ -272,6 +272,8 @@ class ShipmentProgress(Contract):
     given_up: bool = False
     # The request to stop that it could not follow any more, having been picked.
     goes_on: Detail | None = None
+    # The authorisation that its money could not be taken from, for it has expired.
+    hold_expired: Detail | None = None
     occurred_at: AwareDatetime
 
 

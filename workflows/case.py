@@ -761,11 +761,7 @@ class Case(Generic[Memory]):
         )
         memory.pending_reviews.append(closed)
         memory.open_review = memory.open_purpose = memory.decision = None
-        pause = now - task.opened_at
-        memory.clock = self.clock.after_pause(pause)
-        memory.deadlines = {
-            name: wall if name in _NOBODYS_TIME else wall + pause for name, wall in memory.deadlines.items()
-        }
+        self._stand_still(now - task.opened_at)
         meaning = question.options.get(closed.verdict, "") if closed.verdict else ""
         self.note(
             f"review.{state}",
@@ -776,6 +772,14 @@ class Case(Generic[Memory]):
             task_id=task.task_id,
         )
         await self._resume()
+
+    def _stand_still(self, pause: timedelta) -> None:
+        """The business clock stood still for ``pause``, and deadlines are as far away as before it."""
+        memory = self.memory
+        memory.clock = self.clock.after_pause(pause)
+        memory.deadlines = {
+            name: wall if name in _NOBODYS_TIME else wall + pause for name, wall in memory.deadlines.items()
+        }
 
     # --- messages ---
     @workflow.update
@@ -799,7 +803,7 @@ class Case(Generic[Memory]):
         self._refuse_stale(self._as_decision(request))
         task = self.memory.open_review
         if task is not None and task.kind not in _FAILURES:
-            _refuse(f"{task.task_id} is not about a failure ({task.kind}): use decide_review")
+            refuse(f"{task.task_id} is not about a failure ({task.kind}): use decide_review")
 
     @workflow.signal
     async def approve(self, payload: Any = None, *_surplus: Any) -> None:
@@ -840,7 +844,7 @@ class Case(Generic[Memory]):
         try:
             signalled = SignalledDecision.model_validate(payload)
             if not signalled.task_id and self.memory.review_count > 1:
-                _refuse(
+                refuse(
                     "it names no task_id, and this case has asked more than once: look which review is open"
                 )
             decision = DecideReview(
@@ -861,20 +865,20 @@ class Case(Generic[Memory]):
         memory, task = self.memory, self.memory.open_review
         if (known := memory.answers.get(decision.request_id)) is not None:
             if (known.task_id, known.verdict) != (decision.task_id, decision.verdict):
-                _refuse(
+                refuse(
                     f"the request {decision.request_id!r} was another decision: send this one under its own id"
                 )
             return
         if task is None:
-            _refuse("no review is open here: it was decided, expired or withdrawn")
+            refuse("no review is open here: it was decided, expired or withdrawn")
         if decision.task_id != task.task_id:
-            _refuse(
+            refuse(
                 f"{decision.task_id!r} is not the open review ({task.task_id!r}): look again before deciding"
             )
         if memory.decision is not None:
-            _refuse(f"{task.task_id} was just decided by {memory.decision.actor}: {memory.decision.verdict}")
+            refuse(f"{task.task_id} was just decided by {memory.decision.actor}: {memory.decision.verdict}")
         if decision.verdict not in task.options:
-            _refuse(f"{decision.verdict} is no option here; possible: " + ", ".join(sorted(task.options)))
+            refuse(f"{decision.verdict} is no option here; possible: " + ", ".join(sorted(task.options)))
         if decision.verdict is Verdict.FINISH:
             self._refuse_unfit(decision)
 
@@ -885,19 +889,17 @@ class Case(Generic[Memory]):
         try:
             step.gives.model_validate(decision.answer)
         except ValidationError as error:
-            _refuse(f"the answer does not fit ({sentence(error)}); such as {step.by_hand}")
+            refuse(f"the answer does not fit ({sentence(error)}); such as {step.by_hand}")
         # What the example names is what the case goes on with: an id left out would be missed days later.
         answer = decision.answer or {}
         if missing := [name for name in json.loads(step.by_hand) if not answer.get(name)]:
-            _refuse(f"the answer lacks {', '.join(missing)}; such as {step.by_hand}")
+            refuse(f"the answer lacks {', '.join(missing)}; such as {step.by_hand}")
 
     def _as_decision(self, request: ResolveFailure) -> DecideReview:
         task = self.memory.open_review
         kind = task.kind if task is not None else None
         if request.resolution is FailureResolution.SKIP and kind is ReviewKind.STEP_FAILED:
-            _refuse(
-                "the case cannot go on without this step's answer: retry it, finish it by hand, or cancel"
-            )
+            refuse("the case cannot go on without this step's answer: retry it, finish it by hand, or cancel")
         verdict = _VERDICT[request.resolution]
         if request.resolution is FailureResolution.SKIP and kind is ReviewKind.SETTLEMENT:
             # Without balanced books one goes on by closing them as they are.
@@ -992,7 +994,8 @@ _UNDONE_BY_HAND = "I have undone it by hand: go on, and let our books know"
 _NOT_UNDONE = "go on without: what it would have undone stays as it is, and our books go on counting it"
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
+    """Refuse a message with a sentence for whoever sent it."""
     raise ApplicationError(message, type="refused", non_retryable=True)
 
 
@@ -1006,7 +1009,7 @@ def require(contract: type[Contract], request: object) -> None:
     that was accepted and cannot be handled would keep the run from everything else for good.
     """
     if not isinstance(request, contract):
-        _refuse(f"the update needs a {contract.__name__} as its one argument, and came with none")
+        refuse(f"the update needs a {contract.__name__} as its one argument, and came with none")
 
 
 def sentence(error: BaseException) -> str:

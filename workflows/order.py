@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from models import effects as e
     from models import search
     from models.clock import BusinessClock
-    from models.identifiers import idempotency_key, shipment_id, shipment_workflow_id
+    from models.identifiers import shipment_id, shipment_workflow_id
     from models.journal import Carried, OrderProjection
     from models.memory import OrderMemory
     from models.messages import (
@@ -34,11 +34,11 @@ with workflow.unsafe.imports_passed_through():
         SHIPMENT_TERMINAL,
         OrderState,
         ShipmentState,
-        order_may,
     )
     from policies.approval import gate_b
-    from workflows.case import NO_INPUT, CalledOff, Case, Question, require, sentence
-    from workflows.pages import order_page
+    from workflows.case import NO_INPUT, CalledOff, Question, require, sentence
+    from workflows.changing import Changing
+    from workflows.order_case import Changed, Leaving, RestDropped
 
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -55,21 +55,8 @@ _CANCEL_AGAIN_AFTER, _CANCEL_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(h
 _TELL_WITHIN = timedelta(seconds=3)
 
 
-class Leaving(Exception):
-    """The order leaves the forward path for one of the exits.
-
-    ``because`` is for our own people and may name rules and limits; ``told`` is what the customer is told.
-    """
-
-    def __init__(self, to: OrderState, because: str, *, told: str) -> None:
-        super().__init__(because)
-        self.to = to
-        self.because = because
-        self.told = told
-
-
 @workflow.defn
-class OrderWorkflow(Case[OrderMemory]):
+class OrderWorkflow(Changing):
     """Carries one order to its end. Whatever happens, it ends closed, rejected, cancelled or with a person.
 
     Its input is an ``OrderRun``, taken as it comes: a stranger's mistake must end as a rejection that says what is
@@ -114,7 +101,7 @@ class OrderWorkflow(Case[OrderMemory]):
 
     async def _live(self) -> None:
         try:
-            await self.finish_open_review()
+            await self._finish_what_was_asked()
             if self.memory.leaving_to is None and self.memory.state not in ORDER_TERMINAL:
                 await self._go_forward()
         except CalledOff:
@@ -132,14 +119,37 @@ class OrderWorkflow(Case[OrderMemory]):
 
     async def _go_forward(self) -> None:
         await self._validate()
+        while True:
+            try:
+                await self._change()
+                if not self.memory.released and not self.memory.rest_dropped:
+                    await self._plan_and_release()
+            except Changed:
+                continue
+            except (Leaving, CalledOff, RestDropped) as why:
+                # What is on its way goes on; only what is not is given up.
+                if not self.memory.earlier:
+                    raise
+                await self._drop_the_rest(str(why) or "it was called off")
+            if await self._see_shipments_through():
+                break
+        await self._settle(OrderState.CLOSED)
+
+    async def _plan_and_release(self) -> None:
         await self._assess()
         await self._gate_a()
         await self._authorise()
         await self._route_and_reserve()
         await self._gate_b()
         await self._release()
-        await self._see_shipments_through()
-        await self._settle(OrderState.CLOSED)
+
+    async def _finish_what_was_asked(self) -> None:
+        try:
+            await self.finish_open_review()
+        except (Leaving, CalledOff) as why:
+            if not self.memory.earlier:
+                raise
+            await self._drop_the_rest(str(why) or "it was called off")
 
     # --- the steps, in order ---
     async def _validate(self) -> None:
@@ -203,7 +213,7 @@ class OrderWorkflow(Case[OrderMemory]):
         """Fraud, value, credit: nothing is held yet, so saying no costs nobody anything."""
         memory, facts = self.memory, self._facts()
         found = memory.assessment
-        if found is None or memory.authorisation_key is not None or "gate_a" in memory.passed_gates:
+        if found is None or "gate_a" in memory.passed_gates:
             return
         if found.decision is e.RiskDecision.REJECT:
             raise Leaving(
@@ -226,33 +236,7 @@ class OrderWorkflow(Case[OrderMemory]):
                 },
             ),
         )
-
-    async def _authorise(self) -> None:
-        memory, facts = self.memory, self._facts()
-        if memory.authorisation is not None:
-            return
-        self._enter(OrderState.AUTHORISING)
-        if memory.authorisation_key is None:
-            memory.authorisation_key = self._key("authorise")
-            memory.undo.append(
-                e.VoidAuthorisation(
-                    order_id=self.order_id, authorisation_key=memory.authorisation_key, key=self._key("void")
-                )
-            )
-        answer = await self.do(
-            steps.AUTHORISE_PAYMENT,
-            e.AuthorisePayment(order_id=self.order_id, amount=facts.total, key=memory.authorisation_key),
-        )
-        memory.authorisation = answer
-        if not answer.approved:
-            memory.undo.pop()
-            memory.authorisation_key = None
-            raise Leaving(
-                OrderState.REJECTED,
-                f"payment declined ({answer.decline_code})",
-                told="the payment was declined",
-            )
-        self.note("payment.authorised", f"{answer.amount} is held", authorisation_id=answer.authorisation_id)
+        self._turn_back()
 
     async def _route_and_reserve(self) -> None:
         """Plan and reserve, again with a fresh plan when the stock went meanwhile; back-order when there is no plan."""
@@ -260,6 +244,7 @@ class OrderWorkflow(Case[OrderMemory]):
         if memory.state is OrderState.BACKORDERED:
             await self._wait_for_stock()
         while not memory.reserved:
+            self._turn_back()
             if memory.plan is None and (unfillable := await self._make_plan()) is not None:
                 await self._backorder(unfillable)
             elif memory.plan is not None and not await self._reserve(memory.plan):
@@ -276,7 +261,12 @@ class OrderWorkflow(Case[OrderMemory]):
         answer = await self.do(
             steps.ROUTE_ORDER,
             e.RouteOrder(
-                order_id=self.order_id, attempt=self._attempt("route", count=True), business_now=planned_at
+                order_id=self.order_id,
+                attempt=self._attempt("route", count=True),
+                business_now=planned_at,
+                kept=self._kept_shipments(),
+                first_number=memory.last_number + 1,
+                outstanding=self._outstanding() if memory.earlier else None,
             ),
         )
         memory.plan = plan = answer.plan
@@ -344,13 +334,12 @@ class OrderWorkflow(Case[OrderMemory]):
 
     async def _wait_for_stock(self) -> None:
         again = self.clock.wall_delay(_BACKORDER_RETRY, floor=_BACKORDER_RETRY_FLOOR)
-        called_off = await self.until(
-            lambda: self.memory.cancel is not None,
+        await self.until(
+            lambda: self.memory.cancel is not None or self._turned_back(),
             deadline=self.deadline("backorder", workflow.now() + again),
             summary="back-ordered: until stock is looked at again",
         )
-        if called_off:
-            raise CalledOff
+        self._turn_back()
         del self.memory.deadlines["backorder"]
 
     async def _gate_b(self) -> None:
@@ -377,8 +366,13 @@ class OrderWorkflow(Case[OrderMemory]):
                 },
             ),
         )
+        self._turn_back()
 
     def _moot(self, purpose: str) -> bool:
+        if purpose in _BEFORE_RELEASE:
+            return self._turned_back() or (self.memory.cancel is not None and bool(self.memory.earlier))
+        if purpose == "renewal":
+            return not self._hold_is_due()
         return purpose == "silence" and (not self.memory.silent or self._cancel_unsent())
 
     def _by_hand(self, step: steps.Step[Any, Any]) -> dict[Verdict, str]:
@@ -403,8 +397,10 @@ class OrderWorkflow(Case[OrderMemory]):
         memory = self.memory
         if memory.released:
             return
-        if memory.cancel is not None:
-            raise CalledOff
+        self._turn_back()
+        # Reviews and back-orders take days: what is held must last until the goods leave.
+        await self._authorise()
+        self._turn_back()
         if memory.plan is None:
             raise RuntimeError("nothing to release without a plan")
         for ref in memory.plan.shipments:
@@ -412,7 +408,11 @@ class OrderWorkflow(Case[OrderMemory]):
         memory.released = True
         self._enter(OrderState.RELEASED)
         self._changed()
-        self.tell(e.Template.ORDER_CONFIRMED, promised=f"{memory.plan.promised_at:%Y-%m-%d}")
+        self._follow_shipments()
+        promised = f"{memory.plan.promised_at:%Y-%m-%d}"
+        if f"confirmed:{promised}" not in memory.told:
+            memory.told.append(f"confirmed:{promised}")
+            self.tell(e.Template.ORDER_CONFIRMED, promised=promised)
 
     async def _start_shipment(self, ref: ShipmentRef) -> None:
         memory = self.memory
@@ -423,6 +423,7 @@ class OrderWorkflow(Case[OrderMemory]):
             or memory.authorisation.authorisation_id is None
         ):
             raise RuntimeError("a shipment needs a plan and an authorisation")
+        memory.draws_on[ref.number] = memory.authorisation.authorisation_id
         try:
             await workflow.start_child_workflow(
                 "ShipmentWorkflow",
@@ -464,37 +465,49 @@ class OrderWorkflow(Case[OrderMemory]):
         except WorkflowAlreadyStartedError:
             self.note("shipment.already_started", f"shipment {ref.number} was running already")
 
-    async def _see_shipments_through(self) -> None:
+    async def _see_shipments_through(self) -> bool:
+        """Wait for the shipments to come to their ends; False when another plan is asked for before."""
         memory = self.memory
-        if memory.plan is None:
-            raise RuntimeError("no shipments without a plan")
-        numbers = [ref.number for ref in memory.plan.shipments]
+        if memory.state in _PLANNING:
+            self._enter(OrderState.RELEASED)
+            self._follow_shipments()
         while not self._all_arrived():
-            roll_call = self.deadline("shipments", self._next_roll_call())
-            heard = await self.until(
-                lambda: self._all_arrived() or self._cancel_unsent(),
-                deadline=min(roll_call, memory.deadlines.get("cancel", roll_call)),
+            if self._turned_back() and memory.cancel is None:
+                return False
+            due = [self.deadline("shipments", self._next_roll_call()), memory.deadlines.get("cancel")]
+            await self.until(
+                lambda: (
+                    self._all_arrived()
+                    or self._cancel_unsent()
+                    or self._hold_is_due()
+                    or (self._turned_back() and memory.cancel is None)
+                ),
+                deadline=min(moment for moment in (*due, self._hold_due_at()) if moment is not None),
                 summary="waiting for the shipments",
             )
             if memory.cancel is not None and (self._cancel_unsent() or self._cancel_is_due()):
                 await self._call_shipments_off(memory.cancel)
-            elif not heard:
+            elif self._hold_is_due():
+                await self._renew_hold()
+            elif workflow.now() >= memory.deadlines["shipments"]:
                 await self._call_the_roll()
-        states = {self._shipment_state(number) for number in numbers}
+        await self._give_up_amendment("past_cutoff", "everything has come to its end meanwhile")
+        memory.stock_lost.clear()
+        states = {self._shipment_state(ref.number) for ref in self._planned_shipments()}
         if ShipmentState.DELIVERED in states:
             self._enter(OrderState.DELIVERED)
-        elif ShipmentState.LOST in states:
+            return True
+        if ShipmentState.LOST in states:
             lost = "the goods were lost or damaged on the way and the money was paid back"
             raise Leaving(OrderState.COMPENSATED, lost, told=lost)
-        elif ShipmentState.RETURNED in states:
+        if ShipmentState.RETURNED in states:
             back = "the goods came back and the money was paid back"
             raise Leaving(OrderState.COMPENSATED, back, told=back)
-        else:
-            raise Leaving(
-                OrderState.CANCELLED,
-                memory.cancel.reason if memory.cancel else "every shipment was called off",
-                told="the order was called off" if memory.cancel else _NOT_SUPPLIED,
-            )
+        raise Leaving(
+            OrderState.CANCELLED,
+            memory.cancel.reason if memory.cancel else "every shipment was called off",
+            told="the order was called off" if memory.cancel else _NOT_SUPPLIED,
+        )
 
     def _next_roll_call(self) -> datetime:
         return workflow.now() + self.clock.wall_delay(_ROLL_CALL_EVERY, floor=_ROLL_CALL_FLOOR)
@@ -530,16 +543,13 @@ class OrderWorkflow(Case[OrderMemory]):
             ),
         )
 
-    def _shipment_run(self, number: int) -> workflow.ExternalWorkflowHandle[Any]:
-        return workflow.get_external_workflow_handle(shipment_workflow_id(shipment_id(self.order_id, number)))
-
     def _all_arrived(self) -> bool:
         return all(self._shipment_state(ref.number) in SHIPMENT_TERMINAL for ref in self._planned_shipments())
 
     def _tell_of(self, progress: ShipmentProgress) -> None:
         """Tell the customer, once each, that a parcel left, and that one of several will not come."""
         memory, number = self.memory, str(progress.number)
-        several = memory.plan is not None and len(memory.plan.shipments) > 1
+        several = len(self._planned_shipments()) > 1
         news: e.Template | None = None
         if progress.state is ShipmentState.LOST:
             news = e.Template.SHIPMENT_LOST if several else None
@@ -547,7 +557,11 @@ class OrderWorkflow(Case[OrderMemory]):
             news = e.Template.SHIPMENT_RETURNED if several else None
         elif progress.state in SHIPMENT_HANDED_OVER:
             news = e.Template.SHIPPED
-        elif progress.state is ShipmentState.CANCELLED and memory.cancel is None:
+        elif (
+            progress.state is ShipmentState.CANCELLED
+            and memory.cancel is None
+            and progress.number not in memory.called_back
+        ):
             news = e.Template.SHIPMENT_CANCELLED if several else None
         if news is not None and f"{news}:{number}" not in memory.told:
             memory.told.append(f"{news}:{number}")
@@ -665,6 +679,7 @@ class OrderWorkflow(Case[OrderMemory]):
         memory = self.memory
         final = memory.leaving_to or OrderState.CANCELLED
         if memory.state not in ORDER_TERMINAL:
+            await self._give_up_amendment("called_off", f"the order will be {final}")
             if memory.undo or final is not OrderState.REJECTED:
                 on_the_way = (
                     OrderState.CANCELLING if final is OrderState.CANCELLED else OrderState.COMPENSATING
@@ -691,7 +706,7 @@ class OrderWorkflow(Case[OrderMemory]):
         Warehouse and carriers are given a moment to answer; what they have not by then is said to be under way.
         """
         answer = self._cancel(request)
-        if answer.outcome is CancelOutcome.ALREADY or not self.memory.released:
+        if answer.outcome is CancelOutcome.ALREADY or not self._anything_out():
             return answer
         with suppress(TimeoutError):
             await workflow.wait_condition(
@@ -780,10 +795,9 @@ class OrderWorkflow(Case[OrderMemory]):
             return f"the order is {memory.state} already"
         if memory.leaving_to is not None or memory.cancel is not None:
             return None
-        if memory.released and memory.plan is not None:
-            states = [self._shipment_state(ref.number) for ref in memory.plan.shipments]
-            if all(state in SHIPMENT_TERMINAL for state in states):
-                return f"it is too late to cancel: {self._said_of_each()}"
+        nothing_to_come = self._anything_out() and (memory.released or memory.rest_dropped)
+        if nothing_to_come and all(self._is_over(ref.number) for ref in self._planned_shipments()):
+            return f"it is too late to cancel: {self._said_of_each()}"
         return None
 
     def _cancel(self, request: CancelOrder) -> CancelAnswer:
@@ -807,8 +821,7 @@ class OrderWorkflow(Case[OrderMemory]):
         return memory.cancel_answer
 
     def _what_cancelling_does(self) -> CancelAnswer:
-        memory = self.memory
-        if not memory.released:
+        if not self._anything_out():
             return CancelAnswer(
                 outcome=CancelOutcome.CANCELLING,
                 message="nothing has left: whatever is held is given back and the customer is told",
@@ -855,13 +868,10 @@ class OrderWorkflow(Case[OrderMemory]):
                 return True
         return False
 
-    def _planned_shipments(self) -> tuple[ShipmentRef, ...]:
-        return self.memory.plan.shipments if self.memory.plan else ()
-
     # --- what the base class asks ---
     def _committed(self) -> bool:
         # Once shipments exist they are called off one by one; the order's own steps are never torn down any more.
-        return self.memory.released or self.memory.leaving_to is not None
+        return self._anything_out() or self.memory.leaving_to is not None
 
     def _carried_projection(self) -> dict[str, Any]:
         run = self._run_input
@@ -907,17 +917,6 @@ class OrderWorkflow(Case[OrderMemory]):
             p.needs_review and p.state not in SHIPMENT_TERMINAL for p in memory.shipments.values()
         )
 
-    def _enter(self, state: OrderState, *, why: str | None = None) -> None:
-        memory = self.memory
-        if state is memory.state:
-            return
-        if not order_may(memory.state, state):
-            raise RuntimeError(f"an order cannot go from {memory.state} to {state}")
-        memory.state = state
-        self._changed()
-        self.note(f"order.{state}", f"order {state}", why=why)
-        self._show()
-
     def _attributes(self) -> list[SearchAttributePair[Any]]:
         memory = self.memory
         needs_review = memory.state not in ORDER_TERMINAL and self._needs_review()
@@ -938,6 +937,8 @@ class OrderWorkflow(Case[OrderMemory]):
     def _follow_shipments(self) -> None:
         """The order's state after a shipment moved: it follows the slowest parcel that is still meant to arrive."""
         memory = self.memory
+        if self._turned_back():
+            return  # some of them are being called off, and the rest is planned anew
         going = [
             state
             for ref in self._planned_shipments()
@@ -954,21 +955,6 @@ class OrderWorkflow(Case[OrderMemory]):
             progress.recall in (Recall.ASKED, Recall.INTERCEPTED)
             or progress.state in (ShipmentState.RETURNING, ShipmentState.RETURNED)
         )
-
-    def _shipment_state(self, number: int) -> ShipmentState:
-        progress = self.memory.shipments.get(number)
-        return progress.state if progress else ShipmentState.PLANNED
-
-    def _show(self) -> None:
-        workflow.set_current_details(order_page(self.memory))
-
-    def _facts(self) -> e.OrderFacts:
-        if self.memory.facts is None:
-            raise RuntimeError("the order has not been validated")
-        return self.memory.facts
-
-    def _key(self, step: str, attempt: int = 1) -> str:
-        return idempotency_key(workflow.info().workflow_id, step, attempt)
 
 
 _BECOMES = {
@@ -990,6 +976,16 @@ _HAD_ENDED = {
 }
 _AS_THEY_ARE = "close the books as they are: I answer for the difference"
 _GATES = ("gate_a", "gate_b")
+_BEFORE_RELEASE = (*_GATES, "backorder")
+_PLANNING = frozenset(
+    {
+        OrderState.AUTHORISING,
+        OrderState.AWAITING_CUSTOMER,
+        OrderState.ROUTING,
+        OrderState.BACKORDERED,
+        OrderState.RESERVING,
+    }
+)
 _NOT_ACCEPTED = "the order could not be accepted"
 _NOT_SUPPLIED = "the goods could not be supplied"
 _FOLLOWS = frozenset({OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.CANCELLING})

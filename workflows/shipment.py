@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         CancelShipment,
         CarrierEvent,
         CarrierEventKind,
+        DrawOn,
         Recall,
         ShipmentProgress,
         WmsEvent,
@@ -40,6 +41,7 @@ _BACK_WITHIN = timedelta(days=14)
 _LOOK_EVERY = timedelta(days=1)
 _REPORT_AGAIN_AFTER, _REPORT_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(days=1)
 _REPORT_FOR = timedelta(days=60)
+_ASK_FOR_MONEY_EVERY = timedelta(hours=6)
 
 
 _Message = TypeVar("_Message", bound=Contract)
@@ -342,19 +344,48 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory, run = self.memory, self._run_input
         if memory.capture is not None:
             return
-        # Also for a parcel of free goods: the capture is what takes its units out of the stock.
-        memory.capture = await self.do(
-            steps.CAPTURE_PAYMENT,
-            e.CapturePayment(
-                order_id=run.order_id,
-                shipment_id=run.shipment_id,
-                authorisation_id=run.authorisation_id,
-                amount=run.amount,
-                key=self._key("capture"),
-            ),
-        )
+        while memory.capture is None:
+            if memory.hold_expired is not None and not await self._drawn_anew():
+                continue
+            authorisation = self._authorisation_id()
+            # Also for a parcel of free goods: the capture is what takes its units out of the stock.
+            answer = await self.do(
+                steps.CAPTURE_PAYMENT,
+                e.CapturePayment(
+                    order_id=run.order_id,
+                    shipment_id=run.shipment_id,
+                    authorisation_id=authorisation,
+                    amount=run.amount,
+                    key=self._key("capture", self._attempt("capture")),
+                ),
+            )
+            if answer.expired:
+                memory.attempts["capture"] = self._attempt("capture") + 1
+                memory.hold_expired = authorisation
+                self._changed()
+                self.note("payment.expired", "what was held for it has expired: the order is to hold it anew")
+            else:
+                memory.capture = answer
         self.note("payment.captured", f"{run.amount} taken for what was handed over")
         await self._report()
+
+    async def _drawn_anew(self) -> bool:
+        """Ask the order for another authorisation; False when none has come yet, and it has to be asked again."""
+        memory = self.memory
+        await self._report(again=True)
+        memory.roll_calls += 1
+        drawn = await self.until(
+            lambda: self._authorisation_id() != memory.hold_expired,
+            deadline=workflow.now() + _ASK_FOR_MONEY_EVERY,
+            summary="until the order holds the money for it anew",
+        )
+        if drawn:
+            memory.hold_expired = None
+            self._changed()
+        return drawn
+
+    def _authorisation_id(self) -> str:
+        return self.memory.authorisation_id or self._run_input.authorisation_id
 
     async def _follow_to_delivery(self) -> None:
         memory, run = self.memory, self._run_input
@@ -750,7 +781,12 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             return
         wish = CancelOrder(request_id=request.request_id, actor=request.actor, reason=request.reason)
         refusal = self._why_not_cancel(wish)
-        if refusal is None:
+        if request.unless_picked and self._goes_on():
+            self.memory.goes_on = request.request_id
+            self._changed()
+            self.note("cancel.too_late", "asked to stop", why="it is packed already", actor=request.actor)
+            await self._report(again=True)
+        elif refusal is None:
             self._call_off(wish)
         elif self.memory.given_up or self.memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
             self.note("cancel.too_late", "asked to stop", why=refusal, actor=request.actor)
@@ -758,6 +794,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         else:
             self.note("cancel.requested", "asked to bring it back", why=request.reason, actor=request.actor)
             self._ask_for_it_back()
+
+    @workflow.signal
+    async def draw_on(self, payload: Any = None, *_surplus: Any) -> None:
+        """The order holds the money anew; see ``DrawOn`` for the JSON."""
+        drawn = self._understood(DrawOn, payload, "draw_on")
+        if drawn is not None and self.memory.capture is None:
+            self.memory.authorisation_id = drawn.authorisation_id
 
     @workflow.signal
     async def report(self, *_surplus: Any) -> None:
@@ -795,6 +838,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             self.note(
                 "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
             )
+
+    def _goes_on(self) -> bool:
+        """Whether it is too late for a change of the order: it is packed, or nobody can stop it any more."""
+        memory = self.memory
+        if memory.cancel is not None or memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
+            return False
+        return self._is_picked() or self._committed()
 
     def _ask_for_it_back(self) -> None:
         if self.memory.recall is None:
@@ -853,6 +903,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     late=memory.late,
                     recall=memory.recall,
                     given_up=memory.given_up,
+                    goes_on=memory.goes_on,
+                    hold_expired=memory.hold_expired,
                     occurred_at=workflow.now(),
                 ),
             )

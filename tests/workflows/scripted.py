@@ -76,12 +76,17 @@ class Script:
         self.answers: dict[str, Callable[[Any], Contract]] = {
             "validate_order": lambda r: e.Validation(facts=some_facts(r.order_id)),
             "record_progress": lambda r: e.Nothing(),
+            "apply_amendment": lambda r: e.AmendmentApplied(
+                facts=None if r.refused else some_facts(r.order_id, self.amended_total),
+                units_left=5 if not r.kept else 2,
+                refusal=r.refused,
+            ),
             "assess_order": lambda r: e.RiskAssessment(decision=e.RiskDecision.PASS, policy_version="risk-1"),
             "authorise_payment": lambda r: e.Authorisation(
                 approved=True,
                 authorisation_id="auth-1",
                 amount=r.amount,
-                expires_at=PLACED + timedelta(days=7),
+                expires_at=datetime.now(UTC) + timedelta(days=3_650),
             ),
             "void_authorisation": lambda r: e.Voided(amount=pounds(5_000)),
             "capture_payment": lambda r: e.Captured(capture_id=f"cap-{r.shipment_id}", amount=r.amount),
@@ -103,6 +108,7 @@ class Script:
             "void_label": lambda r: e.Undone(undone=True),
             "notify": lambda r: e.Notified(sent=True, message_id="msg-1"),
         }
+        self.amended_total = 5_000
         self.calls: list[tuple[str, Any]] = []
         self.holds: dict[str, asyncio.Event] = {}
         self.reached: dict[str, asyncio.Event] = defaultdict(asyncio.Event)

@@ -1,0 +1,313 @@
+"""How an order is planned anew while it is under way: an amendment, or stock that is not there after all.
+
+Shipments that are not packed yet are called off, those that are go on as they are, and the rest is planned again.
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    import workflows.steps as steps  # noqa: PLR0402 - as in order.py
+    from models import effects as e
+    from models.errors import Problem
+    from models.journal import SYSTEM
+    from models.memory import StartedShipment
+    from models.messages import AmendAnswer, AmendOrder, AmendOutcome, CancelShipment, StockLost
+    from models.states import ORDER_TERMINAL, OrderState, ShipmentState
+    from workflows.case import refuse, require, sentence
+    from workflows.paying import Paying
+
+_TELL_WITHIN = timedelta(seconds=3)
+_ASK_AGAIN_AFTER = timedelta(minutes=10)
+_REMEMBERED_ANSWERS = 50
+
+
+class Changing(Paying):
+    """The part of the order that turns back to planning."""
+
+    async def _change(self) -> None:
+        """Where another plan is asked for: stop what can be stopped, apply the amendment, forget the plan."""
+        memory = self.memory
+        if not self._turned_back():
+            return
+        if self._anything_out():
+            if not await self._stop_what_is_not_packed():
+                await self._give_up_amendment("called_off", "the order was called off meanwhile")
+                memory.stock_lost.clear()
+                return
+            called_off = self._keep_what_goes_on()
+        else:
+            called_off = bool(memory.stock_lost)
+        applied = memory.amendment is not None and await self._apply(memory.amendment)
+        memory.stock_lost.clear()
+        if applied or called_off:
+            await self._forget_plan()
+        if memory.earlier and not applied:
+            memory.rest_dropped = not called_off
+
+    # --- stopping ---
+    async def _stop_what_is_not_packed(self) -> bool:
+        """Ask the shipments to stop and wait until each is called off or says that it goes on.
+
+        False when the order was called off meanwhile.
+        """
+        memory = self.memory
+        while True:
+            for ref in self._started_shipments():
+                if self._may_be_stopped(ref.number) and ref.number not in memory.stopping:
+                    await self._ask_to_stop(ref.number)
+            answered = await self.until(
+                lambda: (
+                    not any(self._may_be_stopped(n) for n in memory.stopping) or memory.cancel is not None
+                ),
+                deadline=workflow.now() + _ASK_AGAIN_AFTER,
+                summary="until warehouses have answered what can still be changed",
+            )
+            memory.stopping.clear()
+            if answered:
+                return memory.cancel is None
+
+    def _may_be_stopped(self, number: int) -> bool:
+        progress = self.memory.shipments.get(number)
+        if self._is_over(number) or self._has_left(number) or number in self.memory.deaf:
+            return False
+        return progress is None or progress.goes_on != self._stop_request()
+
+    def _stop_request(self) -> str:
+        amendment = self.memory.amendment
+        return amendment.request_id if amendment else f"stock-lost-{self._attempt('stock-lost')}"
+
+    async def _ask_to_stop(self, number: int) -> None:
+        memory, amendment = self.memory, self.memory.amendment
+        request = CancelShipment(
+            request_id=self._stop_request(),
+            actor=amendment.actor if amendment else SYSTEM,
+            reason=amendment.reason if amendment else "the warehouse does not hold its goods",
+            unless_picked=True,
+        )
+        memory.stopping.append(number)
+        memory.called_back.append(number)
+        try:
+            await self._shipment_run(number).signal("cancel_shipment", request)
+        except ApplicationError as error:
+            # Its run was ended from outside. It keeps what it has until somebody looks after it.
+            memory.deaf.append(number)
+            self.note("amend.unheard", f"shipment {number} could not be asked to stop", why=str(error))
+
+    def _keep_what_goes_on(self) -> bool:
+        """Put the shipments of the present plan with those of earlier plans; whether any of them is called off."""
+        memory = self.memory
+        started = list(memory.earlier)
+        if memory.released and memory.plan is not None:
+            started += [
+                StartedShipment(plan_id=memory.plan.plan_id, ref=ref) for ref in memory.plan.shipments
+            ]
+            memory.last_number = max(ref.ref.number for ref in started)
+            memory.plan, memory.reservation_key = None, None
+            memory.released = memory.reserved = False
+        memory.earlier = [
+            one for one in started if self._shipment_state(one.ref.number) is not ShipmentState.CANCELLED
+        ]
+        memory.deaf.clear()
+        return len(memory.earlier) < len(started)
+
+    # --- the amendment ---
+    async def _apply(self, amendment: AmendOrder) -> bool:
+        """Make the amendment the order's document if its money can be held; False when it is refused."""
+        memory, kept = self.memory, self._kept_amount()
+        refusal: Problem | None = None
+        if amendment.total < kept:
+            refusal = _problem(
+                "below_shipped",
+                f"{kept} of the order are packed or on their way, more than {amendment.total}",
+            )
+        elif memory.authorisation is not None and not self._covered(due := amendment.total - kept):
+            self._enter(OrderState.AUTHORISING)
+            held = await self._hold(due)
+            if not held.approved:
+                refusal = _problem(
+                    "payment_declined", f"holding {due} for it was declined ({held.decline_code})"
+                )
+        answer = await self._decide_amendment(amendment, refusal)
+        if answer.facts is None:
+            return False
+        memory.facts, memory.rest_dropped = answer.facts, answer.units_left == 0
+        if not memory.earlier:
+            memory.assessment = None
+            memory.passed_gates.clear()
+        memory.fruitless_plans = memory.shortages = 0
+        self._answer_amendment(
+            amendment,
+            AmendOutcome.APPLIED,
+            f"the order is {answer.facts.total} now, {answer.facts.unit_count} units",
+        )
+        self.tell(e.Template.ORDER_AMENDED, total=str(answer.facts.total))
+        return True
+
+    async def _decide_amendment(self, amendment: AmendOrder, refusal: Problem | None) -> e.AmendmentApplied:
+        """Write down that the amendment is applied, or why not; the store may refuse it as well."""
+        answer = await self.do(
+            steps.APPLY_AMENDMENT,
+            e.ApplyAmendment(
+                order_id=self.order_id,
+                amendment_id=amendment.amendment_id,
+                kept=self._kept_shipments(),
+                kept_amount=self._kept_amount(),
+                refused=refusal,
+            ),
+        )
+        if answer.facts is None:
+            refused = answer.refusal or refusal or _problem("refused", "it cannot be applied")
+            self._answer_amendment(amendment, AmendOutcome.REFUSED, refused.message, code=refused.code)
+        return answer
+
+    async def _give_up_amendment(self, code: str, why: str) -> None:
+        """An amendment that waits is not applied any more."""
+        if self.memory.amendment is not None:
+            await self._decide_amendment(self.memory.amendment, _problem(code, why))
+
+    def _kept_shipments(self) -> tuple[e.KeptShipment, ...]:
+        return tuple(e.KeptShipment(plan_id=s.plan_id, number=s.ref.number) for s in self.memory.earlier)
+
+    def _answer_amendment(
+        self, amendment: AmendOrder, outcome: AmendOutcome, message: str, *, code: str | None = None
+    ) -> None:
+        memory = self.memory
+        memory.amendment = None
+        memory.amend_answers[amendment.request_id] = AmendAnswer(outcome=outcome, message=message, code=code)
+        while len(memory.amend_answers) > _REMEMBERED_ANSWERS:
+            memory.amend_answers.pop(next(iter(memory.amend_answers)))
+        self._changed()
+        self.note(
+            f"amend.{outcome}",
+            f"amendment {amendment.number} is {outcome}",
+            why=message,
+            actor=amendment.actor,
+            request_id=amendment.request_id,
+        )
+
+    async def _forget_plan(self) -> None:
+        """Give back what the plan before had reserved, so that the next one can plan with it."""
+        memory = self.memory
+        await self._free_what_is_reserved()
+        memory.plan = None
+        memory.deadlines.pop("backorder", None)
+
+    async def _free_what_is_reserved(self) -> None:
+        memory = self.memory
+        for undo in [u for u in memory.undo if isinstance(u, e.ReleaseReservation)]:
+            if memory.reserved and undo.reservation_key == memory.reservation_key:
+                await self.do(steps.RELEASE_RESERVATION, undo)
+            memory.undo = [other for other in memory.undo if other is not undo]
+        memory.reserved, memory.reservation_key = False, None
+
+    async def _drop_the_rest(self, why: str) -> None:
+        """Go on with the shipments of earlier plans alone: what else was ordered will not be shipped."""
+        memory = self.memory
+        memory.rest_dropped = True
+        self.note("order.rest_dropped", "what is not on its way yet will not be shipped", why=why)
+        await self._forget_plan()
+
+    # --- messages ---
+    @workflow.update(name="amend_order")
+    async def amend(self, request: AmendOrder) -> AmendAnswer:
+        """Go on by a stored amendment. The answer says whether it is applied, as far as it is known after a moment."""
+        self._take_amendment(request)
+        answers = self.memory.amend_answers
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: request.request_id in answers,
+                timeout=_TELL_WITHIN,
+                timeout_summary="until the amendment is applied",
+            )
+        return answers.get(request.request_id) or AmendAnswer(
+            outcome=AmendOutcome.APPLYING,
+            message="it is under way: warehouses, the payment provider or a person are asked first",
+        )
+
+    @amend.validator
+    def _may_amend(self, request: AmendOrder) -> None:
+        require(AmendOrder, request)
+        if (why_not := self._why_not_amend(request)) is not None:
+            refuse(why_not)
+
+    @workflow.signal(name="amend_order")
+    async def amended(self, payload: Any = None, *_surplus: Any) -> None:
+        """The durable twin of the update; see ``AmendOrder`` for the JSON."""
+        try:
+            request = AmendOrder.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", "the signal 'amend_order' was not acted on", why=sentence(error))
+            return
+        if (why_not := self._why_not_amend(request)) is not None:
+            self.note("amend.refused", "the order was not amended", why=why_not, actor=request.actor)
+            return
+        self._take_amendment(request)
+
+    @workflow.signal(name="stock_lost")
+    async def lose_stock(self, payload: Any = None, *_surplus: Any) -> None:
+        """The warehouse does not hold what was reserved for some shipments; see ``StockLost`` for the JSON."""
+        memory = self.memory
+        try:
+            loss = StockLost.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", "the signal 'stock_lost' was not acted on", why=sentence(error))
+            return
+        if not self._first_time("stock_lost", loss.event_id):
+            return
+        planned = {ref.number for ref in memory.plan.shipments} if memory.plan and memory.reserved else set()
+        lost = [n for n in loss.shipments if n in planned and not self._is_over(n) and not self._has_left(n)]
+        self.note(
+            "stock.lost",
+            f"shipments {', '.join(map(str, loss.shipments))}: the warehouse does not hold their goods",
+            why=loss.reason,
+            actor=loss.actor,
+        )
+        if lost and memory.state not in ORDER_TERMINAL:
+            self._attempt("stock-lost", count=True)
+            memory.stock_lost = sorted({*memory.stock_lost, *lost})
+
+    def _why_not_amend(self, request: AmendOrder) -> str | None:
+        memory = self.memory
+        pending = memory.amendment
+        if request.request_id in memory.amend_answers or (
+            pending is not None and pending.request_id == request.request_id
+        ):
+            return None
+        if memory.state in ORDER_TERMINAL or memory.leaving_to is not None or memory.cancel is not None:
+            return f"the order is {memory.state}: it cannot be changed any more"
+        if memory.facts is None:
+            return "the order has not been read yet: try again in a moment"
+        if pending is not None:
+            return f"amendment {pending.number} is being applied: try again when it is"
+        if memory.released and all(
+            self._is_over(ref.number) or self._has_left(ref.number) for ref in self._planned_shipments()
+        ):
+            return "it is past the cut-off: everything has left; call it off or arrange a return instead"
+        return None
+
+    def _take_amendment(self, request: AmendOrder) -> None:
+        memory = self.memory
+        # Two updates may pass the validator before either handler runs.
+        if (why_not := self._why_not_amend(request)) is not None:
+            refuse(why_not)
+        if request.request_id in memory.amend_answers or memory.amendment is not None:
+            return
+        memory.amendment = request
+        self.note(
+            "amend.requested",
+            f"amendment {request.number} is to be applied: {request.total}",
+            why=request.reason,
+            actor=request.actor,
+            request_id=request.request_id,
+        )
+
+
+def _problem(code: str, message: str) -> Problem:
+    return Problem(path="", code=code, message=message)
