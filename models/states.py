@@ -68,7 +68,8 @@ _OUT = (_O.RELEASED,)
 _ORDER_FORWARD: dict[OrderState, set[OrderState]] = {
     _O.RECEIVED: {_O.VALIDATING},
     _O.VALIDATING: {_O.ASSESSING, _O.REJECTED},
-    _O.ASSESSING: {_O.AUTHORISING, _O.REJECTED},
+    # To planning at once where an amended order is paid from what is held.
+    _O.ASSESSING: {_O.AUTHORISING, _O.ROUTING, _O.REJECTED},
     _O.AUTHORISING: {_O.ROUTING, _O.REJECTED, *_AGAIN, *_OUT},
     _O.ROUTING: {_O.RESERVING, _O.BACKORDERED, *_AGAIN, *_OUT},
     _O.BACKORDERED: {_O.ROUTING, *_AGAIN, *_OUT},

@@ -45,15 +45,15 @@ def some_facts(order_id: str, total: int = 5_000) -> e.OrderFacts:
     )
 
 
-def some_plan(shipments: int = 1, total: int = 5_000, cost: int = 600) -> PlanSummary:
+def some_plan(shipments: int = 1, total: int = 5_000, cost: int = 600, first: int = 1) -> PlanSummary:
     amounts = pounds(total).allocate([1] * shipments)
     promised = datetime.now(UTC) + timedelta(days=3)
     return PlanSummary(
-        plan_id="plan-1",
+        plan_id=f"plan-{first}",
         shipments=tuple(
             ShipmentRef(
-                number=n + 1,
-                node=f"node-{n + 1}",
+                number=first + n,
+                node=f"node-{first + n}",
                 carrier="post",
                 service="standard",
                 units=2,
@@ -77,8 +77,8 @@ class Script:
             "validate_order": lambda r: e.Validation(facts=some_facts(r.order_id)),
             "record_progress": lambda r: e.Nothing(),
             "apply_amendment": lambda r: e.AmendmentApplied(
-                facts=None if r.refused else some_facts(r.order_id, self.amended_total),
-                units_left=5 if not r.kept else 2,
+                facts=None if r.refused else some_facts(r.order_id, self.amended()),
+                units_left=5,
                 refusal=r.refused,
             ),
             "assess_order": lambda r: e.RiskAssessment(decision=e.RiskDecision.PASS, policy_version="risk-1"),
@@ -94,7 +94,11 @@ class Script:
             "settle_order": lambda r: e.Settlement(
                 balanced=True, captured=r.total, refunded=pounds(0), voided=pounds(0)
             ),
-            "route_order": lambda r: e.RouteAnswer(plan=some_plan()),
+            "route_order": lambda r: e.RouteAnswer(
+                plan=some_plan(
+                    first=r.first_number, total=r.outstanding.minor if r.outstanding else self.total
+                )
+            ),
             "reserve_stock": lambda r: e.Reservation(reserved=True),
             "release_reservation": lambda r: e.Nothing(),
             "request_pick": lambda r: e.PickRequested(accepted=True, pick_id="pick-1"),
@@ -108,7 +112,8 @@ class Script:
             "void_label": lambda r: e.Undone(undone=True),
             "notify": lambda r: e.Notified(sent=True, message_id="msg-1"),
         }
-        self.amended_total = 5_000
+        # The order's total, and what an amendment makes of it.
+        self.total = self.amended_total = 5_000
         self.calls: list[tuple[str, Any]] = []
         self.holds: dict[str, asyncio.Event] = {}
         self.reached: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -116,6 +121,11 @@ class Script:
         self.orders: dict[str, OrderProjection] = {}
         self.shipments: dict[str, ShipmentProjection] = {}
         self.reviews: dict[str, ReviewTask] = {}
+
+    def amended(self) -> int:
+        """Take the amended total for the order's."""
+        self.total = self.amended_total
+        return self.total
 
     def names(self, subject: str) -> list[str]:
         """The steps that an order (with its shipments) asked for, in order, without the plain journal writes."""

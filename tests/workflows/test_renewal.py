@@ -245,7 +245,7 @@ async def test_a_message_that_was_on_its_way_is_sent_under_the_same_key_whicheve
 
 async def test_a_renewal_while_an_order_is_being_rejected_lets_it_end_and_say_so(case: Case) -> None:
     case.script.answers["authorise_payment"] = lambda r: e.Authorisation(
-        approved=False, decline_code="card_declined", amount=r.amount
+        approved=False, decline_is_final=True, decline_code="card_declined", amount=r.amount
     )
     held = case.script.hold("authorise_payment")
     order = await case.start()
