@@ -4,9 +4,11 @@ from temporalio import activity
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
-from activities.store import operations, stock
-from activities.store.plans import refuse_if_superseded, stored_plan
+from activities.store import stock
+from activities.store.plans import stored_plan
 from activities.store.record import record
+from activities.store.reserving import Reserver
+from activities.store.stock import Claim, Wanted
 from activities.store.store import Store
 from models.effects import Nothing, ReleaseReservation, Reservation, ReserveStock
 from models.identifiers import shipment_id
@@ -18,36 +20,40 @@ class InventoryActivities:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._reserver = Reserver(store)
 
     @implements(steps.RESERVE_STOCK)
     @speaks_temporal
     async def reserve_stock(self, effect: ReserveStock) -> Reservation:
         """Reserve what the plan says, where it says so: all of it, or the shortages.
 
-        Raises ``Refused`` when the order has gone on to another plan: this is an attempt that was given up long ago.
+        Raises ``Refused`` when the order has ended, and when it has gone on to another plan: this is then an attempt
+        that was given up long ago.
         """
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             plan = await stored_plan(session, effect.order_id, effect.plan_id)
-            await operations.refuse_if_ended(session, effect.order_id)
-            await refuse_if_superseded(session, effect.order_id, effect.plan_id)
-            reservation = await stock.reserve(
-                session,
+        # By itself, after all else: nobody who wants the same units waits while this process is busy. What makes it
+        # refused is looked at there once more, with the order locked.
+        reservation = await self._reserver.reserve(
+            Claim(
                 key=effect.key,
                 order_id=effect.order_id,
                 plan_id=effect.plan_id,
-                wanted=[
-                    stock.Wanted(
+                expires_at=effect.expires_at,
+                wanted=tuple(
+                    Wanted(
                         shipment_id=shipment_id(effect.order_id, shipment.number),
                         node=shipment.node,
                         sku=line.sku,
                         quantity=line.quantity,
+                        promised_at=shipment.promised_at,
                     )
                     for shipment in plan.shipments
                     for line in shipment.lines
-                ],
-                expires_at=effect.expires_at,
+                ),
             )
+        )
         for shortage in reservation.shortages:
             _count_shortage(shortage.node)
         return reservation

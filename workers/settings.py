@@ -88,6 +88,15 @@ class Settings(BaseSettings):
     # How long it is known which webhooks were answered for.
     webhook_receipt_days: int = Field(default=30, ge=1)
 
+    # What subscribers are told (docs/integrate.md): how long events are kept for a replay; for how many seconds an
+    # answer is waited for, how many requests a subscriber gets at once, and how often an event is tried.
+    outbox_days: int = Field(default=7, ge=1)
+    outbox_send_seconds: float = Field(default=10.0, gt=0, le=60)
+    outbox_at_once: int = Field(default=8, ge=1, le=100)
+    outbox_attempts: int = Field(default=20, ge=1, le=1000)
+    # Streams of availability that one API process serves at once; each is one of its connections.
+    api_max_streams: int = Field(default=100, ge=0)
+
     database_url: str = Field(
         default="postgresql+psycopg://postgres@127.0.0.1:5432/orderwright",
         validation_alias=AliasChoices("DATABASE_URL", "ORDERWRIGHT_DATABASE_URL", "database_url"),

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.store import reads
+from activities.store.subscribers import SubscriberView, all_subscribers
 from models.base import Contract
 from models.operations import OperationState, ShippingKind
 from models.review import ReviewKind
@@ -36,6 +37,7 @@ class Measures(Contract):
     effects_unclear: dict[str, Waiting]
     never_started: Waiting
     late_events: int
+    subscribers: tuple[SubscriberView, ...] = ()
 
 
 async def measures(session: AsyncSession) -> Measures:
@@ -49,6 +51,7 @@ async def measures(session: AsyncSession) -> Measures:
         effects_unclear=await _unclear(session, now),
         never_started=await _never_started(session, now),
         late_events=await reads.late_event_count(session),
+        subscribers=tuple(await all_subscribers(session)),
     )
 
 

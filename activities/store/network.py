@@ -93,7 +93,9 @@ async def seed_stock(session: AsyncSession, levels: Sequence[StockLevel]) -> int
             "INSERT INTO stock (node, sku, on_hand, reserved) "
             "SELECT node, sku, on_hand, 0 "
             "FROM unnest(CAST(:nodes AS text[]), CAST(:skus AS text[]), CAST(:on_hand AS bigint[])) "
-            "AS level (node, sku, on_hand) ON CONFLICT (node, sku) DO NOTHING RETURNING 1"
+            "AS level (node, sku, on_hand), "
+            """(SELECT set_config('orderwright.movement', '{"kind": "seed", "actor": "orderwright"}', true)) AS said """
+            "ON CONFLICT (node, sku) DO NOTHING RETURNING 1"
         ),
         {
             "nodes": [level.node for level in levels],

@@ -10,10 +10,10 @@ from sqlmodel import col
 
 from activities.store.intake import stored_draft
 from models.effects import KeptShipment
-from models.errors import NotFound, Refused
+from models.errors import NotFound
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary
-from models.tables.orders import OrderRow, PlanRow
+from models.tables.orders import PlanRow
 
 
 def plan_id(order_id: str, attempt: int) -> str:
@@ -67,21 +67,6 @@ async def stored_plan(session: AsyncSession, order_id: str, wanted: str) -> Plan
     if plan is None:
         raise NotFound(f"order {order_id} has no plan {wanted}")
     return Plan.model_validate(plan)
-
-
-async def refuse_if_superseded(session: AsyncSession, order_id: str, wanted: str) -> None:
-    """Raise ``Refused`` when the order goes by another plan than ``wanted``. Holds the order until the end.
-
-    A plan is written with the order before anything is reserved for it. So of two attempts that meet here, be one left
-    over from before a reset or from a worker that stood still, the one wins that the order's run is at.
-    """
-    goes_by = await session.scalar(
-        select(col(OrderRow.plan_id))
-        .where(col(OrderRow.order_id) == order_id)
-        .with_for_update(key_share=True)
-    )
-    if goes_by is not None and goes_by != wanted:
-        raise Refused(f"order {order_id} goes by plan {goes_by} now: nothing is reserved for {wanted}")
 
 
 async def planned_shipment(session: AsyncSession, order_id: str, wanted: str, number: int) -> PlannedShipment:

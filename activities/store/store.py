@@ -1,8 +1,10 @@
 """The store: a pool of connections and the transactions on it. Reads and writes stand in the modules beside."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
+import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -46,16 +48,40 @@ class Store:
         Raises ``NotReachable`` when the database does not answer; a transaction whose commit was under way may then
         have happened, which is why every write of ours can be repeated.
         """
-        try:
+        with self._answering():
             async with self._sessions.begin() as session:
                 yield session
+
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+        """The driver's own connection, each statement of which is a transaction: nothing stays locked between them.
+
+        For what is done for every order, where SQLAlchemy's part would be the larger. Raises ``NotReachable`` as above.
+        """
+        with self._answering():
+            async with self._engine.connect() as pooled:
+                connection = (await pooled.get_raw_connection()).driver_connection
+                assert isinstance(connection, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
+                try:
+                    await connection.set_autocommit(True)
+                    yield connection
+                    await connection.set_autocommit(False)
+                except BaseException:
+                    # It may be broken, or busy with what nobody waits for any more.
+                    await pooled.invalidate()
+                    raise
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
         except PoolTimeoutError as error:
             raise NotReachable("PostgreSQL: every connection of the pool is busy; try again") from error
-        except DBAPIError as error:
+        except (DBAPIError, psycopg.Error) as error:
             if _full(error):
                 self._found_full()
             if _lost(error):
-                raise NotReachable(f"PostgreSQL does not answer: {_first_line(error.orig)}") from error
+                raise NotReachable(f"PostgreSQL does not answer: {_first_line(_said(error))}") from error
             raise
 
     async def ping(self) -> None:
@@ -72,22 +98,27 @@ class Store:
 _TRY_AGAIN = ("40001", "40P01")
 
 
-def _lost(error: DBAPIError) -> bool:
-    if error.connection_invalidated:
+def _said(error: DBAPIError | psycopg.Error) -> BaseException | None:
+    """The driver's own error, whether or not it was asked through SQLAlchemy."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _lost(error: DBAPIError | psycopg.Error) -> bool:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    state: str | None = getattr(error.orig, "sqlstate", None)
+    state: str | None = getattr(_said(error), "sqlstate", None)
     if state is None:
         # The driver itself reports a broken or refused connection without a code.
-        return type(error.orig).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
+        return type(_said(error)).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
     # 08 connection, 57P shutting down or starting up.
     return state[:2] == "08" or state[:3] == "57P" or state in _TRY_AGAIN or _full(error)
 
 
-def _full(error: DBAPIError) -> bool:
+def _full(error: DBAPIError | psycopg.Error) -> bool:
     """It answers what is read, and refuses what is written: 53 is out of disk, memory or connections; 25006 read-only,
     which a managed database is made when its disk is full.
     """
-    state: str = getattr(error.orig, "sqlstate", None) or ""
+    state: str = getattr(_said(error), "sqlstate", None) or ""
     return state[:2] == "53" or state == "25006"
 
 

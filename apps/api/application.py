@@ -50,6 +50,7 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
         beside = [
             asyncio.create_task(runs.keep_trying_to_connect(), name="connect to Temporal"),
             asyncio.create_task(Sweeper(parts).run(), name="sweeper"),
+            asyncio.create_task(parts.outbox.run(), name="outbox"),
         ]
         try:
             yield

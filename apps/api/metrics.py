@@ -75,6 +75,23 @@ class Metrics:
             ["neighbour", "code"],
             registry=self.registry,
         )
+        self.outbox_sent = Counter(
+            "orderwright_outbox_events",
+            "Events sent to subscribers by this process: taken, or failed and tried again",
+            ["subscriber", "result"],
+            registry=self.registry,
+        )
+        self.outbox_seconds = Histogram(
+            "orderwright_outbox_seconds",
+            "Time from an event to the subscriber that took it",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+            registry=self.registry,
+        )
+        self.streams = Gauge(
+            "orderwright_streams_open",
+            "Streams of availability that this process serves",
+            registry=self.registry,
+        )
         self._database_up = Gauge(
             "orderwright_database_up",
             "1 when PostgreSQL answered this very scrape, else 0 and without what is counted there",
@@ -143,6 +160,25 @@ class Metrics:
             registry=self._counted,
         )
 
+        self._outbox_waiting = Gauge(
+            "orderwright_outbox_waiting",
+            "Events that a subscriber has not taken yet; counted up to 10,000",
+            ["subscriber"],
+            registry=self._counted,
+        )
+        self._outbox_oldest = Gauge(
+            "orderwright_outbox_oldest_seconds",
+            "How long the oldest event has waited that an active subscriber has not taken; 0 when there is none",
+            ["subscriber"],
+            registry=self._counted,
+        )
+        self._dead_letters = Gauge(
+            "orderwright_outbox_dead_letters",
+            "Events that a subscriber did not take and that are not tried any more; those of their key wait behind",
+            ["subscriber"],
+            registry=self._counted,
+        )
+
     def render(self, found: Measures | None) -> bytes:
         """The text exposition, with the database's gauges as ``found``; without them when it did not answer."""
         self._database_up.set(found is not None)
@@ -169,3 +205,10 @@ class Metrics:
         self._never_started.set(found.never_started.count)
         self._oldest_never_started.set(found.never_started.oldest_seconds)
         self._late_events.set(found.late_events)
+        # A subscriber that was removed is shown no more.
+        for gauge in (self._outbox_waiting, self._outbox_oldest, self._dead_letters):
+            gauge.clear()
+        for told in found.subscribers:
+            self._outbox_waiting.labels(told.subscriber_id).set(told.waiting)
+            self._outbox_oldest.labels(told.subscriber_id).set(told.oldest_seconds if told.active else 0)
+            self._dead_letters.labels(told.subscriber_id).set(told.dead_letters)

@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from activities.store.store import Store
+from apps.api.courier import Pace
 from apps.api.invariants import Invariants
 from apps.api.metrics import Metrics
+from apps.api.outbox import Outbox
 from apps.api.readiness import PartsHealth
 from apps.api.runs import Runs
 from workers.settings import Settings
@@ -27,6 +29,17 @@ class Parts:
     def invariants(self) -> Invariants:
         """The invariant job: one, for it bounds how many connections decisions take at once."""
         return Invariants(self.store, self.runs)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """What tells others: one, for streams follow it."""
+        settings = self.settings
+        pace = Pace(
+            send_seconds=settings.outbox_send_seconds,
+            at_once=settings.outbox_at_once,
+            attempts=settings.outbox_attempts,
+        )
+        return Outbox(settings.database_url, self.metrics, pace=pace)
 
     @cached_property
     def health(self) -> PartsHealth:

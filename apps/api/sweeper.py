@@ -3,7 +3,7 @@
 Every API process has one; what one takes up, the others leave alone. It starts what has no run because a process died
 between the commit and the start, or because Temporal was down; it looks after open orders whose run is gone; and it
 runs the invariant job, which puts before a person what has broken. Beside that it forgets the receipts of webhooks that
-nobody will send again.
+nobody will send again, and events that everybody was told of.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import reads
+from activities.store import outbox, reads
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.receipts import forget_receipts
 from apps.api.broken_runs import ASTRAY
@@ -118,12 +118,19 @@ class Sweeper:
         return len(report.findings)
 
     async def tidy(self) -> int:
-        """Forget old receipts of webhooks, at most one batch; returns how many. Raises ``NotReachable`` as above."""
-        kept_for = timedelta(days=self._parts.settings.webhook_receipt_days)
+        """Forget old receipts of webhooks and old events, at most one batch of each; returns how many.
+
+        Raises ``NotReachable`` as above.
+        """
+        settings = self._parts.settings
         async with self._parts.store.transaction() as session:
-            gone = await forget_receipts(session, kept_for, _TIDY_BATCH)
-        self._full = gone == _TIDY_BATCH
-        return gone
+            receipts = await forget_receipts(
+                session, timedelta(days=settings.webhook_receipt_days), _TIDY_BATCH
+            )
+        async with self._parts.store.transaction() as session:
+            events = await outbox.forget(session, timedelta(days=settings.outbox_days), _TIDY_BATCH)
+        self._full = _TIDY_BATCH in (receipts, events)
+        return receipts + events
 
     async def _guarded(self, work: Callable[[], Awaitable[int]]) -> bool:
         """Do one batch of ``work``; whether it was a full one, so that there may be more to do at once."""

@@ -172,7 +172,7 @@ class Replay:
         asked_since = time.monotonic()
         while True:
             try:
-                order_id, is_new = await self._post(draft)
+                order_id, is_new = await post_order(self._client, draft)
             except NotReachable as error:
                 tally.trouble = error.message
                 if time.monotonic() - asked_since > self._patience:
@@ -192,27 +192,6 @@ class Replay:
         tally.repeated += not is_new
         tally.standings.setdefault(order_id, Standing())
         self._last_movement = time.monotonic()
-
-    async def _post(self, draft: OrderDraft) -> tuple[str, bool]:
-        try:
-            response = await self._client.post(
-                "/v1/orders",
-                content=draft.model_dump_json().encode(),
-                headers={
-                    "Content-Type": "application/json",
-                    # The order's carriers and promises live in the year of its invoice.
-                    "Orderwright-Business-Start": draft.placed_at.isoformat(),
-                },
-            )
-        except httpx.HTTPError as error:
-            raise NotReachable(f"the API does not answer ({str(error) or type(error).__name__})") from error
-        if response.status_code == 500:
-            # Ours to find in the log; for the loop it is an answer that did not come.
-            raise NotReachable("the API answered with an internal error")
-        if not response.is_success:
-            raise error_of(response)
-        accepted = OrderAccepted.model_validate_json(response.content)
-        return accepted.order_id, response.status_code == 202
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached() and not self.tally.gave_up:
@@ -246,6 +225,32 @@ class Replay:
             s.state in (OrderState.DELIVERED, OrderState.CLOSED) for s in found.values()
         ):
             tally.first_delivered = time.monotonic()
+
+
+async def post_order(client: httpx.AsyncClient, draft: OrderDraft) -> tuple[str, bool]:
+    """Send one order: its id, and whether it is new. The same document twice is one order.
+
+    Raises ``NotReachable`` when no answer comes, and the API's own refusals.
+    """
+    try:
+        response = await client.post(
+            "/v1/orders",
+            content=draft.model_dump_json().encode(),
+            headers={
+                "Content-Type": "application/json",
+                # The order's carriers and promises live in the year of its invoice.
+                "Orderwright-Business-Start": draft.placed_at.isoformat(),
+            },
+        )
+    except httpx.HTTPError as error:
+        raise NotReachable(f"the API does not answer ({str(error) or type(error).__name__})") from error
+    if response.status_code == 500:
+        # Ours to find in the log; for the loop it is an answer that did not come.
+        raise NotReachable("the API answered with an internal error")
+    if not response.is_success:
+        raise error_of(response)
+    accepted = OrderAccepted.model_validate_json(response.content)
+    return accepted.order_id, response.status_code == 202
 
 
 async def standings(store: Store, order_ids: Collection[str]) -> dict[str, Standing]:

@@ -4,10 +4,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Identity, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from models.stock import MovementKind
 from models.tables.base import moment, not_negative, one_of
 
 
@@ -50,11 +51,15 @@ class CarrierServiceRow(SQLModel, table=True):
 
 
 class StockRow(SQLModel, table=True):
-    """Units of a SKU at a node. The check is what makes overselling impossible, whoever writes."""
+    """Units of a SKU at a node. The check is what makes overselling impossible, whoever writes.
+
+    ``safety_stock`` is kept back from new reservations. A trigger writes each change of a row down as a movement.
+    """
 
     __tablename__ = "stock"
     __table_args__ = (
         CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),
+        CheckConstraint("safety_stock >= 0", name="safety_stock"),
         Index("ix_stock_sku", "sku"),
     )
 
@@ -62,6 +67,47 @@ class StockRow(SQLModel, table=True):
     sku: str = Field(primary_key=True)
     on_hand: int = Field(sa_type=BigInteger)
     reserved: int = Field(default=0, sa_type=BigInteger)
+    safety_stock: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": text("0")})
+
+
+class StockMovementRow(SQLModel, table=True):
+    """One change of one stock row, append-only: by how much, and (``…_after``) what it came to.
+
+    Only the trigger on ``stock`` writes here, so that a row is always the sum of its movements. ``source`` is what of
+    ours caused it (a reservation's key, a shipment), ``document_id`` what somebody else's did.
+    """
+
+    __tablename__ = "stock_movements"
+    __table_args__ = (
+        one_of("kind", MovementKind),
+        Index("ix_stock_movements_row", "sku", "node", "movement_id"),
+        Index(
+            "uq_stock_movements_document",
+            "document_id",
+            "kind",
+            "node",
+            "sku",
+            "source",
+            unique=True,
+            postgresql_where="document_id IS NOT NULL",
+        ),
+    )
+
+    movement_id: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
+    )
+    node: str
+    sku: str
+    kind: str
+    on_hand: int = Field(sa_type=BigInteger)
+    reserved: int = Field(sa_type=BigInteger)
+    on_hand_after: int = Field(sa_type=BigInteger)
+    reserved_after: int = Field(sa_type=BigInteger)
+    actor: str
+    reason: str | None = None
+    source: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    document_id: str | None = None
+    at: datetime = moment(sa_column_kwargs={"server_default": text("clock_timestamp()")})
 
 
 class ReservationState(StrEnum):
@@ -98,7 +144,7 @@ class UnitState(StrEnum):
 
 
 class ReservedUnitsRow(SQLModel, table=True):
-    """Units that a reservation holds for one shipment in one stock row."""
+    """Units that a reservation holds for one shipment in one stock row, promised to arrive by ``promised_at``."""
 
     __tablename__ = "reserved_units"
     __table_args__ = (
@@ -115,3 +161,4 @@ class ReservedUnitsRow(SQLModel, table=True):
     sku: str = Field(primary_key=True)
     quantity: int = Field(sa_type=BigInteger)
     state: str
+    promised_at: datetime | None = moment(default=None)

@@ -217,11 +217,17 @@ class Shop:
 
     async def task(self, trouble: Trouble, workflow_id: str = "") -> ReviewTask:
         """The open task about the one thing that is broken."""
-        finding = await self.finding(workflow_id)
-        assert finding is not None and finding.task_id is not None
-        assert finding.trouble is trouble, finding
+        found: list[Finding | None] = [None]
+
+        async def put_before_a_person() -> bool:
+            # On a busy machine a round may come before all there is to see of it can be seen.
+            found[0] = finding = await self.finding(workflow_id)
+            return finding is not None and finding.task_id is not None and finding.trouble is trouble
+
+        await eventually(put_before_a_person, f"a task about {trouble}")
+        assert found[0] is not None and found[0].task_id is not None
         async with self.store.transaction() as session:
-            task = await reads.review(session, finding.task_id)
+            task = await reads.review(session, found[0].task_id)
         assert task is not None and task.state is ReviewState.OPEN
         return task
 

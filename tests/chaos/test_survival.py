@@ -1,6 +1,6 @@
 """Real orders on the whole stack: with everything killed under them, and with neighbours at their worst.
 
-Both in one file, so that they run one after the other: stacks that start at the same moment may pick the same ports.
+Both in one file, so that they run one after the other: each wants the machine to itself.
 """
 
 import asyncio

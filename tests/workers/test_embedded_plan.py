@@ -6,6 +6,7 @@ import psycopg.conninfo
 import pytest
 
 from workers.embedded.children import Child
+from workers.embedded.published import PublishedStack
 from workers.embedded.stack import SIMULATORS, Stack, StackOptions
 
 
@@ -25,6 +26,8 @@ async def simulators_of(data_dir: Path) -> dict[str, tuple[str, ...]]:
     plan = stack._plan()
     for name, url in plan.simulators.items():
         await stack._start_simulator(name, url, plan, {})
+    stack._supervisor = None
+    await stack.stop()
     return {name: tuple(child.argv) for name, child in recording.children.items()}
 
 
@@ -36,6 +39,25 @@ async def test_every_simulator_is_told_where_to_call_back_and_the_payment_provid
     for name, argv in started.items():
         assert argv[argv.index("--webhook-url") + 1].endswith(f"/v1/webhooks/{name}")
     assert [name for name, argv in started.items() if "--notify" in argv] == ["payment"]
+
+
+async def test_two_stacks_that_choose_their_ports_before_either_serves_choose_different_ones(
+    data_dir: Path,
+) -> None:
+    stacks = [Stack(StackOptions(data_dir=data_dir / name)) for name in ("one", "other")]
+    for stack in stacks:
+        stack._make_data_dir()
+    one, other = (ports_of(stack._plan()) for stack in stacks)
+    for stack in stacks:
+        await stack.stop()
+
+    assert len(one) == len(other) == len(SIMULATORS) + 3
+    assert one.isdisjoint(other)
+
+
+def ports_of(plan: PublishedStack) -> set[int]:
+    addresses = [plan.api_url, plan.temporal_address, plan.temporal_ui_url or "", *plan.simulators.values()]
+    return {int(address.rpartition(":")[2]) for address in addresses}
 
 
 @pytest.mark.parametrize(
@@ -50,10 +72,11 @@ async def test_every_simulator_is_told_where_to_call_back_and_the_payment_provid
         ("postgresql+psycopg://db.test/oms", "postgresql://db.test/oms", "db.test"),
     ],
 )
-def test_the_database_is_shown_as_psql_takes_it_and_without_a_password(
+async def test_the_database_is_shown_as_psql_takes_it_and_without_a_password(
     data_dir: Path, database_url: str, shown: str, host: str
 ) -> None:
     stack = Stack(StackOptions(data_dir=data_dir))
     stack.published = stack._plan().model_copy(update={"database_url": database_url})
     assert stack.urls["PostgreSQL"] == shown
+    await stack.stop()
     assert psycopg.conninfo.conninfo_to_dict(shown)["host"] == host

@@ -1,8 +1,8 @@
-"""Ports on the loopback address: the preferred one, or the next that nobody listens on."""
+"""Ports on the loopback address: the preferred one, or the next that is neither listened on nor promised."""
 
 import http.client
 import socket
-from collections.abc import Collection
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from models.errors import Refused
@@ -18,22 +18,51 @@ class NoFreePort(Refused):
     code = "no_free_port"
 
 
-def free_port(preferred: int, taken: Collection[int] = ()) -> int:
-    """The first free TCP port from ``preferred`` upwards that is not in ``taken``.
+@dataclass(frozen=True)
+class HeldPort:
+    """A TCP port promised to a child that does not listen yet, or is just being started again.
 
-    ``taken`` names ports already promised to others that do not listen yet.
+    Between the choice of a port and the moment its child listens lie seconds, in which another stack may look for ports
+    too. So whoever promises a TCP port holds the UDP port of the same number: nobody else gets that, whatever their
+    user, nothing is sent to it, and it is free again when the holder is gone, however it went.
+    """
+
+    port: int
+    _promise: socket.socket
+
+    def release(self) -> None:
+        """Let others have the port once nobody listens on it. May be called again."""
+        self._promise.close()
+
+
+def hold_port(preferred: int) -> HeldPort:
+    """The first TCP port from ``preferred`` upwards on which nobody listens and which no other stack has promised.
 
     Raises:
         NoFreePort: none of the next 200 ports can be had by this user.
     """
     candidates = range(preferred, min(preferred + _TRIES, _PORTS))
     for port in candidates:
-        if port not in taken and is_free(port):
-            return port
+        promise = _promise(port)
+        if promise is None:
+            continue
+        if is_free(port):
+            return HeldPort(port, promise)
+        promise.close()
     raise NoFreePort(
         f"no port from {candidates[0]} to {candidates[-1]} on {LOOPBACK} is free for this user (those below 1024 are"
         " root's on most machines): choose another range, the API's with --port, e.g. --port 8080"
     )
+
+
+def _promise(port: int) -> socket.socket | None:
+    promise = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        promise.bind((LOOPBACK, port))
+    except OSError:
+        promise.close()
+        return None
+    return promise
 
 
 def any_port() -> int:

@@ -19,7 +19,7 @@ from workers.client import configured_address, configured_namespace, connect
 from workers.embedded import namespace
 from workers.embedded.children import Child, ChildFailed, ChildRecords, log_tail
 from workers.embedded.locks import DataDirectoryLock, hold
-from workers.embedded.ports import LOOPBACK, answers_ok, free_port
+from workers.embedded.ports import LOOPBACK, HeldPort, answers_ok, hold_port
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.published import (
     PublishedStack,
@@ -89,6 +89,8 @@ class Stack:
         self.published: PublishedStack | None = None
         self._lock: DataDirectoryLock | None = None
         self._supervisor: Supervisor | None = None
+        # Until the stack ends: a child that is started again must find its port as it left it.
+        self._ports: list[HeldPort] = []
         self._stop_asked = asyncio.Event()
 
     async def start(self, progress: Progress = lambda _: None) -> None:
@@ -168,6 +170,8 @@ class Stack:
                 await supervisor.stop(["postgres"])
                 await supervisor.stop_all()
         self._supervisor = None
+        while self._ports:
+            self._ports.pop().release()
         if lock is not None:
             withdraw(self.data_dir)
             lock.release()
@@ -202,12 +206,11 @@ class Stack:
 
     def _plan(self) -> PublishedStack:
         """Choose the ports, so that everybody can be told where everybody else will be."""
-        options, taken = self.options, set[int]()
+        options = self.options
 
         def port(preferred: int) -> int:
-            chosen = free_port(preferred, taken)
-            taken.add(chosen)
-            return chosen
+            self._ports.append(hold_port(preferred))
+            return self._ports[-1].port
 
         # What must be on its usual port comes first.
         api = port(options.api_port)

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from activities.store.stock_books import StockTrouble, reconcile
 from activities.store.store import Store
 from models.operations import OperationState, PaymentKind
 from models.states import OrderState
@@ -49,6 +50,49 @@ async def test_no_more_can_be_reserved_than_is_there(store: Store, change: str) 
     await stocked(store, north={"SKU-1": 10})
     with pytest.raises(IntegrityError, match="reserved_within_on_hand"):
         await run(store, f"UPDATE stock SET {change}")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE stock_movements SET on_hand = 1",
+        "DELETE FROM stock_movements",
+        "TRUNCATE stock_movements",
+        "TRUNCATE stock CASCADE",
+        "INSERT INTO stock_movements (node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, actor) "
+        "VALUES ('north', 'SKU-1', 'receipt', 5, 0, 15, 0, 'somebody')",
+    ],
+)
+async def test_movements_come_with_a_change_of_stock_and_stay(store: Store, statement: str) -> None:
+    await stocked(store, north={"SKU-1": 10})
+    with pytest.raises(DBAPIError, match=r"append-only|not by itself"):
+        await run(store, statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE stock SET on_hand = on_hand + 3, reserved = 1 WHERE sku LIKE 'SKU-M%'",
+        "DELETE FROM stock WHERE sku = 'SKU-M1'",
+        "UPDATE stock SET sku = 'SKU-M3' WHERE sku = 'SKU-M2'",
+        "UPDATE stock SET safety_stock = 2 WHERE sku LIKE 'SKU-M%'",
+        "INSERT INTO stock (node, sku, on_hand, reserved) VALUES ('north', 'SKU-M1', 0, 0), ('north', 'SKU-M4', 4, 1) "
+        "ON CONFLICT (node, sku) DO UPDATE SET on_hand = stock.on_hand + 7",
+        "MERGE INTO stock USING (VALUES ('north', 'SKU-M2', 9), ('north', 'SKU-M5', 1)) AS level (node, sku, units) "
+        "ON stock.node = level.node AND stock.sku = level.sku "
+        "WHEN MATCHED THEN UPDATE SET on_hand = units "
+        "WHEN NOT MATCHED THEN INSERT (node, sku, on_hand, reserved) VALUES (level.node, level.sku, units, 0)",
+    ],
+)
+async def test_stock_is_the_sum_of_its_movements_whatever_is_done_to_it_by_hand(
+    store: Store, statement: str
+) -> None:
+    await stocked(store, north={"SKU-M1": 10, "SKU-M2": 5})
+    await run(store, statement)
+    async with store.transaction() as session:
+        account = await reconcile(session)
+    assert [found for found in account.differences if found.trouble is StockTrouble.MOVEMENTS_DIFFER] == []
+    assert account.movements > 0
 
 
 async def test_captures_stay_within_their_authorisation(store: Store) -> None:

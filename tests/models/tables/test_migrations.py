@@ -79,6 +79,34 @@ def test_a_migration_can_be_taken_back_and_applied_again(database_server: Embedd
     assert differences(url) == []
 
 
+def test_stock_that_was_there_before_movements_opens_them(database_server: EmbeddedPostgres) -> None:
+    url = database_server.url("opened")
+    migrate(url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0012_stock_movements-1")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO nodes VALUES ('north', 'north', 'GB', 'Europe/London', 0, true)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO stock VALUES ('north', 'A', 7, 3), ('north', 'B', 2, 0), ('north', 'C', 0, 0)"
+        )
+    migrate(url)
+    with engine.begin() as connection:
+        # What the version before does to it.
+        connection.exec_driver_sql("UPDATE stock SET reserved = reserved + 1 WHERE sku = 'B'")
+        found = connection.exec_driver_sql(
+            "SELECT sku, kind, on_hand, reserved, actor FROM stock_movements ORDER BY movement_id"
+        ).all()
+    engine.dispose()
+    assert [tuple(row) for row in found] == [
+        ("A", "opening", 7, 3, "orderwright"),
+        ("B", "opening", 2, 0, "orderwright"),
+        ("B", "unexplained", 0, 1, "postgres"),
+    ]
+
+
 def test_a_server_that_does_not_answer_is_named() -> None:
     with pytest.raises(NotReachable, match="/nowhere"):
         migrate("postgresql+psycopg://postgres@/orderwright?host=/nowhere", wait=0)

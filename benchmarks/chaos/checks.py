@@ -1,0 +1,496 @@
+"""What must be true whatever was killed: each invariant, how often it was looked at, and everything that breaks it."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+from apps.simulators.ledger import REFUSED as WEBHOOK_REFUSED
+from apps.simulators.ledger import WAITING as WEBHOOK_WAITING
+from apps.simulators.ledger import Effect
+from benchmarks.chaos.evidence import Evidence, Operation, Place, Shipment
+from models.base import Contract
+from models.effects import Audience, Template
+from models.identifiers import order_of_shipment, order_of_workflow
+from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ShipmentState
+
+
+class Invariant(StrEnum):
+    """What is promised, as it stands in the report."""
+
+    ORDERS_KEPT = "orders_kept"
+    ORDERS_TAKEN_ONCE = "orders_taken_once"
+    NEVER_OVERSOLD = "never_oversold"
+    STOCK_ADDS_UP = "stock_adds_up"
+    GOODS_LEFT_ONCE = "goods_left_once"
+    BOOKS_MATCH_STATEMENT = "books_match_statement"
+    PAID_FOR_WHAT_WAS_DELIVERED = "paid_for_what_was_delivered"
+    CHARGED_ONCE = "charged_once"
+    REFUNDED_ONCE = "refunded_once"
+    LABELLED_ONCE = "labelled_once"
+    PICKED_ONCE = "picked_once"
+    TOLD_ONCE = "told_once"
+    NEWS_HEARD = "news_heard"
+    EVERY_ORDER_OWNED = "every_order_owned"
+    ENDED_RUNS_MENDED = "ended_runs_mended"
+
+
+MEANS: Mapping[Invariant, str] = {
+    Invariant.ORDERS_KEPT: "an order that was accepted is there and was started",
+    Invariant.ORDERS_TAKEN_ONCE: "the same document sent again is the same order",
+    Invariant.NEVER_OVERSOLD: "no node ever promised or shipped more of a SKU than it had",
+    Invariant.STOCK_ADDS_UP: "stock is what was there, less what left; reserved is what open orders hold",
+    Invariant.GOODS_LEFT_ONCE: "a shipment took its units out of the stock once, when it was paid",
+    Invariant.BOOKS_MATCH_STATEMENT: "every movement of money stands in our books and the provider's, to the penny",
+    Invariant.PAID_FOR_WHAT_WAS_DELIVERED: "an ended order cost what was delivered of it, and holds nothing",
+    Invariant.CHARGED_ONCE: "a shipment was charged once",
+    Invariant.REFUNDED_ONCE: "a charge was paid back once, and never more than it was",
+    Invariant.LABELLED_ONCE: "a shipment has one label in force",
+    Invariant.PICKED_ONCE: "a shipment has one pick in force",
+    Invariant.TOLD_ONCE: "a message was sent once",
+    Invariant.NEWS_HEARD: "what neighbours told was taken",
+    Invariant.EVERY_ORDER_OWNED: "an order has ended, or a timer, an activity or a task goes on with it",
+    Invariant.ENDED_RUNS_MENDED: "a run that was ended from outside became a task, and its order ended right",
+}
+
+
+class Violation(Contract):
+    """Something that breaks an invariant. ``order_id``: whose timeline to look at, if it is about an order."""
+
+    invariant: Invariant
+    order_id: str | None
+    what: str
+
+
+class Result(Contract):
+    """What one invariant came to."""
+
+    invariant: Invariant
+    checked: int
+    violations: tuple[Violation, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing breaks it. One that was never looked at holds of nothing."""
+        return not self.violations
+
+
+# (order, what is wrong)
+_Wrong = tuple[str | None, str]
+
+
+def _result(invariant: Invariant, checked: int, wrong: Iterable[_Wrong]) -> Result:
+    found = tuple(Violation(invariant=invariant, order_id=order_id, what=what) for order_id, what in wrong)
+    return Result(invariant=invariant, checked=checked, violations=found)
+
+
+def judge(evidence: Evidence) -> list[Result]:
+    """Every invariant that can be judged by what is left behind."""
+    return [check(evidence) for check in _CHECKS]
+
+
+# --- orders ---
+def orders_kept(evidence: Evidence) -> Result:
+    """What the API accepted is in the intake, was started, and is an order."""
+
+    def wrong() -> Iterator[_Wrong]:
+        for order_id in sorted(evidence.acknowledged):
+            order = evidence.orders.get(order_id)
+            if order is None:
+                yield order_id, "was accepted, and is not there"
+            elif order.state is None:
+                yield order_id, "was accepted, and no order became of it"
+            elif not order.started:
+                yield order_id, "was accepted, and never started"
+
+    return _result(Invariant.ORDERS_KEPT, len(evidence.acknowledged), wrong())
+
+
+# --- goods ---
+def never_oversold(evidence: Evidence) -> Result:
+    """No row promises more than it holds, and over all time no place gave away more than there ever was."""
+    given: Counter[Place] = Counter()
+    for units in evidence.units:
+        if units.state in ("held", "consumed"):
+            given[(units.node, units.sku)] += units.quantity
+
+    def wrong() -> Iterator[_Wrong]:
+        for row in evidence.stock:
+            if not 0 <= row.reserved <= row.on_hand:
+                yield None, f"{row.sku} at {row.node}: {row.reserved} reserved of {row.on_hand} on hand"
+        for (node, sku), quantity in sorted(given.items()):
+            there = evidence.stocked.get((node, sku), 0)
+            if quantity > there:
+                yield None, f"{sku} at {node}: {quantity} given away of {there} that were ever there"
+
+    return _result(Invariant.NEVER_OVERSOLD, len(evidence.stock) + len(given), wrong())
+
+
+def stock_adds_up(evidence: Evidence) -> Result:
+    """Each row is the stock that was there less what left, and reserves what open orders hold, and nobody else."""
+    held: Counter[Place] = Counter()
+    left: Counter[Place] = Counter()
+    for units in evidence.units:
+        if units.state == "held":
+            held[(units.node, units.sku)] += units.quantity
+        elif units.state == "consumed":
+            left[(units.node, units.sku)] += units.quantity
+    rows = {(row.node, row.sku): row for row in evidence.stock}
+
+    def wrong() -> Iterator[_Wrong]:
+        for place in sorted(evidence.stocked.keys() | rows.keys()):
+            row, (node, sku) = rows.get(place), place
+            expected = evidence.stocked.get(place, 0) - left[place]
+            if row is None:
+                yield None, f"{sku} at {node} is gone"
+                continue
+            # What left while it was being called off is taken off the shelf only as far as nobody else is promised it.
+            clamped = row.on_hand == row.reserved > expected
+            if row.on_hand != expected and not clamped:
+                yield None, f"{sku} at {node}: {row.on_hand} on hand, {expected} expected"
+            if row.reserved != held[place]:
+                yield None, f"{sku} at {node}: {row.reserved} reserved, open orders hold {held[place]}"
+        for units in evidence.units:
+            order = evidence.orders.get(units.order_id)
+            if units.state == "held" and (order is None or order.state in ORDER_TERMINAL):
+                state = "not there" if order is None else order.state
+                yield units.order_id, f"{units.quantity} of {units.sku} are held for it, and it is {state}"
+
+    return _result(Invariant.STOCK_ADDS_UP, len(rows) + len(evidence.units), wrong())
+
+
+def goods_left_once(evidence: Evidence) -> Result:
+    """Units of a shipment are taken out once, all of them, in the transaction that says it was captured."""
+    consumed: Counter[str] = Counter()
+    keys: defaultdict[str, set[str]] = defaultdict(set)
+    for units in evidence.units:
+        if units.state == "consumed":
+            consumed[units.shipment_id] += units.quantity
+            keys[units.shipment_id].add(units.key)
+    captured = {
+        move.shipment_id for move in evidence.money if move.kind == "capture" and move.state == "confirmed"
+    }
+
+    def wrong() -> Iterator[_Wrong]:
+        for shipment in _in_order(evidence):
+            taken = consumed[shipment.shipment_id]
+            due = shipment.units if shipment.shipment_id in captured else 0
+            if taken != due:
+                yield (
+                    shipment.order_id,
+                    f"shipment {shipment.shipment_id} ({shipment.state}): {taken} units taken out of the stock, "
+                    f"{due} due",
+                )
+            if len(keys[shipment.shipment_id]) > 1:
+                yield shipment.order_id, f"shipment {shipment.shipment_id} left by several reservations"
+        for shipment_id in sorted(consumed.keys() - evidence.shipments.keys()):
+            yield None, f"{consumed[shipment_id]} units left for shipment {shipment_id}, which is not there"
+
+    return _result(Invariant.GOODS_LEFT_ONCE, len(evidence.shipments), wrong())
+
+
+# --- money ---
+# Kind and state of a provider's effect -> the kind of our movement.
+_MOVES: Mapping[str, tuple[str, frozenset[str]]] = {
+    "authorisation": ("authorise", frozenset({"open", "used", "voided", "expired"})),
+    "capture": ("capture", frozenset({"captured"})),
+    "refund": ("refund", frozenset({"refunded"})),
+    "void": ("void", frozenset({"voided", "nothing_held"})),
+}
+
+
+def books_match_statement(evidence: Evidence) -> Result:
+    """Key by key: what the provider did we know of, with the same amount; what we call done, it did."""
+    theirs = {
+        (_MOVES[effect.kind][0], effect.key): effect
+        for effect in evidence.statements.payment
+        if effect.kind in _MOVES and effect.state in _MOVES[effect.kind][1]
+    }
+    ours = {(move.kind, move.key): move for move in evidence.money}
+
+    def wrong() -> Iterator[_Wrong]:
+        for (kind, key), effect in theirs.items():
+            move = ours.get((kind, key))
+            if move is None:
+                yield effect.reference, f"the provider has a {effect.kind} under {key}, our books have none"
+            elif not _stands_for(move, effect):
+                yield (
+                    effect.reference,
+                    f"{kind} {key}: {move.amount_minor} {move.state} in our books, "
+                    f"{effect.amount_minor} {effect.state} at the provider",
+                )
+        for (kind, key), move in ours.items():
+            nothing = not move.amount_minor or kind == "void"
+            if move.state == "confirmed" and not nothing and (kind, key) not in theirs:
+                yield (
+                    move.order_id,
+                    f"our books have {kind} {key} of {move.amount_minor}, the provider has none",
+                )
+
+    return _result(Invariant.BOOKS_MATCH_STATEMENT, len(theirs.keys() | ours.keys()), wrong())
+
+
+def _stands_for(move: Operation, effect: Effect) -> bool:
+    # A hold that was voided, if only to see that nothing was left of it, is called off in our books.
+    done = move.state == "confirmed" or (
+        move.kind == "authorise" and move.state == "called_off" and effect.state != "open"
+    )
+    return done and move.amount_minor == effect.amount_minor
+
+
+def paid_for_what_was_delivered(evidence: Evidence) -> Result:
+    """By the provider alone: an ended order was charged what its customer has of it, and nothing is held for it."""
+    net: Counter[str] = Counter()
+    still_held: Counter[str] = Counter()
+    captured_of: Counter[str] = Counter()
+    for effect in evidence.statements.payment:
+        amount = effect.amount_minor or 0
+        if effect.kind == "capture":
+            net[effect.reference] += amount
+            captured_of[effect.parent_id or ""] += amount
+        elif effect.kind == "refund":
+            net[effect.reference] -= amount
+    for effect in evidence.statements.payment:
+        if effect.kind == "authorisation" and effect.state == "open":
+            still_held[effect.reference] += (effect.amount_minor or 0) - captured_of[effect.effect_id]
+    delivered: Counter[str] = Counter()
+    for shipment in evidence.shipments.values():
+        if shipment.state is ShipmentState.DELIVERED:
+            delivered[shipment.order_id] += shipment.amount_minor
+    ended = [order for order in evidence.orders.values() if order.state in ORDER_TERMINAL]
+
+    def wrong() -> Iterator[_Wrong]:
+        for order in ended:
+            due = _due(order.state, order.total_minor, order.order_id, evidence, delivered)
+            if net[order.order_id] != due:
+                yield (
+                    order.order_id,
+                    f"it is {order.state}, {due} were delivered of it, and {net[order.order_id]} charged",
+                )
+            if still_held[order.order_id]:
+                yield (
+                    order.order_id,
+                    f"it is {order.state}, and the provider still holds {still_held[order.order_id]}",
+                )
+
+    return _result(Invariant.PAID_FOR_WHAT_WAS_DELIVERED, len(ended), wrong())
+
+
+def _due(
+    state: OrderState | None,
+    total: int,
+    order_id: str,
+    evidence: Evidence,
+    delivered: Mapping[str, int],
+) -> int:
+    """What an ended order costs: all of it if all of it arrived, else its delivered shipments."""
+    shipments = [one for one in evidence.shipments.values() if one.order_id == order_id]
+    all_arrived = bool(shipments) and all(one.state is ShipmentState.DELIVERED for one in shipments)
+    return total if state is OrderState.CLOSED and all_arrived else delivered[order_id]
+
+
+def charged_once(evidence: Evidence) -> Result:
+    """At most one capture per shipment, of what it is worth; none for one that is unknown."""
+    charges = [effect for effect in evidence.statements.payment if effect.kind == "capture"]
+    worth = {one.shipment_id: one.amount_minor for one in evidence.shipments.values()}
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from _twice(charges, lambda effect: _subject(effect.key), "charged")
+        for effect in charges:
+            if effect.amount_minor != worth.get(_subject(effect.key)):
+                yield (
+                    effect.reference,
+                    f"{effect.amount_minor} charged under {effect.key}, {worth.get(_subject(effect.key))} due",
+                )
+
+    return _result(Invariant.CHARGED_ONCE, len(charges), wrong())
+
+
+def refunded_once(evidence: Evidence) -> Result:
+    """At most one refund per charge and cause; all of them together within the charge."""
+    payment = evidence.statements.payment
+    charges = {effect.effect_id: effect for effect in payment if effect.kind == "capture"}
+    refunds = [effect for effect in payment if effect.kind == "refund"]
+    given: Counter[str] = Counter()
+    for effect in refunds:
+        given[effect.parent_id or ""] += effect.amount_minor or 0
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from _twice(
+            refunds,
+            lambda effect: f"{effect.parent_id} for {(effect.details or {}).get('cause')}",
+            "refunded",
+        )
+        for charge_id, amount in given.items():
+            charge = charges.get(charge_id)
+            if charge is None or amount > (charge.amount_minor or 0):
+                taken = None if charge is None else charge.amount_minor
+                yield (charge.reference if charge else None), f"{amount} refunded of a charge of {taken}"
+
+    return _result(Invariant.REFUNDED_ONCE, len(refunds), wrong())
+
+
+# --- labels, picks, messages, news ---
+def labelled_once(evidence: Evidence) -> Result:
+    """One label in force per shipment that is under way or arrived, none for one that was called off; all known."""
+    return _in_force(
+        Invariant.LABELLED_ONCE,
+        evidence,
+        evidence.statements.carrier,
+        "label",
+        frozenset({"bought", "returning"}),
+    )
+
+
+def picked_once(evidence: Evidence) -> Result:
+    """The same for picks at the warehouse."""
+    return _in_force(
+        Invariant.PICKED_ONCE, evidence, evidence.statements.warehouse, "pick", frozenset({"accepted"})
+    )
+
+
+def _in_force(
+    invariant: Invariant, evidence: Evidence, effects: Sequence[Effect], kind: str, states: frozenset[str]
+) -> Result:
+    made = [effect for effect in effects if effect.kind == kind and effect.state in states]
+    known = {operation.key for operation in evidence.shipping if operation.kind == kind}
+    left = {
+        units.shipment_id for units in evidence.units if units.state == "consumed"
+    }  # a parcel that overtook its cancellation keeps both
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from _twice(made, lambda effect: effect.reference, f"given a {kind}")
+        for effect in made:
+            shipment = evidence.shipments.get(effect.reference)
+            order_id = order_of_shipment(effect.reference)
+            if effect.key not in known:
+                yield order_id, f"{kind} {effect.key} is in force, our books do not know it"
+            if shipment is None:
+                yield order_id, f"{kind} {effect.key} is in force, its shipment is not there"
+            elif shipment.state is ShipmentState.CANCELLED and shipment.shipment_id not in left:
+                yield order_id, f"{kind} {effect.key} is in force, its shipment is cancelled"
+        have = {effect.reference for effect in made}
+        for shipment in _in_order(evidence):
+            arrived = shipment.state in SHIPMENT_TERMINAL - {ShipmentState.CANCELLED}
+            if arrived and shipment.shipment_id not in have:
+                yield (
+                    shipment.order_id,
+                    f"shipment {shipment.shipment_id} is {shipment.state}, and no {kind} of it is in force",
+                )
+
+    return _result(invariant, len(made), wrong())
+
+
+# What is said once to a customer about an order or a shipment, however often its run was reset.
+_SAID_ONCE = frozenset(set(Template) - {Template.REVIEW_REMINDER, Template.REVIEW_ESCALATED, Template.LATE})
+
+
+def told_once(evidence: Evidence) -> Result:
+    """What our books call sent was sent under that key and no other; what was sent is in our books."""
+    sent = {effect.key: effect for effect in evidence.statements.messages if effect.kind == "message"}
+    ours = {message.key: message for message in evidence.messages}
+    once = Counter(
+        (_subject(message.key), message.template)
+        for message in evidence.messages
+        if message.audience == Audience.CUSTOMER and message.template in _SAID_ONCE and message.key in sent
+    )
+
+    def wrong() -> Iterator[_Wrong]:
+        for key, effect in sent.items():
+            message = ours.get(key)
+            if message is None:
+                yield order_of_workflow(_workflow(key)), f"message {key} was sent, our books do not know it"
+            elif message.state == "sent" and message.message_id != effect.effect_id:
+                yield (
+                    message.order_id,
+                    f"message {key} is {effect.effect_id}, our books say {message.message_id}",
+                )
+            elif message.state == "no_address":
+                yield message.order_id, f"message {key} was sent, our books say that there is no address"
+        for key, message in ours.items():
+            if message.state == "sent" and key not in sent:
+                yield message.order_id, f"message {key} is sent in our books, and never was"
+        for (subject, template), count in once.items():
+            if count > 1:
+                yield _order(subject), f"{template} was said {count} times about {subject}"
+
+    return _result(Invariant.TOLD_ONCE, len(sent.keys() | ours.keys()), wrong())
+
+
+def ambiguous_messages(evidence: Evidence) -> int:
+    """Messages whose first sending had no answer: a gateway that knows no idempotency keys might send them twice."""
+    sent = {effect.key for effect in evidence.statements.messages}
+    unanswered = {key for simulator, key in evidence.statements.unanswered if simulator == "messages"}
+    pending = {message.key for message in evidence.messages if message.state == "pending"}
+    return len((unanswered & sent) | pending)
+
+
+def news_heard(evidence: Evidence) -> Result:
+    """No event of a neighbour was refused for good, and none is still to be delivered long after it was due."""
+    webhooks = evidence.statements.webhooks
+
+    def wrong() -> Iterator[_Wrong]:
+        for webhook in webhooks:
+            if webhook.state == WEBHOOK_REFUSED:
+                yield None, f"{webhook.simulator} was refused {webhook.event_id}: {webhook.last_error}"
+            elif webhook.state == WEBHOOK_WAITING and webhook.overdue:
+                yield (
+                    None,
+                    f"{webhook.simulator} still waits to tell {webhook.event_id}: {webhook.last_error}",
+                )
+
+    return _result(Invariant.NEWS_HEARD, len(webhooks), wrong())
+
+
+_CHECKS: Sequence[Callable[[Evidence], Result]] = (
+    orders_kept,
+    never_oversold,
+    stock_adds_up,
+    goods_left_once,
+    books_match_statement,
+    paid_for_what_was_delivered,
+    charged_once,
+    refunded_once,
+    labelled_once,
+    picked_once,
+    told_once,
+    news_heard,
+)
+
+# ``shipment:web:1001:2:label:1`` is the key of ``shipment:web:1001:2``: two parts name what is done, for which time.
+_KEY = re.compile(r"^(?P<workflow>(?:order|shipment):.+?):[a-z-]+[a-z_]*:[0-9]+(?::again:[0-9]+)?$")
+
+
+def _workflow(key: str) -> str:
+    found = _KEY.match(key)
+    return found["workflow"] if found else key
+
+
+def _subject(key: str) -> str:
+    """The order or shipment that an idempotency key is about."""
+    return _workflow(key).partition(":")[2]
+
+
+def _order(subject: str) -> str | None:
+    try:
+        return order_of_shipment(subject)
+    except ValueError:
+        return subject
+
+
+def _twice(effects: Sequence[Effect], about: Callable[[Effect], str], what: str) -> Iterator[_Wrong]:
+    groups: defaultdict[str, list[Effect]] = defaultdict(list)
+    for effect in effects:
+        groups[about(effect)].append(effect)
+    for subject, several in groups.items():
+        if len(several) > 1:
+            keys = ", ".join(effect.key for effect in several)
+            yield _order_of_effect(several[0]), f"{subject} was {what} {len(several)} times: {keys}"
+
+
+def _order_of_effect(effect: Effect) -> str | None:
+    return order_of_workflow(_workflow(effect.key))
+
+
+def _in_order(evidence: Evidence) -> list[Shipment]:
+    return [evidence.shipments[name] for name in sorted(evidence.shipments)]

@@ -1,0 +1,290 @@
+"""What is left behind when all has come to rest: our own books, the neighbours' statements, and what was there before.
+
+Read in plain SQL and from the neighbours' own files, not through the code whose work is judged by it.
+"""
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from activities.store.store import Store
+from apps.simulators.faults import FaultKind, FaultScript
+from apps.simulators.ledger import Effect, Ledger
+from apps.simulators.statement import ledger_path
+from models.states import OrderState, ShipmentState
+
+Place = tuple[str, str]
+# A webhook that is due goes out at once, and again after five seconds at most.
+_TAKEN_WITHIN = 20.0
+
+
+class Order(NamedTuple):
+    """An accepted document, and the order that became of it (``state`` None: none did)."""
+
+    order_id: str
+    started: bool
+    state: OrderState | None
+    total_minor: int
+
+
+class Shipment(NamedTuple):
+    """A shipment as it stands in our books."""
+
+    shipment_id: str
+    order_id: str
+    state: ShipmentState
+    node: str
+    units: int
+    amount_minor: int
+    handed_over: bool
+
+
+class StockRow(NamedTuple):
+    """Units of a SKU at a node."""
+
+    node: str
+    sku: str
+    on_hand: int
+    reserved: int
+
+
+class Units(NamedTuple):
+    """Units that a reservation holds, freed, or that left."""
+
+    key: str
+    order_id: str
+    shipment_id: str
+    node: str
+    sku: str
+    quantity: int
+    state: str
+
+
+class Operation(NamedTuple):
+    """What we asked of a neighbour, as it stands in our books. ``amount_minor`` is None where no money moves."""
+
+    key: str
+    order_id: str
+    shipment_id: str | None
+    kind: str
+    state: str
+    provider_ref: str | None
+    amount_minor: int | None
+
+
+class Message(NamedTuple):
+    """A message that somebody was or is to be told."""
+
+    key: str
+    order_id: str
+    audience: str
+    template: str
+    state: str
+    message_id: str | None
+
+
+class Webhook(NamedTuple):
+    """What a neighbour had to tell us. ``overdue``: it should have been taken by now."""
+
+    simulator: str
+    event_id: str
+    state: str
+    overdue: bool
+    last_error: str | None
+    body: str
+
+
+class Statements(NamedTuple):
+    """What the four neighbours did, by their own account.
+
+    ``unanswered``: (simulator, idempotency key) of requests whose answer was lost on purpose after it was done.
+    """
+
+    payment: Sequence[Effect]
+    warehouse: Sequence[Effect]
+    carrier: Sequence[Effect]
+    messages: Sequence[Effect]
+    webhooks: Sequence[Webhook] = ()
+    unanswered: frozenset[tuple[str, str]] = frozenset()
+
+
+class Evidence(NamedTuple):
+    """All of it.
+
+    ``stocked``: the units of each (node, SKU) before the first order. ``alarms``: tasks about runs that were found
+    broken for a while, and had healed by themselves before anybody answered.
+    """
+
+    stocked: Mapping[Place, int]
+    acknowledged: frozenset[str]
+    orders: Mapping[str, Order]
+    shipments: Mapping[str, Shipment]
+    stock: Sequence[StockRow]
+    units: Sequence[Units]
+    money: Sequence[Operation]
+    shipping: Sequence[Operation]
+    messages: Sequence[Message]
+    statements: Statements
+    alarms: int = 0
+
+
+async def collect(
+    store: Store,
+    simulators: Path,
+    script: FaultScript,
+    *,
+    stocked: Mapping[Place, int],
+    acknowledged: frozenset[str],
+) -> Evidence:
+    """Read everything. ``simulators``: where they keep their state; ``script``: the faults that they followed.
+
+    Raises ``NotReachable`` when the database does not answer.
+    """
+    async with store.transaction() as session:
+        # All of our own books as of one moment.
+        await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        orders = [
+            Order(order_id, state == "started", None if became is None else OrderState(became), total or 0)
+            for order_id, state, became, total in await _rows(session, _ORDERS)
+        ]
+        shipments = [
+            Shipment(row[0], row[1], ShipmentState(row[2]), *row[3:])
+            for row in await _rows(session, _SHIPMENTS)
+        ]
+        stock = [StockRow(*row) for row in await _rows(session, _STOCK)]
+        units = [Units(*row) for row in await _rows(session, _UNITS)]
+        money = [Operation(*row) for row in await _rows(session, _MONEY)]
+        shipping = [Operation(*row) for row in await _rows(session, _SHIPPING)]
+        (alarms,) = (await _rows(session, _ALARMS))[0]
+        messages = [Message(*row) for row in await _rows(session, _MESSAGES)]
+    return Evidence(
+        stocked=stocked,
+        acknowledged=acknowledged,
+        orders={order.order_id: order for order in orders},
+        shipments={shipment.shipment_id: shipment for shipment in shipments},
+        stock=stock,
+        units=units,
+        money=money,
+        shipping=shipping,
+        messages=messages,
+        statements=statements(simulators, script),
+        alarms=alarms,
+    )
+
+
+async def stock_now(store: Store) -> dict[Place, int]:
+    """The units on hand of each (node, SKU)."""
+    async with store.transaction() as session:
+        return {(row[0], row[1]): row[2] for row in await _rows(session, _STOCK)}
+
+
+async def oversold_now(store: Store) -> list[StockRow]:
+    """The stock rows of which more is promised than is there, as of now. Raises ``NotReachable``."""
+    async with store.transaction() as session:
+        return [StockRow(*row) for row in await _rows(session, f"{_STOCK} WHERE {_OVERSOLD}")]
+
+
+async def working_orders(store: Store) -> list[str]:
+    """The orders that the machinery works on now, by id."""
+    async with store.transaction() as session:
+        return [row[0] for row in await _rows(session, _WORKING_ORDERS)]
+
+
+async def working_shipments(store: Store) -> list[str]:
+    """The shipments that the machinery works on now, by id."""
+    async with store.transaction() as session:
+        return [row[0] for row in await _rows(session, _WORKING_SHIPMENTS)]
+
+
+def statements(simulators: Path, script: FaultScript) -> Statements:
+    """What the neighbours did, from their own files; empty for one that never ran."""
+    lost = [
+        number
+        for number, fault in enumerate(script.fault)
+        if fault.do in (FaultKind.RESET_AFTER, FaultKind.TIME_OUT_AFTER)
+    ]
+    kept = {
+        name: _kept(name, ledger_path(simulators, name), script.digest(), lost)
+        for name in Statements._fields[:4]
+    }
+    return Statements(
+        **{name: one.effects for name, one in kept.items()},
+        webhooks=[webhook for one in kept.values() for webhook in one.webhooks],
+        unanswered=frozenset((name, key) for name, one in kept.items() for key in one.unanswered),
+    )
+
+
+class _Kept(NamedTuple):
+    effects: Sequence[Effect] = ()
+    webhooks: Sequence[Webhook] = ()
+    unanswered: Sequence[str] = ()
+
+
+def _kept(simulator: str, path: Path, script: str, lost: Sequence[int]) -> _Kept:
+    if not path.exists():
+        return _Kept()
+    ledger = Ledger(path, exclusive=False)
+    try:
+        effects = ledger.effects()
+    finally:
+        ledger.close()
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file:
+        webhooks = file.execute(_WEBHOOKS, (time.time() - _TAKEN_WITHIN,)).fetchall()
+        struck = file.execute("select key, fault from faults_struck where script = ?", (script,)).fetchall()
+    return _Kept(
+        effects=effects,
+        webhooks=[
+            Webhook(simulator, event, state, bool(due), error, body)
+            for event, state, due, error, body in webhooks
+        ],
+        unanswered=[key for key, fault in struck if fault in lost],
+    )
+
+
+async def _rows(session: AsyncSession, query: str) -> Sequence[Any]:
+    return (await session.execute(text(query))).all()
+
+
+_WEBHOOKS = "select event_id, state, due_at < ?, last_error, body from webhooks order by due_at"
+_OVERSOLD = "reserved > on_hand OR reserved < 0 OR on_hand < 0"
+_STOCK = "SELECT node, sku, on_hand, reserved FROM stock"
+_ORDERS = """
+    SELECT intake.order_id, intake.state, orders.state, orders.total_minor
+    FROM intake LEFT JOIN orders USING (order_id)
+"""
+_WORKING_ORDERS = """
+    SELECT orders.order_id FROM orders JOIN intake USING (order_id)
+    WHERE intake.state = 'started' AND NOT orders.needs_review AND orders.state NOT IN
+        ('closed', 'rejected', 'cancelled', 'compensated', 'in_review', 'awaiting_customer', 'needs_operator')
+    ORDER BY orders.order_id
+"""
+_WORKING_SHIPMENTS = """
+    SELECT shipment_id FROM shipments
+    WHERE state NOT IN ('delivered', 'cancelled', 'lost', 'returned', 'in_review', 'needs_operator')
+    ORDER BY shipment_id
+"""
+_SHIPMENTS = """
+    SELECT shipment_id, order_id, state, node, units, amount_minor, handed_over_at IS NOT NULL FROM shipments
+"""
+_UNITS = """
+    SELECT key, order_id, shipment_id, node, sku, quantity, reserved_units.state
+    FROM reserved_units JOIN reservations USING (key)
+"""
+_MONEY = """
+    SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor FROM payment_operations
+    ORDER BY intended_at, key
+"""
+_SHIPPING = """
+    SELECT key, order_id, shipment_id, kind, state, provider_ref, NULL FROM shipping_operations
+    ORDER BY intended_at, key
+"""
+_ALARMS = "SELECT count(*) FROM review_tasks WHERE kind = 'run_broken' AND state = 'withdrawn'"
+_MESSAGES = (
+    "SELECT key, order_id, audience, template, state, message_id FROM notifications ORDER BY created_at, key"
+)

@@ -1,0 +1,169 @@
+"""What goes wrong and when: a pure function of the seed, so that what broke once can be broken again.
+
+Moments are counted in progress and not in time: a strike falls when so many orders have come to rest, and then so many
+seconds later. On a slow machine the same strikes meet the same part of the work.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from types import MappingProxyType
+
+from apps.simulators.chance import fraction
+from models.base import Contract
+from workers.embedded.stack import SIMULATORS, WORKER_GROUPS
+from workflows.steps import ALL_STEPS
+
+# (what is drawn, about whom) -> a number in [0, 1)
+_Draw = Callable[[str, object], float]
+
+
+class Action(StrEnum):
+    """What is done to somebody."""
+
+    KILL = "kill"
+    FREEZE = "freeze"
+    TERMINATE = "terminate"
+    CANCEL = "cancel"
+
+
+class Kind(StrEnum):
+    """Which kind of process is killed."""
+
+    WORKER = "worker"
+    SIMULATOR = "simulator"
+    API = "api"
+    POSTGRES = "postgres"
+    TEMPORAL = "temporal"
+    SUPERVISOR = "supervisor"
+
+
+PROCESSES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
+    {
+        Kind.WORKER: tuple(f"worker-{group}" for group in WORKER_GROUPS),
+        Kind.SIMULATOR: tuple(SIMULATORS),
+        Kind.API: ("api",),
+        Kind.POSTGRES: ("postgres",),
+        Kind.TEMPORAL: ("temporal",),
+        Kind.SUPERVISOR: ("supervisor",),
+    }
+)
+# What is killed beyond the least of each kind. A supervisor takes the whole stack with it and half a minute.
+_WEIGHTS: Mapping[Kind, int] = MappingProxyType(
+    {
+        Kind.WORKER: 4,
+        Kind.SIMULATOR: 4,
+        Kind.API: 3,
+        Kind.POSTGRES: 3,
+        Kind.TEMPORAL: 3,
+        Kind.SUPERVISOR: 1,
+    }
+)
+EACH_KIND = 2
+# Longer than anybody waits for a sign of life: its heartbeat, or for want of one its whole time.
+FROZEN_SECONDS = max((step.heartbeat or step.start_to_close).total_seconds() for step in ALL_STEPS) + 5.0
+_LONGEST_PAUSE = 3.0
+# Of all orders so many are called off by their customers while they are under way.
+_CANCELLED_SHARE = 0.04
+TERMINATED = ("order", "shipment")
+
+
+class Strike(Contract):
+    """One thing that is done.
+
+    Attributes:
+        number: from 1, in the order of time.
+        target: the process; or whose run is ended from outside, an ``order`` or a ``shipment``; or the ``order`` that
+            its customer calls off.
+        rested, then_seconds: when: so many orders have come to rest, and then so many seconds later.
+        seconds: how long it lasts: frozen, or without a supervisor.
+        draw: in [0, 1): which of those that there are, where the target does not say.
+    """
+
+    number: int
+    action: Action
+    kind: Kind | None = None
+    target: str
+    rested: int
+    then_seconds: float
+    seconds: float = 0.0
+    draw: float = 0.0
+
+    def __str__(self) -> str:
+        lasting = f" for {self.seconds:g} s" if self.seconds else ""
+        what = f"{self.target} run" if self.action is Action.TERMINATE else self.target
+        moment = f"after {self.rested} orders and {self.then_seconds:g} s"
+        return f"{self.number:>3}  {moment}: {self.action} {what}{lasting}"
+
+
+class FaultPlan(Contract):
+    """Everything that is done in a run with this seed, so many orders and so many kills."""
+
+    seed: int
+    orders: int
+    kills: int
+    strikes: tuple[Strike, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.strikes))
+
+
+def plan_for(seed: int, *, orders: int, kills: int) -> FaultPlan:
+    """The plan: each kind is killed at least twice if ``kills`` allow it, one process freezes, two runs are ended."""
+
+    def drawn(what: str, subject: object) -> float:
+        return fraction(seed, str(subject), what)
+
+    killed = [_process(kind, turn, drawn) for kind, turn in _in_turn(_kinds(kills, drawn))]
+    wanted: list[tuple[Action, Kind | None, str]] = [(Action.KILL, kind, name) for kind, name in killed]
+    workers = PROCESSES[Kind.WORKER]
+    wanted.append((Action.FREEZE, Kind.WORKER, workers[int(drawn("freeze", 0) * len(workers))]))
+    wanted += [(Action.TERMINATE, None, what) for what in TERMINATED]
+    wanted += [(Action.CANCEL, None, "order")] * round(orders * _CANCELLED_SHARE)
+    shuffled = [one for _, one in sorted(enumerate(wanted), key=lambda pair: drawn("order", pair[0]))]
+    return FaultPlan(
+        seed=seed,
+        orders=orders,
+        kills=kills,
+        strikes=tuple(
+            Strike(
+                number=index + 1,
+                action=action,
+                kind=kind,
+                target=target,
+                # Spread over the whole, leaving the first and the last few alone.
+                rested=int(orders * (0.03 + 0.89 * (index + drawn("moment", index)) / len(shuffled))),
+                then_seconds=round(_LONGEST_PAUSE * drawn("pause", index), 1),
+                seconds=_lasting(action, target, drawn("lasting", index)),
+                draw=round(drawn("which", index), 6),
+            )
+            for index, (action, kind, target) in enumerate(shuffled)
+        ),
+    )
+
+
+def _kinds(kills: int, drawn: _Draw) -> list[Kind]:
+    everyone = sorted(Kind, key=lambda kind: drawn("kind", kind))
+    certain = everyone * min(EACH_KIND, kills // len(everyone))
+    if not certain:
+        return everyone[:kills]
+    by_weight = [kind for kind in Kind for _ in range(_WEIGHTS[kind])]
+    return certain + [
+        by_weight[int(drawn("more", number) * len(by_weight))] for number in range(kills - len(certain))
+    ]
+
+
+def _in_turn(kinds: Sequence[Kind]) -> list[tuple[Kind, int]]:
+    """Each with how often its kind came before."""
+    return [(kind, kinds[:index].count(kind)) for index, kind in enumerate(kinds)]
+
+
+def _process(kind: Kind, turn: int, drawn: _Draw) -> tuple[Kind, str]:
+    """The processes of a kind take turns; the seed says with which one begins."""
+    names = PROCESSES[kind]
+    return kind, names[(int(drawn("first", kind) * len(names)) + turn) % len(names)]
+
+
+def _lasting(action: Action, target: str, drawn: float) -> float:
+    if action is Action.FREEZE:
+        return FROZEN_SECONDS
+    return round(0.5 + 2.5 * drawn, 1) if target == Kind.SUPERVISOR else 0.0

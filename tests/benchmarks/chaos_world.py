@@ -1,0 +1,275 @@
+"""A small world in which nothing is wrong: one order that was delivered, in a real database and at real neighbours."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from activities.store.store import Store
+from apps.simulators.faults import HARSH
+from apps.simulators.ledger import DELIVERED, Effect, Ledger, OwedWebhook
+from apps.simulators.statement import ledger_path
+from benchmarks.chaos.checks import Invariant, Result, judge
+from benchmarks.chaos.evidence import Evidence, collect
+
+ORDER, SHIPMENT = "web:1001", "web:1001:1"
+NODE, SKU, STOCKED = "leeds", "MUG", 10
+UNITS, TOTAL = 3, 1_800
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+AUTHORISE, RESERVE = f"order:{ORDER}:authorise:1", f"order:{ORDER}:reserve:1"
+CAPTURE, PICK, LABEL = (f"shipment:{SHIPMENT}:{step}:1" for step in ("capture", "pick", "label"))
+CONFIRMED_MESSAGE = f"order:{ORDER}:notify-order_confirmed:1"
+
+
+_TABLES = (
+    "intake, orders, shipments, nodes, stock, reservations, reserved_units, payment_operations, shipping_operations,"
+    " notifications"
+)
+
+
+@dataclass
+class World:
+    """The database and the neighbours' files; tests plant in them what must be found."""
+
+    store: Store
+    simulators: Path
+    acknowledged: frozenset[str] = frozenset({ORDER})
+
+    async def evidence(self) -> Evidence:
+        return await collect(
+            self.store,
+            self.simulators,
+            HARSH,
+            stocked={(NODE, SKU): STOCKED},
+            acknowledged=self.acknowledged,
+        )
+
+    async def judged(self) -> dict[Invariant, Result]:
+        return {result.invariant: result for result in judge(await self.evidence())}
+
+    async def broken(self) -> dict[Invariant, list[str]]:
+        """What does not hold, with every sentence about it."""
+        return {
+            invariant: [f"{v.order_id}: {v.what}" for v in result.violations]
+            for invariant, result in (await self.judged()).items()
+            if not result.holds
+        }
+
+    async def sql(self, statement: str, **values: Any) -> None:
+        async with self.store.transaction() as session:
+            # What the database itself refuses has to be tried without its help.
+            await session.execute(text("SET LOCAL session_replication_role = replica"))
+            await session.execute(text(statement), values)
+
+    async def without_constraint(self, table: str, constraint: str) -> None:
+        async with self.store.transaction() as session:
+            await session.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}"))
+
+    @contextmanager
+    def neighbour(self, simulator: str) -> Iterator[Ledger]:
+        ledger = Ledger(ledger_path(self.simulators, simulator))
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+
+    def did(self, simulator: str, effect: Effect) -> None:
+        with self.neighbour(simulator) as ledger:
+            ledger.record(effect)
+
+    def now_is(self, simulator: str, effect_id: str, state: str) -> None:
+        with self.neighbour(simulator) as ledger:
+            ledger.set_state(effect_id, state)
+
+    def owes(self, simulator: str, event_id: str, *, state: str, due_at: float = 0.0) -> None:
+        with self.neighbour(simulator) as ledger:
+            ledger.owe(
+                OwedWebhook(event_id, subject=event_id, number=1, due_at=due_at, body="{}", state=state)
+            )
+
+
+def an_effect(kind: str, key: str, state: str, **more: Any) -> Effect:
+    name = f"{kind}-{key.rpartition(':')[2]}-{len(key)}"
+    return Effect(
+        **{
+            "effect_id": name,
+            "kind": kind,
+            "key": key,
+            "reference": ORDER,
+            "state": state,
+            "at": NOW.isoformat(),
+            **more,
+        }
+    )
+
+
+AUTHORISED = an_effect(
+    "authorisation", AUTHORISE, "used", effect_id="auth-1", amount_minor=TOTAL, currency="GBP"
+)
+CAPTURED = an_effect(
+    "capture", CAPTURE, "captured", effect_id="cap-1", parent_id="auth-1", amount_minor=TOTAL, currency="GBP"
+)
+PICKED = an_effect("pick", PICK, "accepted", effect_id="pick-1", reference=SHIPMENT)
+LABELLED = an_effect(
+    "label", LABEL, "bought", effect_id="lab-1", reference=SHIPMENT, amount_minor=395, currency="GBP"
+)
+TOLD = an_effect("message", CONFIRMED_MESSAGE, "sent", effect_id="msg-1", reference="order_confirmed")
+
+
+async def a_sound_world(store: Store, simulators: Path) -> World:
+    world = World(store, simulators)
+    await world.sql(f"TRUNCATE {_TABLES} CASCADE")
+    await world.sql(
+        "INSERT INTO nodes (node_id, name, country, time_zone, handling_minor, active)"
+        " VALUES (:node, 'Leeds', 'GB', 'Europe/London', 0, true)",
+        node=NODE,
+    )
+    await world.sql(
+        "INSERT INTO stock (node, sku, on_hand, reserved) VALUES (:node, :sku, :on_hand, 0)",
+        node=NODE,
+        sku=SKU,
+        on_hand=STOCKED - UNITS,
+    )
+    await an_order(world, ORDER)
+    await a_shipment(world, SHIPMENT)
+    await units(world, RESERVE, SHIPMENT, "consumed")
+    await money(world, AUTHORISE, "authorise", TOTAL, "auth-1")
+    await money(world, CAPTURE, "capture", TOTAL, "cap-1", parent="auth-1")
+    for key, kind in ((PICK, "pick"), (LABEL, "label")):
+        await asked(world, key, kind)
+    await message(world, CONFIRMED_MESSAGE, "order_confirmed", "sent", "msg-1")
+    for simulator, effects in (
+        ("payment", (AUTHORISED, CAPTURED)),
+        ("warehouse", (PICKED,)),
+        ("carrier", (LABELLED,)),
+        ("messages", (TOLD,)),
+    ):
+        for effect in effects:
+            world.did(simulator, effect)
+    world.owes("carrier", "lab-1:delivered", state=DELIVERED)
+    return world
+
+
+async def an_order(world: World, order_id: str, state: str = "closed", total: int = TOTAL) -> None:
+    channel, _, external = order_id.partition(":")
+    await world.sql(
+        "INSERT INTO intake (order_id, channel, external_id, document_hash, document, source, state, speed,"
+        " received_at, started_at, tries)"
+        " VALUES (:id, :channel, :external, 'h', :document, 'test', 'started', 1, :now, :now, 0)",
+        id=order_id,
+        channel=channel,
+        external=external,
+        document=json.dumps({}),
+        now=NOW,
+    )
+    await world.sql(
+        "INSERT INTO orders (order_id, workflow_id, channel, external_id, state, needs_review, currency, total_minor,"
+        " goods_minor, line_count, unit_count, ship_country, placed_at, version, created_at, updated_at) VALUES (:id,"
+        " :run, :channel, :external, :state, false, 'GBP', :total, :total, 1, :units, 'GB', :now, 1, :now, :now)",
+        run=f"order:{order_id}",
+        id=order_id,
+        channel=channel,
+        external=external,
+        state=state,
+        total=total,
+        units=UNITS,
+        now=NOW,
+    )
+
+
+async def a_shipment(
+    world: World, shipment_id: str, state: str = "delivered", amount: int = TOTAL, quantity: int = UNITS
+) -> None:
+    order_id, _, number = shipment_id.rpartition(":")
+    await world.sql(
+        "INSERT INTO shipments (shipment_id, order_id, number, state, node, carrier, service, units, amount_minor,"
+        " currency, promised_at, handed_over_at, late, version, created_at, updated_at) VALUES (:id, :order, :number,"
+        " :state, :node, 'post', 'parcel', :quantity, :amount, 'GBP', :now, :now, false, 1, :now, :now)",
+        id=shipment_id,
+        order=order_id,
+        number=int(number),
+        state=state,
+        node=NODE,
+        quantity=quantity,
+        amount=amount,
+        now=NOW,
+    )
+
+
+async def units(
+    world: World, key: str, shipment_id: str, state: str, *, quantity: int = UNITS, order_id: str = ORDER
+) -> None:
+    await world.sql(
+        "INSERT INTO reservations (key, order_id, state, created_at) VALUES (:key, :order, 'held', :now)"
+        " ON CONFLICT DO NOTHING",
+        key=key,
+        order=order_id,
+        now=NOW,
+    )
+    await world.sql(
+        "INSERT INTO reserved_units (key, shipment_id, node, sku, quantity, state)"
+        " VALUES (:key, :shipment, :node, :sku, :quantity, :state)",
+        key=key,
+        shipment=shipment_id,
+        node=NODE,
+        sku=SKU,
+        quantity=quantity,
+        state=state,
+    )
+
+
+async def money(
+    world: World,
+    key: str,
+    kind: str,
+    amount: int,
+    reference: str,
+    *,
+    state: str = "confirmed",
+    parent: str | None = None,
+) -> None:
+    await world.sql(
+        "INSERT INTO payment_operations (key, order_id, shipment_id, kind, state, parent, provider_ref, intended_at,"
+        " amount_minor, currency, cause) VALUES (:key, :order, :shipment, :kind, :state, :parent, :reference, :now,"
+        " :amount, 'GBP', :cause)",
+        key=key,
+        order=ORDER,
+        shipment=key.removeprefix("shipment:").rsplit(":", 2)[0] if key.startswith("shipment:") else None,
+        kind=kind,
+        state=state,
+        cause="lost_parcel" if kind == "refund" else None,
+        parent=parent,
+        reference=reference,
+        now=NOW,
+        amount=amount,
+    )
+
+
+async def asked(world: World, key: str, kind: str, shipment_id: str = SHIPMENT) -> None:
+    await world.sql(
+        "INSERT INTO shipping_operations (key, order_id, shipment_id, kind, state, intended_at)"
+        " VALUES (:key, :order, :shipment, :kind, 'confirmed', :now)",
+        key=key,
+        order=shipment_id.rpartition(":")[0],
+        shipment=shipment_id,
+        kind=kind,
+        now=NOW,
+    )
+
+
+async def message(world: World, key: str, template: str, state: str, message_id: str | None) -> None:
+    await world.sql(
+        "INSERT INTO notifications (key, order_id, audience, template, state, message_id, created_at)"
+        " VALUES (:key, :order, 'customer', :template, :state, :id, :now)",
+        key=key,
+        order=ORDER,
+        template=template,
+        state=state,
+        id=message_id,
+        now=NOW,
+    )

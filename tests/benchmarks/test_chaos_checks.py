@@ -1,0 +1,368 @@
+"""A check that cannot fail is worth nothing: each violation is planted, and found by its own invariant and no other."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from activities.store.store import Store
+from apps.simulators.faults import HARSH, FaultKind
+from apps.simulators.ledger import REFUSED, WAITING
+from benchmarks.chaos.checks import Invariant, ambiguous_messages
+from benchmarks.chaos.evidence import oversold_now, working_orders, working_shipments
+from tests.benchmarks.chaos_world import (
+    CAPTURE,
+    CAPTURED,
+    CONFIRMED_MESSAGE,
+    NODE,
+    ORDER,
+    SHIPMENT,
+    SKU,
+    STOCKED,
+    TOTAL,
+    UNITS,
+    World,
+    a_shipment,
+    a_sound_world,
+    an_effect,
+    an_order,
+    asked,
+    message,
+    money,
+    units,
+)
+
+I = Invariant  # noqa: E741
+
+
+@pytest.fixture
+async def world(store: Store, tmp_path: Path) -> World:
+    return await a_sound_world(store, tmp_path)
+
+
+async def test_a_sound_world_breaks_nothing_and_every_invariant_has_looked_at_something(world: World) -> None:
+    judged = await world.judged()
+    assert await world.broken() == {}
+    assert [invariant for invariant, result in judged.items() if result.checked == 0] == [I.REFUNDED_ONCE]
+
+
+# --- orders ---
+async def test_an_accepted_order_that_is_not_there_is_found(world: World) -> None:
+    world.acknowledged |= {"web:2002"}
+    assert await world.broken() == {I.ORDERS_KEPT: ["web:2002: was accepted, and is not there"]}
+
+
+async def test_an_accepted_order_that_never_started_is_found(world: World) -> None:
+    await an_order(world, "web:2002", state="received")
+    world.acknowledged |= {"web:2002"}
+    await world.sql("UPDATE intake SET state = 'accepted', started_at = NULL WHERE order_id = 'web:2002'")
+    assert await world.broken() == {I.ORDERS_KEPT: ["web:2002: was accepted, and never started"]}
+
+
+async def test_a_document_of_which_no_order_became_is_found(world: World) -> None:
+    await world.sql("DELETE FROM orders")
+    assert (await world.broken())[I.ORDERS_KEPT] == [f"{ORDER}: was accepted, and no order became of it"]
+
+
+# --- goods ---
+async def test_more_promised_than_is_there_is_found_now_and_under_way(
+    fresh_store: Store, tmp_path: Path
+) -> None:
+    world = await a_sound_world(fresh_store, tmp_path)
+    await world.without_constraint("stock", "ck_stock_reserved_within_on_hand")
+    await world.sql("UPDATE stock SET reserved = on_hand + 1")
+    assert I.NEVER_OVERSOLD in await world.broken()
+    assert [(row.node, row.sku) for row in await oversold_now(world.store)] == [(NODE, SKU)]
+
+
+async def test_more_given_away_than_there_ever_was_is_found_though_each_row_looks_right(world: World) -> None:
+    await an_order(world, "web:2002", state="in_review")
+    await units(
+        world,
+        "order:web:2002:reserve:1",
+        "web:2002:1",
+        "held",
+        quantity=STOCKED - UNITS + 1,
+        order_id="web:2002",
+    )
+    await world.sql("UPDATE stock SET on_hand = :held, reserved = :held", held=STOCKED - UNITS + 1)
+    assert (await world.broken())[I.NEVER_OVERSOLD] == [
+        f"None: {SKU} at {NODE}: 11 given away of 10 that were ever there"
+    ]
+
+
+@pytest.mark.parametrize("change", [-1, +1])
+async def test_a_unit_lost_or_won_is_found(world: World, change: int) -> None:
+    await world.sql("UPDATE stock SET on_hand = on_hand + :change", change=change)
+    assert await world.broken() == {
+        I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE}: {7 + change} on hand, 7 expected"]
+    }
+
+
+async def test_units_reserved_for_nobody_are_found(world: World) -> None:
+    await world.sql("UPDATE stock SET reserved = 2")
+    assert await world.broken() == {
+        I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE}: 2 reserved, open orders hold 0"]
+    }
+
+
+async def test_units_that_an_ended_order_still_holds_are_found(world: World) -> None:
+    await units(world, "order:web:1001:reserve:2", "web:1001:2", "held", quantity=2)
+    await world.sql("UPDATE stock SET reserved = 2")
+    assert await world.broken() == {
+        I.STOCK_ADDS_UP: [f"{ORDER}: 2 of {SKU} are held for it, and it is closed"]
+    }
+
+
+async def test_a_stock_row_that_is_gone_is_found(world: World) -> None:
+    await world.sql("DELETE FROM stock")
+    assert await world.broken() == {I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE} is gone"]}
+
+
+async def test_a_shipment_that_was_paid_and_left_no_gap_in_the_stock_is_found(world: World) -> None:
+    await world.sql("UPDATE reserved_units SET state = 'released'")
+    await world.sql("UPDATE stock SET on_hand = :all", all=STOCKED)
+    assert await world.broken() == {
+        I.GOODS_LEFT_ONCE: [
+            f"{ORDER}: shipment {SHIPMENT} (delivered): 0 units taken out of the stock, 3 due"
+        ]
+    }
+
+
+async def test_a_shipment_whose_units_left_twice_is_found(world: World) -> None:
+    await units(world, "order:web:1001:reserve:2", SHIPMENT, "consumed")
+    await world.sql("UPDATE stock SET on_hand = on_hand - :units", units=UNITS)
+    assert (await world.broken())[I.GOODS_LEFT_ONCE] == [
+        f"{ORDER}: shipment {SHIPMENT} (delivered): 6 units taken out of the stock, 3 due",
+        f"{ORDER}: shipment {SHIPMENT} left by several reservations",
+    ]
+
+
+# --- money ---
+async def test_a_charge_that_our_books_do_not_know_is_found(world: World) -> None:
+    await world.sql("DELETE FROM payment_operations WHERE kind = 'capture'")
+    broken = await world.broken()
+    assert broken[I.BOOKS_MATCH_STATEMENT] == [
+        f"{ORDER}: the provider has a capture under {CAPTURE}, our books have none"
+    ]
+
+
+async def test_a_charge_that_the_provider_does_not_know_is_found(world: World) -> None:
+    await money(world, f"shipment:{SHIPMENT}:capture:2", "capture", 1, "cap-2", parent="auth-1")
+    assert (await world.broken())[I.BOOKS_MATCH_STATEMENT] == [
+        f"{ORDER}: our books have capture shipment:{SHIPMENT}:capture:2 of 1, the provider has none"
+    ]
+
+
+async def test_a_penny_of_difference_is_found(world: World) -> None:
+    await world.sql("UPDATE payment_operations SET amount_minor = amount_minor - 1 WHERE kind = 'capture'")
+    assert list(await world.broken()) == [I.BOOKS_MATCH_STATEMENT]
+
+
+async def test_a_hold_that_is_called_off_here_and_open_there_is_found(world: World) -> None:
+    await world.sql("UPDATE payment_operations SET state = 'called_off' WHERE kind = 'authorise'")
+    assert await world.broken() == {}, "it was used up, and then voided to see that nothing is left"
+    world.now_is("payment", "auth-1", "open")
+    assert list(await world.broken()) == [I.BOOKS_MATCH_STATEMENT]
+
+
+async def test_a_movement_without_an_answer_that_the_provider_has_made_is_found(world: World) -> None:
+    await world.sql(
+        "UPDATE payment_operations SET state = 'intended', provider_ref = NULL WHERE kind = 'authorise'"
+    )
+    assert list(await world.broken()) == [I.BOOKS_MATCH_STATEMENT]
+
+
+async def test_money_kept_for_what_was_not_delivered_is_found(world: World) -> None:
+    await world.sql("UPDATE shipments SET state = 'lost'")
+    assert await world.broken() == {
+        I.PAID_FOR_WHAT_WAS_DELIVERED: [f"{ORDER}: it is closed, 0 were delivered of it, and {TOTAL} charged"]
+    }
+
+
+async def test_goods_delivered_and_paid_back_are_found(world: World) -> None:
+    key = f"shipment:{SHIPMENT}:refund:1"
+    await money(world, key, "refund", TOTAL, "ref-1", parent="cap-1")
+    world.did(
+        "payment", an_effect("refund", key, "refunded", parent_id="cap-1", amount_minor=TOTAL, currency="GBP")
+    )
+    assert list(await world.broken()) == [I.PAID_FOR_WHAT_WAS_DELIVERED]
+
+
+async def test_an_order_charged_less_than_its_total_though_all_arrived_is_found(world: World) -> None:
+    await world.sql("UPDATE orders SET total_minor = total_minor + 1")
+    assert list(await world.broken()) == [I.PAID_FOR_WHAT_WAS_DELIVERED]
+
+
+async def test_a_hold_that_is_left_on_an_ended_order_is_found(world: World) -> None:
+    key = f"order:{ORDER}:authorise:2"
+    await money(world, key, "authorise", 500, "auth-2")
+    world.did(
+        "payment",
+        an_effect("authorisation", key, "open", effect_id="auth-2", amount_minor=500, currency="GBP"),
+    )
+    assert await world.broken() == {
+        I.PAID_FOR_WHAT_WAS_DELIVERED: [f"{ORDER}: it is closed, and the provider still holds 500"]
+    }
+
+
+async def test_a_second_charge_for_a_shipment_is_found_though_both_are_in_the_books(world: World) -> None:
+    key = f"shipment:{SHIPMENT}:capture:2"
+    await money(world, key, "capture", TOTAL, "cap-2", parent="auth-1")
+    world.did(
+        "payment",
+        an_effect("capture", key, "captured", parent_id="auth-1", amount_minor=TOTAL, currency="GBP"),
+    )
+    assert (await world.broken())[I.CHARGED_ONCE] == [
+        f"{ORDER}: {SHIPMENT} was charged 2 times: {CAPTURE}, {key}"
+    ]
+
+
+async def test_a_charge_for_a_shipment_that_is_not_there_is_found(world: World) -> None:
+    key = "shipment:web:1001:9:capture:1"
+    await money(world, key, "capture", 5, "cap-9", parent="auth-1")
+    world.did(
+        "payment", an_effect("capture", key, "captured", parent_id="auth-1", amount_minor=5, currency="GBP")
+    )
+    assert (await world.broken())[I.CHARGED_ONCE] == [f"{ORDER}: 5 charged under {key}, None due"]
+
+
+async def test_a_second_refund_for_the_same_cause_is_found(world: World) -> None:
+    for number in (1, 2):
+        key = f"shipment:{SHIPMENT}:refund:{number}"
+        await money(world, key, "refund", 100, f"ref-{number}", parent="cap-1")
+        world.did(
+            "payment",
+            an_effect(
+                "refund",
+                key,
+                "refunded",
+                parent_id="cap-1",
+                amount_minor=100,
+                currency="GBP",
+                details={"cause": "lost_parcel"},
+            ),
+        )
+    assert [sentence for sentence in (await world.broken())[I.REFUNDED_ONCE] if "2 times" in sentence]
+
+
+async def test_more_refunded_than_was_charged_is_found(world: World) -> None:
+    key = f"shipment:{SHIPMENT}:refund:1"
+    await money(world, key, "refund", TOTAL + 1, "ref-1", parent="cap-1")
+    world.did(
+        "payment",
+        an_effect("refund", key, "refunded", parent_id="cap-1", amount_minor=TOTAL + 1, currency="GBP"),
+    )
+    assert (await world.broken())[I.REFUNDED_ONCE] == [
+        f"{ORDER}: {TOTAL + 1} refunded of a charge of {CAPTURED.amount_minor}"
+    ]
+
+
+# --- labels and picks ---
+@pytest.mark.parametrize(
+    ("kind", "simulator", "state", "invariant"),
+    [("label", "carrier", "bought", I.LABELLED_ONCE), ("pick", "warehouse", "accepted", I.PICKED_ONCE)],
+)
+class TestLabelsAndPicks:
+    async def test_a_second_one_in_force_is_found(
+        self, world: World, kind: str, simulator: str, state: str, invariant: Invariant
+    ) -> None:
+        key = f"shipment:{SHIPMENT}:{kind}:2"
+        await asked(world, key, kind)
+        world.did(simulator, an_effect(kind, key, state, reference=SHIPMENT))
+        assert await world.broken() == {
+            invariant: [
+                f"{ORDER}: {SHIPMENT} was given a {kind} 2 times: shipment:{SHIPMENT}:{kind}:1, {key}"
+            ]
+        }
+
+    async def test_one_that_our_books_do_not_know_is_found(
+        self, world: World, kind: str, simulator: str, state: str, invariant: Invariant
+    ) -> None:
+        await world.sql("DELETE FROM shipping_operations WHERE kind = :kind", kind=kind)
+        assert await world.broken() == {
+            invariant: [f"{ORDER}: {kind} shipment:{SHIPMENT}:{kind}:1 is in force, our books do not know it"]
+        }
+
+    async def test_one_in_force_for_a_cancelled_shipment_is_found(
+        self, world: World, kind: str, simulator: str, state: str, invariant: Invariant
+    ) -> None:
+        await a_shipment(world, "web:1001:2", "cancelled")
+        await asked(world, f"shipment:web:1001:2:{kind}:1", kind, "web:1001:2")
+        key = f"shipment:web:1001:2:{kind}:1"
+        world.did(simulator, an_effect(kind, key, state, effect_id="other", reference="web:1001:2"))
+        assert await world.broken() == {
+            invariant: [f"{ORDER}: {kind} {key} is in force, its shipment is cancelled"]
+        }
+
+    async def test_an_arrived_shipment_without_one_is_found(
+        self, world: World, kind: str, simulator: str, state: str, invariant: Invariant
+    ) -> None:
+        world.now_is(simulator, {"label": "lab-1", "pick": "pick-1"}[kind], "voided")
+        assert await world.broken() == {
+            invariant: [f"{ORDER}: shipment {SHIPMENT} is delivered, and no {kind} of it is in force"]
+        }
+
+
+# --- messages and news ---
+async def test_a_message_said_twice_under_two_keys_is_found(world: World) -> None:
+    key = f"order:{ORDER}:notify-order_confirmed:2"
+    await message(world, key, "order_confirmed", "sent", "msg-2")
+    world.did("messages", an_effect("message", key, "sent", effect_id="msg-2", reference="order_confirmed"))
+    assert await world.broken() == {I.TOLD_ONCE: [f"{ORDER}: order_confirmed was said 2 times about {ORDER}"]}
+
+
+async def test_a_message_that_we_call_sent_and_nobody_sent_is_found(world: World) -> None:
+    await message(world, f"order:{ORDER}:notify-shipped:1", "shipped", "sent", "msg-9")
+    assert await world.broken() == {
+        I.TOLD_ONCE: [f"{ORDER}: message order:{ORDER}:notify-shipped:1 is sent in our books, and never was"]
+    }
+
+
+async def test_a_message_that_our_books_do_not_know_is_found(world: World) -> None:
+    await world.sql("DELETE FROM notifications")
+    assert await world.broken() == {
+        I.TOLD_ONCE: [f"{ORDER}: message {CONFIRMED_MESSAGE} was sent, our books do not know it"]
+    }
+
+
+async def test_a_message_of_another_sending_than_we_know_is_found(world: World) -> None:
+    await world.sql("UPDATE notifications SET message_id = 'msg-other'")
+    assert list(await world.broken()) == [I.TOLD_ONCE]
+
+
+async def test_messages_whose_first_sending_had_no_answer_are_counted(world: World) -> None:
+    assert ambiguous_messages(await world.evidence()) == 0
+    lost = next(n for n, fault in enumerate(HARSH.fault) if fault.do is FaultKind.RESET_AFTER)
+    harmless = next(n for n, fault in enumerate(HARSH.fault) if fault.do is FaultKind.LATENCY)
+    with world.neighbour("messages") as ledger:
+        ledger.count_fault(HARSH.digest(), harmless, CONFIRMED_MESSAGE)
+    assert ambiguous_messages(await world.evidence()) == 0
+    with world.neighbour("messages") as ledger:
+        ledger.count_fault(HARSH.digest(), lost, CONFIRMED_MESSAGE)
+    assert ambiguous_messages(await world.evidence()) == 1
+
+
+async def test_news_that_were_refused_for_good_are_found(world: World) -> None:
+    world.owes("carrier", "lab-1:collected", state=REFUSED)
+    assert list(await world.broken()) == [I.NEWS_HEARD]
+
+
+async def test_news_that_wait_long_after_they_were_due_are_found_and_those_that_are_not_due_are_not(
+    world: World,
+) -> None:
+    world.owes("carrier", "lab-1:later", state=WAITING, due_at=time.time() + 3_600)
+    assert await world.broken() == {}
+    world.owes("carrier", "lab-1:collected", state=WAITING, due_at=time.time() - 3_600)
+    assert await world.broken() == {I.NEWS_HEARD: ["None: carrier still waits to tell lab-1:collected: None"]}
+
+
+# --- whom a strike can meet ---
+async def test_only_what_the_machinery_works_on_is_ended_or_called_off(world: World) -> None:
+    for order_id, state in (("web:3", "routing"), ("web:4", "in_review"), ("web:5", "closed")):
+        await an_order(world, order_id, state=state)
+    await an_order(world, "web:6", state="shipped")
+    await world.sql("UPDATE orders SET needs_review = true WHERE order_id = 'web:6'")
+    await a_shipment(world, "web:3:1", "labelled")
+    assert await working_orders(world.store) == ["web:3"]
+    assert await working_shipments(world.store) == ["web:3:1"]
