@@ -23,6 +23,7 @@ _RENEW_BEFORE = timedelta(hours=12)
 _ANOTHER_TENDER_WITHIN = timedelta(days=3)
 _REMIND_AFTER = timedelta(days=1)
 _MOST_TENDERS = 5
+_MOST_HOLDS = 10
 _DECLINED = "the payment was declined"
 
 
@@ -31,13 +32,18 @@ class Paying(OrderCase):
 
     async def _authorise(self) -> None:
         """Hold what is to be shipped. A card that is declined for now is answered by asking for another tender."""
-        memory = self.memory
+        memory, holds = self.memory, 0
         while not self._covered(due := self._outstanding()):
             if memory.declined is None:
                 self._enter(OrderState.AUTHORISING)
                 answer = await self._hold(due)
                 if answer.approved:
-                    continue
+                    # After a reset an answer may be from before it, and of another amount; but not for ever.
+                    if (holds := holds + 1) < _MOST_HOLDS:
+                        continue
+                    raise Leaving(
+                        OrderState.REJECTED, f"what is held does not suffice for {due}", told=_DECLINED
+                    )
                 if answer.decline_is_final or memory.tender >= _MOST_TENDERS:
                     raise Leaving(
                         OrderState.REJECTED, f"payment declined ({answer.decline_code})", told=_DECLINED

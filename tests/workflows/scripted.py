@@ -84,7 +84,7 @@ class Script:
             "assess_order": lambda r: e.RiskAssessment(decision=e.RiskDecision.PASS, policy_version="risk-1"),
             "authorise_payment": lambda r: e.Authorisation(
                 approved=True,
-                authorisation_id="auth-1",
+                authorisation_id=f"auth-{r.key.rpartition(':')[2]}",
                 amount=r.amount,
                 expires_at=datetime.now(UTC) + timedelta(days=3_650),
             ),

@@ -1,15 +1,15 @@
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from models import effects as e
-from models.messages import CancelOrder, CarrierEventKind, OfferAnswer, OfferTender
+from models.memory import OrderMemory
+from models.messages import CancelOrder, OfferAnswer, OfferTender
 from models.review import Verdict
 from models.states import OrderState
 from tests.workflows.engine import Case, eventually, told_by
-from tests.workflows.test_amend import asked, memory
+from tests.workflows.test_amend import asked, released
 from tests.workflows.test_order import decision
 from workflows.order import OrderWorkflow
 from workflows.shipment import ShipmentWorkflow
@@ -121,28 +121,17 @@ async def test_a_run_that_continues_as_new_while_the_customer_is_asked_goes_on_w
     assert case.told().count("payment_declined") == 1
 
 
-def expiring(case: Case, *, days: int) -> None:
-    """Each hold lasts so many days from when it is made, on the clock of the run that is skipped."""
-    made = [0]
-
-    def hold(request: Any) -> e.Authorisation:
-        made[0] += 1
-        return e.Authorisation(
-            approved=True,
-            authorisation_id=f"auth-{made[0]}",
-            amount=request.amount,
-            expires_at=datetime.now(UTC) + timedelta(days=days * made[0]),
-        )
-
-    case.script.answers["authorise_payment"] = hold
+def running_out(memory: OrderMemory) -> None:
+    """What is held lasts for six more hours."""
+    assert memory.authorisation is not None
+    soon = datetime.now(UTC) + timedelta(hours=6)
+    memory.authorisation = memory.authorisation.model_copy(update={"expires_at": soon})
 
 
 @pytest.mark.fingerprint
 async def test_a_hold_that_runs_out_before_the_goods_leave_is_renewed(case: Case) -> None:
-    expiring(case, days=7)
-    await case.start()
-    await case.until_shipment("pick_requested")
-    await case.skip(timedelta(days=6, hours=13))
+    await released(case)
+    await case.in_other_times(running_out)
 
     async def drawn_anew() -> bool:
         shipment = await told_by(case.shipment(), ShipmentWorkflow.snapshot)
@@ -157,7 +146,6 @@ async def test_a_hold_that_runs_out_before_the_goods_leave_is_renewed(case: Case
 
 @pytest.mark.fingerprint
 async def test_a_capture_that_finds_its_hold_expired_is_made_from_a_new_one(case: Case) -> None:
-    expiring(case, days=7)
     usual = case.script.answers["capture_payment"]
     case.script.answers["capture_payment"] = lambda r: (
         e.Captured(capture_id="", amount=r.amount, expired=True)
@@ -173,11 +161,9 @@ async def test_a_capture_that_finds_its_hold_expired_is_made_from_a_new_one(case
 
 
 async def test_a_renewal_that_is_declined_is_put_before_a_person(case: Case) -> None:
-    expiring(case, days=7)
-    await case.start()
-    await case.until_shipment("pick_requested")
+    await released(case)
     declining(case, 0)
-    await case.skip(timedelta(days=6, hours=13))
+    await case.in_other_times(running_out)
     task = await case.review()
     assert task.why_flagged[0].code == "renewal_declined"
     await case.order.execute_update("offer_tender", tender(), result_type=OfferAnswer)
@@ -187,11 +173,9 @@ async def test_a_renewal_that_is_declined_is_put_before_a_person(case: Case) -> 
 
 
 async def test_an_order_whose_renewal_is_declined_can_be_given_up(case: Case) -> None:
-    expiring(case, days=7)
-    await case.start()
-    await case.until_shipment("pick_requested")
+    await released(case)
     declining(case, 0)
-    await case.skip(timedelta(days=6, hours=13))
+    await case.in_other_times(running_out)
     task = await case.review()
     await case.order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
     assert (await case.order.result()).state is OrderState.CANCELLED
@@ -199,17 +183,21 @@ async def test_an_order_whose_renewal_is_declined_can_be_given_up(case: Case) ->
 
 
 async def test_a_hold_that_ran_out_while_goods_were_awaited_is_made_anew_before_release(case: Case) -> None:
-    expiring(case, days=1)
     usual = case.script.answers["route_order"]
     case.script.answers["route_order"] = lambda r: (
-        e.RouteAnswer(unfillable=("none on hand",)) if r.attempt <= 2 else usual(r)
+        e.RouteAnswer(unfillable=("none on hand",)) if r.attempt == 1 else usual(r)
     )
     await case.start()
     await case.until(OrderState.BACKORDERED)
-    await case.skip(timedelta(days=2, hours=1))
-    await case.handed_over()
-    await case.scanned(CarrierEventKind.DELIVERED)
+
+    def much_later(memory: OrderMemory) -> None:
+        running_out(memory)
+        memory.deadlines["backorder"] -= timedelta(days=2)
+
+    await case.in_other_times(much_later)
+    await case.delivered()
     assert (await case.order.result()).state is OrderState.CLOSED
-    assert len(asked(case, "authorise_payment")) >= 2
-    assert asked(case, "void_authorisation")
-    assert (await memory(case)).authorisation is not None
+    first, second = asked(case, "authorise_payment")
+    assert first.key != second.key
+    assert [void.authorisation_key for void in asked(case, "void_authorisation")] == [first.key]
+    assert [c.authorisation_id for c in asked(case, "capture_payment")] == ["auth-2"]
