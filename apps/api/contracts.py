@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
-from models.messages import Actor, CancelOutcome, Reason, RequestId
+from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestId
 from models.review import Verdict
 from models.states import OrderState
 from models.webhooks import WebhookResult
@@ -46,6 +47,7 @@ class OrderLinks(Contract):
     self: str
     timeline: str
     cancel: str
+    amendments: str
 
 
 class OrderAccepted(Contract):
@@ -77,6 +79,19 @@ class CancelRequest(Document):
     request_id: SentRequestId | None = None
 
 
+class AmendRequest(AmendmentRequest):
+    """What is to be different about an order. What is left out stays as it is.
+
+    Name a line by `line_id`, or by `sku` where only one line has it; a `quantity` of 0 removes it, a SKU that the order
+    has not adds a line and needs `unit_price_minor`. `service` is `carrier/service`, `promise_by` the latest delivery.
+    `charges` replaces all charges; without it taxes and discounts follow the goods in proportion, and other charges
+    stay. With `base_version`, the `document_version` that you saw, a change to another one is refused.
+    """
+
+    request_id: SentRequestId
+    actor: Person
+
+
 class DecisionTaken(Contract):
     """The run has taken the decision."""
 
@@ -94,6 +109,18 @@ class CancelTaken(Contract):
     request_id: str
     outcome: CancelOutcome
     message: str
+
+
+class AmendmentTaken(Contract):
+    """The run has taken the amendment. `applying`: it is under way; ask again with the same `request_id`."""
+
+    status: Literal["answered"] = "answered"
+    request_id: str
+    amendment_id: str
+    number: int
+    outcome: AmendOutcome
+    message: str
+    preview: AmendmentPreview
 
 
 class Queued(Contract):

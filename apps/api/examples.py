@@ -32,6 +32,7 @@ ACCEPTED: dict[str, Any] = {
         "self": "/v1/orders/web:1001",
         "timeline": "/v1/orders/web:1001/timeline",
         "cancel": "/v1/orders/web:1001/cancel",
+        "amendments": "/v1/orders/web:1001/amendments",
     },
 }
 
@@ -45,6 +46,76 @@ CANCEL_TAKEN: dict[str, Any] = {
     "request_id": "cancel-web-1001-1",
     "outcome": "cancelling",
     "message": "Nothing has left a warehouse: stock is freed and the held money is given back.",
+}
+
+AMEND: dict[str, Any] = {
+    "request_id": "amend-web-1001-1",
+    "actor": "dana@shop.example",
+    "reason": "the customer wants fewer",
+    "lines": [{"sku": "85123A", "quantity": 4}],
+}
+AMEND_ALL: dict[str, Any] = AMEND | {
+    "request_id": "amend-web-1001-2",
+    "reason": "the customer rang",
+    "lines": [
+        {"line_id": "1", "quantity": 4},
+        {"sku": "22423", "quantity": 1, "unit_price_minor": 1275, "description": "Regency cakestand 3 tier"},
+    ],
+    "ship_to": {"lines": ["2 Station Road"], "city": "York", "postcode": "YO1 7HH", "country": "GB"},
+    "service": "parcelforce/express48",
+    "promise_by": "2026-03-06T18:00:00Z",
+    "charges": [{"code": "POST", "kind": "shipping", "description": "Postage", "amount_minor": 495}],
+    "base_version": 1,
+}
+_AMENDED = {
+    "order_id": "web:1001",
+    "base_version": 1,
+    "lines": [
+        {
+            "line_id": "1",
+            "sku": "85123A",
+            "units_before": 6,
+            "units_after": 4,
+            "amount_before": {"minor": 1530, "currency": "GBP"},
+            "amount_after": {"minor": 1020, "currency": "GBP"},
+        }
+    ],
+    "goods_before": {"minor": 1530, "currency": "GBP"},
+    "goods_after": {"minor": 1020, "currency": "GBP"},
+    "charges_before": {"minor": 395, "currency": "GBP"},
+    "charges_after": {"minor": 395, "currency": "GBP"},
+    "total_before": {"minor": 1925, "currency": "GBP"},
+    "total_after": {"minor": 1415, "currency": "GBP"},
+    "difference": {"minor": -510, "currency": "GBP"},
+    "kept": {"minor": 0, "currency": "GBP"},
+    "to_authorise": {"minor": 0, "currency": "GBP"},
+    "to_release": {"minor": 510, "currency": "GBP"},
+    "address_changes": False,
+    "service": None,
+    "promise_by": None,
+    "notes": ["shipment 1 is not picked yet: it is called off and planned anew"],
+}
+AMENDMENT_TAKEN: dict[str, Any] = {
+    "status": "answered",
+    "request_id": "amend-web-1001-1",
+    "amendment_id": "web:1001:a2",
+    "number": 2,
+    "outcome": "applied",
+    "message": "The order's document is of version 2 now.",
+    "preview": _AMENDED,
+}
+AMENDMENT: dict[str, Any] = {
+    "amendment_id": "web:1001:a2",
+    "order_id": "web:1001",
+    "number": 2,
+    "state": "applied",
+    "request_id": "amend-web-1001-1",
+    "actor": "dana@shop.example",
+    "reason": "the customer wants fewer",
+    "preview": _AMENDED,
+    "refusal": None,
+    "created_at": "2026-03-02T10:12:00Z",
+    "decided_at": "2026-03-02T10:12:01Z",
 }
 
 DECISION: dict[str, Any] = {
@@ -124,6 +195,7 @@ SUMMARY: dict[str, Any] = {
 }
 PAGE: dict[str, Any] = {"orders": [SUMMARY], "next_cursor": None}
 VIEW: dict[str, Any] = SUMMARY | {
+    "document_version": 1,
     "document_hash": "9f2c1d0e5b7a4c33a1f8e6d2b4907c55e1d3f7a90b6c8e2244f1a7d9c0b3e516",
     "source": "api",
     "received_at": "2026-03-02T09:30:01Z",

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
-from apps.api.contracts import CancelRequest, DecisionRequest
+from apps.api.contracts import AmendRequest, CancelRequest, DecisionRequest
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
@@ -66,7 +66,7 @@ _LINKS = {
 }
 
 # Bodies that handlers read themselves, so that FastAPI does not see them.
-_READ_BY_HAND = (OrderDraft, CancelRequest, DecisionRequest, WebhookEnvelope)
+_READ_BY_HAND = (OrderDraft, AmendRequest, CancelRequest, DecisionRequest, WebhookEnvelope)
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
 _EXAMPLES_WITH_NULLS = {

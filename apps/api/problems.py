@@ -17,6 +17,7 @@ from starlette.types import Scope
 from apps.api import examples
 from models.base import Contract
 from models.errors import (
+    AmendmentRefused,
     Conflict,
     DocumentTooLarge,
     InvalidDocument,
@@ -151,7 +152,9 @@ def problem_response(
 
 def response_to(error: OrderwrightError) -> Response:
     """The answer to one of our own errors."""
-    problems = error.problems if isinstance(error, InvalidDocument | InvalidRequest) else ()
+    problems = (
+        error.problems if isinstance(error, InvalidDocument | InvalidRequest | AmendmentRefused) else ()
+    )
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, RateLimited) else {}
     if isinstance(error, TooSlow):
         # What is still on its way belongs to the request that was given up.
@@ -226,6 +229,7 @@ def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
         DocumentTooLarge,
         Conflict,
         Refused,
+        AmendmentRefused,
         TooSlow,
         UriTooLong,
         HeaderTooLarge,
