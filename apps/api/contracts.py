@@ -3,12 +3,14 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
 from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestId
+from models.money import Money
+from models.order import TenderKind
 from models.review import Verdict
 from models.states import OrderState
 from models.webhooks import WebhookResult
@@ -90,6 +92,63 @@ class AmendRequest(AmendmentRequest):
 
     request_id: SentRequestId
     actor: Person
+
+
+def _no_card_number(token: str) -> str:
+    """Raise ``ValueError`` for what looks like a card's own number: it must not be kept here, not even for a moment."""
+    digits = [int(sign) for sign in token if sign.isdigit()]
+    if len(digits) < _SHORTEST_CARD_NUMBER or not set(token) <= set("0123456789-"):
+        return token
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    if (sum(digits[::-2]) + sum(doubled)) % 10 == 0:
+        raise ValueError(
+            "looks like the number of a card: send the payment provider's token for it, never the number"
+        )
+    return token
+
+
+_SHORTEST_CARD_NUMBER = 12
+ProviderToken = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[!-~]+$"),
+    AfterValidator(_no_card_number),
+    Field(description="the payment provider's token of a means of payment; never a card number"),
+]
+
+
+class TenderRequest(Document):
+    """Another means of payment for an order that waits for one.
+
+    With the same ``request_id`` a repeat changes nothing.
+    """
+
+    token: ProviderToken
+    kind: TenderKind = TenderKind.CARD
+    actor: Person
+    request_id: SentRequestId | None = None
+
+
+class PayRequest(Document):
+    """What a customer gives in exchange for a pay link."""
+
+    token: ProviderToken
+
+
+class PaymentDue(Contract):
+    """What a pay link asks for: ``order_number`` is the shop's own."""
+
+    order_number: str
+    amount: Money
+    until: AwareDatetime
+
+
+class TenderTaken(Contract):
+    """The run has taken the tender, and tries it now. ``tender``: its number within the order."""
+
+    status: Literal["taken"] = "taken"
+    request_id: str
+    tender: int
+    message: str
 
 
 class DecisionTaken(Contract):

@@ -131,6 +131,25 @@ DECISION_TAKEN: dict[str, Any] = {
     "verdict": "approve",
     "message": "approved: the order goes on",
 }
+TENDER: dict[str, Any] = {
+    "token": "tok_mastercard_5100",
+    "actor": "dana@shop.example",
+    "request_id": "tender-web-1001-1",
+}
+TENDER_TAKEN: dict[str, Any] = {
+    "status": "taken",
+    "request_id": "tender-web-1001-1",
+    "tender": 1,
+    "message": "the payment is tried with it now",
+}
+TENDER_QUEUED: dict[str, Any] = {"status": "queued", "request_id": "tender-web-1001-1"}
+PAY_TOKEN = "d2ViOjEwMDF8MHwxNzcyNjk5NDAw.QWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU"  # noqa: S105 - an example
+PAY: dict[str, Any] = {"token": "tok_mastercard_5100"}
+PAYMENT_DUE: dict[str, Any] = {
+    "order_number": "1001",
+    "amount": {"minor": 1925, "currency": "GBP"},
+    "until": "2026-03-05T09:30:00Z",
+}
 QUEUED: dict[str, Any] = {"status": "queued", "request_id": "decide-web-1001-r1"}
 
 WEBHOOKS: dict[str, Any] = {
@@ -294,6 +313,7 @@ PROBLEMS: dict[int, tuple[str, str]] = {
     404: ("not_found", "there is no order web:4711"),
     409: ("conflict", "order web:1001 was already accepted with other content"),
     408: ("too_slow", "the body did not arrive within 30 s: send it again"),
+    410: ("pay_link_expired", "this pay link was good until 2026-03-05 09:30 UTC"),
     413: ("document_too_large", "the body is larger than the 5,242,880 bytes that are accepted here"),
     414: ("uri_too_long", "the address is longer than the 8,192 bytes that are accepted"),
     415: ("unsupported_media_type", "send JSON in UTF-8, with Content-Type: application/json"),

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
-from apps.api.contracts import AmendRequest, CancelRequest, DecisionRequest
+from apps.api.contracts import AmendRequest, CancelRequest, DecisionRequest, PayRequest, TenderRequest
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
@@ -33,6 +33,10 @@ exist is refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` s
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
     {"name": "reviews", "description": "Decisions that are prepared for a person."},
+    {
+        "name": "pay",
+        "description": "How a customer pays otherwise when a payment was declined. The link is enough.",
+    },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "operations", "description": "Health and metrics."},
 ]
@@ -66,7 +70,15 @@ _LINKS = {
 }
 
 # Bodies that handlers read themselves, so that FastAPI does not see them.
-_READ_BY_HAND = (OrderDraft, AmendRequest, CancelRequest, DecisionRequest, WebhookEnvelope)
+_READ_BY_HAND = (
+    OrderDraft,
+    AmendRequest,
+    CancelRequest,
+    DecisionRequest,
+    TenderRequest,
+    PayRequest,
+    WebhookEnvelope,
+)
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
 _EXAMPLES_WITH_NULLS = {
@@ -129,7 +141,7 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    if path.startswith(("/v1/orders", "/v1/reviews")):
+    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/pay")):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.
