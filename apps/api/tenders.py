@@ -103,7 +103,9 @@ async def show_payment(token: APayToken, parts: PartsOf) -> PaymentDue:
     openapi_extra={"security": []} | body_of(PayRequest, {"another card": examples.PAY}),
     responses=answers(404, 409, 410, 413, 422, 503) | _TAKEN,
 )
-async def pay(token: APayToken, request: Request, response: Response, parts: PartsOf) -> TenderTaken | Queued:
+async def pay_by_link(
+    token: APayToken, request: Request, response: Response, parts: PartsOf
+) -> TenderTaken | Queued:
     """Exchange the link for a new token of the payment provider. The link is the authority: no API token is needed.
 
     It is good for one tender. The same token again is answered like the first time; another one is `409`

@@ -20,6 +20,8 @@ with workflow.unsafe.imports_passed_through():
         CarrierEvent,
         DecideReview,
         DecisionAnswer,
+        OfferAnswer,
+        OfferTender,
         PaymentEvent,
         SignalledDecision,
         WmsEvent,
@@ -95,6 +97,17 @@ class RehearsedOrder(_Listening):
     @workflow.signal(name="amend_order")
     async def amend_order_later(self, request: AmendOrder) -> None:
         self.note("amend_order_later", request)
+
+    @workflow.update
+    async def offer_tender(self, offer: OfferTender) -> OfferAnswer:
+        self.note("offer_tender", offer)
+        if offer.actor == "too late":
+            return OfferAnswer(taken=False, message="the time for another tender is over")
+        return OfferAnswer(taken=True, message="it is tried now")
+
+    @workflow.signal(name="offer_tender")
+    async def offered_tender(self, offer: OfferTender) -> None:
+        self.note("offer_tender signal", offer)
 
     @workflow.signal
     async def approve(self, decision: SignalledDecision) -> None:
