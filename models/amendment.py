@@ -73,7 +73,8 @@ class AmendmentPreview(Contract):
     """What an amendment does to an order's money. Nothing has moved yet.
 
     ``difference`` is total after less total before. ``to_authorise`` is what the customer's tender is newly held for
-    (the whole that is still to be shipped, where what is held does not suffice), ``to_release`` what is given back.
+    (the whole that is still to be planned, where what is held for it does not suffice), ``to_release`` what is given
+    back.
     ``kept`` is the part of the total that parcels take which can no longer be changed. ``notes`` say in words what the
     figures do not: which parcels go on as they are, for example.
     """

@@ -438,7 +438,11 @@ class Audience(StrEnum):
 
 
 class Template(StrEnum):
-    """Which message. The words belong to the message gateway."""
+    """Which message. The words belong to the message gateway.
+
+    PAYMENT_DECLINED to a customer goes out with the fact ``pay_link``, which is in no payload of the engine; the link
+    ends at the fact ``until`` (a time with its zone, or a day).
+    """
 
     ORDER_CONFIRMED = "order_confirmed"
     ORDER_REJECTED = "order_rejected"

@@ -106,6 +106,17 @@ class PayLinkExpired(OrderwrightError):
     http_status = 410
 
 
+class AmendmentRefused(OrderwrightError):
+    """An order cannot be amended like that any more: too late, or out of date. Each problem says what to do instead."""
+
+    code = "amendment_refused"
+    http_status = 409
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{p.path}: {p.message}" if p.path else p.message for p in problems))
+
+
 class NotReachable(OrderwrightError):
     """A part that is needed (API, Temporal, PostgreSQL) does not answer."""
 

@@ -110,18 +110,18 @@ def preview(
 ) -> AmendmentPreview:
     """What ``changed`` does to the order's money.
 
-    ``held`` is what the customer's tender is held for now, ``captured`` what of the total was taken already.
+    ``held`` is what the customer's tender is held for now, ``captured`` what of the total was taken already: the kept
+    shipments take the rest of their part from what is held.
     """
     before = versions.current
 
     def money(minor: int) -> Money:
         return Money(minor=minor, currency=before.currency)
 
-    total = money(changed.totals.total_minor)
-    due = max(total - captured, Money.zero(before.currency))
-    enough = due <= held
-    # An order whose money was never asked for has nothing to give back, and is asked for all of it in due course.
-    moved = changed.ship_to != before.ship_to
+    total, zero = money(changed.totals.total_minor), money(0)
+    free = max(held - max(kept.amount - captured, zero), zero)
+    due = total - kept.amount
+    enough = due <= free
     return AmendmentPreview(
         order_id=order_id,
         base_version=versions.number,
@@ -134,9 +134,9 @@ def preview(
         total_after=total,
         difference=total - money(before.totals.total_minor),
         kept=kept.amount,
-        to_authorise=Money.zero(before.currency) if enough else due,
-        to_release=held - due if enough else held,
-        address_changes=moved,
+        to_authorise=zero if enough else due,
+        to_release=free - due if enough else free,
+        address_changes=changed.ship_to != before.ship_to,
         service=changed.carrier_service,
         promise_by=changed.promise_by,
         notes=tuple(notes),

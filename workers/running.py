@@ -126,7 +126,7 @@ async def open_activities(
         return
     # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
     from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
-    from activities.notify import ReviewDesk  # noqa: PLC0415
+    from activities.notify import PayLinks, ReviewDesk  # noqa: PLC0415
     from activities.store.store import Store  # noqa: PLC0415
     from policies.risk import RiskPolicy  # noqa: PLC0415
     from policies.routing.router import CheapestNodeRouter  # noqa: PLC0415
@@ -147,6 +147,11 @@ async def open_activities(
                     store,
                     near.messages,
                     ReviewDesk(settings.reviewers, settings.escalation),
+                    PayLinks(
+                        settings.pay_link_base,
+                        settings.pay_link_secret,
+                        timedelta(hours=settings.pay_link_hours),
+                    ),
                 ),
             }
             activities = {

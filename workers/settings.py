@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     webhook_secret_carrier: str = Field(default="", repr=False)
     webhook_secret_carrier_previous: str = Field(default="", repr=False)
 
+    # What a customer whose payment was declined is sent: an address to which the link's token is added, usually a page
+    # of the shop's; empty: our own API's. Without a secret no links are made, and none is taken.
+    pay_link: str = ""
+    pay_link_secret: str = Field(default="", repr=False)
+    pay_link_secret_previous: str = Field(default="", repr=False)
+    # At most; it ends with the time that the order has, should that be sooner.
+    pay_link_hours: float = Field(default=72.0, gt=0, le=24 * 365)
+
     # What one caller may ask of one API process: so many requests a second in the long run, so many at once. Callers
     # with the token by address; strangers (no or a wrong token or signature, /docs) by address; neighbours, once their
     # signature has shown who they are, by address and kind.
@@ -142,6 +150,17 @@ class Settings(BaseSettings):
         return tuple(secret for secret in both if secret.strip())
 
     @property
+    def pay_link_secrets(self) -> tuple[str, ...]:
+        """Every secret that a pay link may be signed with."""
+        both = (self.pay_link_secret, self.pay_link_secret_previous)
+        return tuple(secret for secret in both if secret.strip())
+
+    @property
+    def pay_link_base(self) -> str:
+        """The address to which a pay link's token is added."""
+        return self.pay_link or f"http://{self.api_host}:{self.api_port}/v1/pay/"
+
+    @property
     def proxies(self) -> tuple[str, ...]:
         """The proxies that are believed, one by one."""
         named = tuple(proxy for part in self.forwarded_allow_ips.split(",") if (proxy := part.strip()))
@@ -173,6 +192,14 @@ class Settings(BaseSettings):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("is no http(s) URL such as http://some-host:4318")
         return url.rstrip("/")
+
+    @field_validator("pay_link")
+    @classmethod
+    def _an_address_to_go_on(cls, url: str) -> str:
+        # Not stripped at its end: "/pay/" and "?token=" are what the token is added to.
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("is no http(s) URL to add a token to, such as https://shop.example/pay?token=")
+        return url
 
     @field_validator("data_dir", "network_file")
     @classmethod

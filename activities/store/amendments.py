@@ -18,7 +18,7 @@ from sqlmodel import col
 from activities.settlement import left
 from activities.store import reads
 from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
-from activities.store.network import network
+from activities.store.network import active_services
 from activities.store.plans import kept_lines, plan_of_each
 from activities.store.views import ShipmentView
 from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState, AmendmentView
@@ -202,11 +202,7 @@ async def _prepare(
 async def _unknown_service(session: AsyncSession, request: AmendmentRequest) -> tuple[Problem, ...]:
     if request.service is None:
         return ()
-    offered = sorted(
-        f"{service.carrier}/{service.service}"
-        for service in (await network(session)).services
-        if service.active
-    )
+    offered = await active_services(session)
     if request.service in offered:
         return ()
     message = f"is {request.service}, which the network does not have: it has {', '.join(offered) or 'none'}"
@@ -397,7 +393,7 @@ async def _business_time(session: AsyncSession, effect: ApplyAmendment, at: date
 
 # --- reading ---
 async def _locked_order(session: AsyncSession, order_id: str) -> OrderRow | None:
-    return await session.get(OrderRow, order_id, with_for_update=True, populate_existing=True)
+    return await session.get(OrderRow, order_id, with_for_update={"key_share": True}, populate_existing=True)
 
 
 async def _versions(session: AsyncSession, order_id: str) -> Versions:

@@ -55,6 +55,16 @@ async def network(session: AsyncSession) -> Network:
     )
 
 
+async def active_services(session: AsyncSession) -> list[str]:
+    """The services that parcels can go by, as ``carrier/service``."""
+    rows = await session.execute(
+        select(col(CarrierServiceRow.carrier), col(CarrierServiceRow.service))
+        .where(col(CarrierServiceRow.active))
+        .order_by(col(CarrierServiceRow.carrier), col(CarrierServiceRow.service))
+    )
+    return [f"{carrier}/{service}" for carrier, service in rows]
+
+
 async def stock_of(session: AsyncSession, skus: Collection[str]) -> list[StockLevel]:
     """The stock of ``skus`` at every node, by node and SKU. A look, not a promise: reserving decides."""
     rows = await session.scalars(

@@ -2,33 +2,60 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import update
+from pydantic import AwareDatetime
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from models.base import Contract
 from models.effects import Notified, Notify
 from models.tables.journal import NotificationRow, NotificationState
 
 
-async def intend_message(session: AsyncSession, message: Notify) -> Notified | None:
-    """Write down that ``message`` is to be sent. Answers what was answered when it has been sent already."""
-    await session.execute(
-        insert(NotificationRow)
-        .values(
-            key=message.key,
-            order_id=message.order_id,
-            audience=message.audience,
-            template=message.template,
-            state=NotificationState.PENDING,
-            created_at=datetime.now(UTC),
-        )
-        .on_conflict_do_nothing(index_elements=["key"])
+class Intended(Contract):
+    """A message that is to be sent, since when, and the answer when it has been sent already.
+
+    ``pay_link_version`` and ``since`` are the same on every try, so that a pay link made of them is, too.
+    """
+
+    since: AwareDatetime
+    pay_link_version: int | None = None
+    answer: Notified | None = None
+
+
+async def intend_message(
+    session: AsyncSession, message: Notify, *, pay_link_version: int | None = None
+) -> Intended:
+    """Write down that ``message`` is to be sent; ``pay_link_version`` counts when it is first given."""
+    written = insert(NotificationRow).values(
+        key=message.key,
+        order_id=message.order_id,
+        audience=message.audience,
+        template=message.template,
+        state=NotificationState.PENDING,
+        pay_link_version=pay_link_version,
+        created_at=datetime.now(UTC),
     )
-    row = await session.get(NotificationRow, message.key)
-    if row is None or row.state != NotificationState.SENT:
-        return None
-    return Notified(sent=True, message_id=row.message_id)
+    row = (
+        await session.scalars(
+            written.on_conflict_do_update(
+                index_elements=["key"],
+                set_={
+                    "pay_link_version": func.coalesce(
+                        col(NotificationRow.pay_link_version), written.excluded.pay_link_version
+                    )
+                },
+            ).returning(NotificationRow),
+            execution_options={"populate_existing": True},
+        )
+    ).one()
+    sent = row.state == NotificationState.SENT
+    return Intended(
+        since=row.created_at,
+        pay_link_version=row.pay_link_version,
+        answer=Notified(sent=True, message_id=row.message_id) if sent else None,
+    )
 
 
 async def message_sent(session: AsyncSession, key: str, message_id: str) -> None:

@@ -3,11 +3,14 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
+from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
-from models.messages import Actor, CancelOutcome, Reason, RequestId
+from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestId
+from models.money import Money
+from models.order import TenderKind
 from models.review import Verdict
 from models.states import OrderState
 from models.webhooks import WebhookResult
@@ -46,6 +49,7 @@ class OrderLinks(Contract):
     self: str
     timeline: str
     cancel: str
+    amendments: str
 
 
 class OrderAccepted(Contract):
@@ -77,6 +81,76 @@ class CancelRequest(Document):
     request_id: SentRequestId | None = None
 
 
+class AmendRequest(AmendmentRequest):
+    """What is to be different about an order. What is left out stays as it is.
+
+    Name a line by `line_id`, or by `sku` where only one line has it; a `quantity` of 0 removes it, a SKU that the order
+    has not adds a line and needs `unit_price_minor`. `service` is `carrier/service`, `promise_by` the latest delivery.
+    `charges` replaces all charges; without it taxes and discounts follow the goods in proportion, and other charges
+    stay. With `base_version`, the `document_version` that you saw, a change to another one is refused.
+    """
+
+    request_id: SentRequestId
+    actor: Person
+
+
+def _no_card_number(token: str) -> str:
+    """Raise ``ValueError`` for what looks like a card's own number: it must not be kept here, not even for a moment."""
+    digits = [int(sign) for sign in token if sign.isdigit()]
+    if len(digits) < _SHORTEST_CARD_NUMBER or not set(token) <= set("0123456789-"):
+        return token
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    if (sum(digits[::-2]) + sum(doubled)) % 10 == 0:
+        raise ValueError(
+            "looks like the number of a card: send the payment provider's token for it, never the number"
+        )
+    return token
+
+
+_SHORTEST_CARD_NUMBER = 12
+ProviderToken = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[!-~]+$"),
+    AfterValidator(_no_card_number),
+    Field(description="the payment provider's token of a means of payment; never a card number"),
+]
+
+
+class TenderRequest(Document):
+    """Another means of payment for an order that waits for one.
+
+    With the same ``request_id`` a repeat changes nothing.
+    """
+
+    token: ProviderToken
+    kind: TenderKind = TenderKind.CARD
+    actor: Person
+    request_id: SentRequestId | None = None
+
+
+class PayRequest(Document):
+    """What a customer gives in exchange for a pay link."""
+
+    token: ProviderToken
+
+
+class PaymentDue(Contract):
+    """What a pay link asks for: ``order_number`` is the shop's own."""
+
+    order_number: str
+    amount: Money
+    until: AwareDatetime
+
+
+class TenderTaken(Contract):
+    """The run has taken the tender, and tries it now. ``tender``: its number within the order."""
+
+    status: Literal["taken"] = "taken"
+    request_id: str
+    tender: int
+    message: str
+
+
 class DecisionTaken(Contract):
     """The run has taken the decision."""
 
@@ -94,6 +168,18 @@ class CancelTaken(Contract):
     request_id: str
     outcome: CancelOutcome
     message: str
+
+
+class AmendmentTaken(Contract):
+    """The run has taken the amendment. `applying`: it is under way; ask again with the same `request_id`."""
+
+    status: Literal["answered"] = "answered"
+    request_id: str
+    amendment_id: str
+    number: int
+    outcome: AmendOutcome
+    message: str
+    preview: AmendmentPreview
 
 
 class Queued(Contract):

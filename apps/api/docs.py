@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from apps.api import examples
 from apps.api.problems import MEDIA_TYPE, answered_codes
 
-# What stands in a path where an order, a task or a neighbour is meant.
-_SAMPLES = {"order_id": "web:1001", "task_id": "web:1001:r1", "neighbour": "carrier"}
+# What stands in a path where an order, a task, a neighbour or a pay link is meant.
+_SAMPLES = {
+    "order_id": "web:1001",
+    "task_id": "web:1001:r1",
+    "neighbour": "carrier",
+    "token": examples.PAY_TOKEN,
+}
 
 
 def render(document: dict[str, Any], base_url: str) -> str:

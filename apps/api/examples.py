@@ -32,6 +32,7 @@ ACCEPTED: dict[str, Any] = {
         "self": "/v1/orders/web:1001",
         "timeline": "/v1/orders/web:1001/timeline",
         "cancel": "/v1/orders/web:1001/cancel",
+        "amendments": "/v1/orders/web:1001/amendments",
     },
 }
 
@@ -47,6 +48,76 @@ CANCEL_TAKEN: dict[str, Any] = {
     "message": "Nothing has left a warehouse: stock is freed and the held money is given back.",
 }
 
+AMEND: dict[str, Any] = {
+    "request_id": "amend-web-1001-1",
+    "actor": "dana@shop.example",
+    "reason": "the customer wants fewer",
+    "lines": [{"sku": "85123A", "quantity": 4}],
+}
+AMEND_ALL: dict[str, Any] = AMEND | {
+    "request_id": "amend-web-1001-2",
+    "reason": "the customer rang",
+    "lines": [
+        {"line_id": "1", "quantity": 4},
+        {"sku": "22423", "quantity": 1, "unit_price_minor": 1275, "description": "Regency cakestand 3 tier"},
+    ],
+    "ship_to": {"lines": ["2 Station Road"], "city": "York", "postcode": "YO1 7HH", "country": "GB"},
+    "service": "parcelforce/express48",
+    "promise_by": "2026-03-06T18:00:00Z",
+    "charges": [{"code": "POST", "kind": "shipping", "description": "Postage", "amount_minor": 495}],
+    "base_version": 1,
+}
+_AMENDED = {
+    "order_id": "web:1001",
+    "base_version": 1,
+    "lines": [
+        {
+            "line_id": "1",
+            "sku": "85123A",
+            "units_before": 6,
+            "units_after": 4,
+            "amount_before": {"minor": 1530, "currency": "GBP"},
+            "amount_after": {"minor": 1020, "currency": "GBP"},
+        }
+    ],
+    "goods_before": {"minor": 1530, "currency": "GBP"},
+    "goods_after": {"minor": 1020, "currency": "GBP"},
+    "charges_before": {"minor": 395, "currency": "GBP"},
+    "charges_after": {"minor": 395, "currency": "GBP"},
+    "total_before": {"minor": 1925, "currency": "GBP"},
+    "total_after": {"minor": 1415, "currency": "GBP"},
+    "difference": {"minor": -510, "currency": "GBP"},
+    "kept": {"minor": 0, "currency": "GBP"},
+    "to_authorise": {"minor": 0, "currency": "GBP"},
+    "to_release": {"minor": 510, "currency": "GBP"},
+    "address_changes": False,
+    "service": None,
+    "promise_by": None,
+    "notes": ["shipment 1 is not picked yet: it is called off and planned anew"],
+}
+AMENDMENT_TAKEN: dict[str, Any] = {
+    "status": "answered",
+    "request_id": "amend-web-1001-1",
+    "amendment_id": "web:1001:a2",
+    "number": 2,
+    "outcome": "applied",
+    "message": "The order's document is of version 2 now.",
+    "preview": _AMENDED,
+}
+AMENDMENT: dict[str, Any] = {
+    "amendment_id": "web:1001:a2",
+    "order_id": "web:1001",
+    "number": 2,
+    "state": "applied",
+    "request_id": "amend-web-1001-1",
+    "actor": "dana@shop.example",
+    "reason": "the customer wants fewer",
+    "preview": _AMENDED,
+    "refusal": None,
+    "created_at": "2026-03-02T10:12:00Z",
+    "decided_at": "2026-03-02T10:12:01Z",
+}
+
 DECISION: dict[str, Any] = {
     "verdict": "approve",
     "actor": "dana@shop.example",
@@ -59,6 +130,25 @@ DECISION_TAKEN: dict[str, Any] = {
     "task_id": "web:1001:r1",
     "verdict": "approve",
     "message": "approved: the order goes on",
+}
+TENDER: dict[str, Any] = {
+    "token": "tok_mastercard_5100",
+    "actor": "dana@shop.example",
+    "request_id": "tender-web-1001-1",
+}
+TENDER_TAKEN: dict[str, Any] = {
+    "status": "taken",
+    "request_id": "tender-web-1001-1",
+    "tender": 1,
+    "message": "the payment is tried with it now",
+}
+TENDER_QUEUED: dict[str, Any] = {"status": "queued", "request_id": "tender-web-1001-1"}
+PAY_TOKEN = "d2ViOjEwMDF8MHwxNzcyNjk5NDAw.QWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU"  # noqa: S105 - an example
+PAY: dict[str, Any] = {"token": "tok_mastercard_5100"}
+PAYMENT_DUE: dict[str, Any] = {
+    "order_number": "1001",
+    "amount": {"minor": 1925, "currency": "GBP"},
+    "until": "2026-03-05T09:30:00Z",
 }
 QUEUED: dict[str, Any] = {"status": "queued", "request_id": "decide-web-1001-r1"}
 
@@ -124,6 +214,7 @@ SUMMARY: dict[str, Any] = {
 }
 PAGE: dict[str, Any] = {"orders": [SUMMARY], "next_cursor": None}
 VIEW: dict[str, Any] = SUMMARY | {
+    "document_version": 1,
     "document_hash": "9f2c1d0e5b7a4c33a1f8e6d2b4907c55e1d3f7a90b6c8e2244f1a7d9c0b3e516",
     "source": "api",
     "received_at": "2026-03-02T09:30:01Z",
@@ -222,6 +313,7 @@ PROBLEMS: dict[int, tuple[str, str]] = {
     404: ("not_found", "there is no order web:4711"),
     409: ("conflict", "order web:1001 was already accepted with other content"),
     408: ("too_slow", "the body did not arrive within 30 s: send it again"),
+    410: ("pay_link_expired", "this pay link was good until 2026-03-05 09:30 UTC"),
     413: ("document_too_large", "the body is larger than the 5,242,880 bytes that are accepted here"),
     414: ("uri_too_long", "the address is longer than the 8,192 bytes that are accepted"),
     415: ("unsupported_media_type", "send JSON in UTF-8, with Content-Type: application/json"),

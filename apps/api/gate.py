@@ -16,12 +16,14 @@ from workers.logging import get_logger
 from workers.settings import Settings
 from workers.telemetry import trace_id
 
-# Probes come without a token, the documentation holds no secrets, and a webhook is vouched for by its signature.
-# Everything else is closed, also what nobody has written yet.
+# Probes come without a token, the documentation holds no secrets, a webhook is vouched for by its signature, and so is
+# a pay link. Everything else is closed, also what nobody has written yet.
 PROBES = frozenset({"/healthz", "/readyz"})
 OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
 METRICS_PATH = "/metrics"
 SIGNED_PREFIX = "/v1/webhooks/"
+# Whoever holds a pay link may use it; its signature is looked at by apps.api.tenders.
+LINK_PREFIX = "/v1/pay/"
 NEIGHBOURS = frozenset({"payment", "warehouse", "carrier"})
 
 MAX_TARGET_BYTES = 8 * 1024
@@ -114,7 +116,7 @@ class Gate:
     def _opens(self, scope: Scope) -> bool:
         """Whether the caller may see what is behind: by the token, or because it is open to everybody."""
         path: str = scope["path"]
-        if path in OPEN_PATHS or path.startswith(SIGNED_PREFIX):
+        if path in OPEN_PATHS or path.startswith((SIGNED_PREFIX, LINK_PREFIX)):
             return True
         for_metrics = path == METRICS_PATH and scope["method"] == "GET"
         return _has_token(scope, self._expected_for_metrics if for_metrics else self._expected)
@@ -130,6 +132,9 @@ class Gate:
             # On whose account it goes shows by its signature: apps.api.webhooks spends.
             return
         closed = known and not signed and path not in OPEN_PATHS
+        if path.startswith(LINK_PREFIX):
+            # A shop's page that passes on what its customers say may show that it is the shop's.
+            closed = _has_token(scope, self._expected)
         account.spend(self._budgets.callers if closed else self._budgets.strangers)
 
     def _record(self, scope: Scope, asked: str, status: int, seconds: float) -> None:

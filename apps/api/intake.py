@@ -89,6 +89,15 @@ async def call_off_unstarted(store: Store, runs: Runs, order_id: str, wish: Canc
     return True
 
 
+async def start_unstarted(store: Store, runs: Runs, order_id: str) -> None:
+    """Start the run of an accepted order that no run has ever moved. Raises as ``Runs`` does."""
+    async with store.transaction() as session:
+        if await hold_unmoved(session, order_id) is None:
+            return
+        stored, clock = await stored_draft(session, order_id), await clock_of(session, order_id)
+    await start_run(store, runs, run_start(stored.draft, stored.document_hash, clock, order_id))
+
+
 async def start_again(store: Store, runs: Runs, order: RunStart, wish: CancelOrder | None = None) -> bool:
     """Start the run of an order whose id had one that ended (or is gone) without ever moving the order.
 

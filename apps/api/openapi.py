@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
-from apps.api.contracts import CancelRequest, DecisionRequest
+from apps.api.contracts import AmendRequest, CancelRequest, DecisionRequest, PayRequest, TenderRequest
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
@@ -24,15 +24,20 @@ and money.
 Send the token as `Authorization: Bearer …`. Every error answer is `application/problem+json` (RFC 9457); rely on its
 `code`. Amounts are integer minor units (1299 GBP is £12.99), times are RFC 3339 with a zone.
 
-Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; other bodies of 64 KB; addresses of 8 KB and headers
-of 16 KB; no number of more than 100 digits, no NaN, no key twice in one object. Bodies are `application/json` in UTF-8,
-not compressed, and arrive within 30 seconds. Each answer says in `RateLimit-Policy` and `RateLimit` how many requests
-you may make; over that it is `429`, and `Retry-After` says when the next one is served. A query parameter that does not
-exist is refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which methods there are.
+Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; amendments of 512 KB; other bodies of 64 KB;
+addresses of 8 KB and headers of 16 KB; no number of more than 100 digits, no NaN, no key twice in one object. Bodies
+are `application/json` in UTF-8, not compressed, and arrive within 30 seconds. Each answer says in `RateLimit-Policy`
+and `RateLimit` how many requests you may make; over that it is `429`, and `Retry-After` says when the next one is
+served. A query parameter that does not exist is refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS`
+says which methods there are.
 """
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
     {"name": "reviews", "description": "Decisions that are prepared for a person."},
+    {
+        "name": "pay",
+        "description": "How a customer pays otherwise when a payment was declined. The link is enough.",
+    },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "operations", "description": "Health and metrics."},
 ]
@@ -66,7 +71,15 @@ _LINKS = {
 }
 
 # Bodies that handlers read themselves, so that FastAPI does not see them.
-_READ_BY_HAND = (OrderDraft, CancelRequest, DecisionRequest, WebhookEnvelope)
+_READ_BY_HAND = (
+    OrderDraft,
+    AmendRequest,
+    CancelRequest,
+    DecisionRequest,
+    TenderRequest,
+    PayRequest,
+    WebhookEnvelope,
+)
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
 _EXAMPLES_WITH_NULLS = {
@@ -129,7 +142,7 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    if path.startswith(("/v1/orders", "/v1/reviews")):
+    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/pay")):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.

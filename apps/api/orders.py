@@ -153,7 +153,7 @@ async def list_orders(
 )
 async def show_order(order_id: AnOrder, parts: PartsOf) -> OrderView:
     """The order with lines, shipments, review tasks and money. Names and addresses are not shown."""
-    return await _known_order(parts, order_id)
+    return await known_order(parts, order_id)
 
 
 @router.get(
@@ -171,7 +171,7 @@ async def show_timeline(order_id: AnOrder, parts: PartsOf) -> list[TimelineView]
     async with parts.store.transaction() as session:
         entries = await reads.timeline(session, order_id)
     if not entries:
-        await _known_order(parts, order_id)
+        await known_order(parts, order_id)
     return entries
 
 
@@ -196,7 +196,7 @@ async def cancel_order(
     """Ask the running order to stop. It answers what happens to goods and money; parcels on their way go on."""
     wish = await read_message(request, CancelRequest, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=wish.actor)
-    order = await _known_order(parts, order_id)
+    order = await known_order(parts, order_id)
     if order.state in ORDER_TERMINAL:
         return await _called_off_before(parts, order, wish)
     message = CancelOrder(
@@ -264,7 +264,7 @@ def _possible(business_start: datetime | None) -> datetime | None:
     return business_start
 
 
-async def _known_order(parts: Parts, order_id: str) -> OrderView:
+async def known_order(parts: Parts, order_id: str) -> OrderView:
     """The order. Raises ``NotFound``, or ``NeverAccepted`` when a document was refused under this id."""
     _check_order_id(order_id)
     async with parts.store.transaction() as session:
@@ -294,4 +294,6 @@ def _bind(order_id: str) -> None:
 
 def _links(order_id: str) -> OrderLinks:
     path = f"/v1/orders/{order_id}"
-    return OrderLinks(self=path, timeline=f"{path}/timeline", cancel=f"{path}/cancel")
+    return OrderLinks(
+        self=path, timeline=f"{path}/timeline", cancel=f"{path}/cancel", amendments=f"{path}/amendments"
+    )

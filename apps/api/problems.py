@@ -17,14 +17,19 @@ from starlette.types import Scope
 from apps.api import examples
 from models.base import Contract
 from models.errors import (
+    AmendmentRefused,
     Conflict,
     DocumentTooLarge,
     InvalidDocument,
     NeighbourRefused,
     NeverAccepted,
+    NotAwaited,
     NotFound,
     NotReachable,
     OrderwrightError,
+    PayLinkExpired,
+    PayLinkUnknown,
+    PayLinkUsed,
     Problem,
     Refused,
     Unauthorised,
@@ -151,7 +156,9 @@ def problem_response(
 
 def response_to(error: OrderwrightError) -> Response:
     """The answer to one of our own errors."""
-    problems = error.problems if isinstance(error, InvalidDocument | InvalidRequest) else ()
+    problems = (
+        error.problems if isinstance(error, InvalidDocument | InvalidRequest | AmendmentRefused) else ()
+    )
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, RateLimited) else {}
     if isinstance(error, TooSlow):
         # What is still on its way belongs to the request that was given up.
@@ -226,6 +233,11 @@ def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
         DocumentTooLarge,
         Conflict,
         Refused,
+        AmendmentRefused,
+        NotAwaited,
+        PayLinkUnknown,
+        PayLinkUsed,
+        PayLinkExpired,
         TooSlow,
         UriTooLong,
         HeaderTooLarge,

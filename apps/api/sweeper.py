@@ -3,7 +3,8 @@
 Every API process has one; what one takes up, the others leave alone. It starts what has no run because a process died
 between the commit and the start, or because Temporal was down; it looks after open orders whose run is gone; and it
 runs the invariant job, which puts before a person what has broken. Beside that it forgets the receipts of webhooks that
-nobody will send again, and events that everybody was told of.
+nobody will send again, and events that everybody was told of, and tells runs of tenders that were given when they could
+not be told.
 """
 
 import asyncio
@@ -16,12 +17,14 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 from activities.store import outbox, reads
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.receipts import forget_receipts
+from activities.store.tenders import untold
 from apps.api.broken_runs import ASTRAY
 from apps.api.intake import run_start, start_again, start_run
 from apps.api.invariants import GRACE as INVARIANT_GRACE
 from apps.api.parts import Parts
 from apps.api.runs import RunStart
-from models.errors import NotReachable
+from apps.api.tenders import tell_run
+from models.errors import NotAwaited, NotReachable
 from models.journal import SYSTEM
 from workers.logging import get_logger
 
@@ -29,6 +32,8 @@ _BATCH = 100
 # A request that is just being handled starts its own run; it is given this long.
 GRACE = timedelta(seconds=5)
 PAUSE = timedelta(seconds=2)
+# A request that has just stored a tender tells of it itself: an update, then a signal.
+TELL_AFTER = timedelta(seconds=15)
 # A run that was started writes its first step within moments of a worker being there.
 LOOK_AFTER = timedelta(minutes=1)
 LOOK_PAUSE = timedelta(seconds=30)
@@ -44,7 +49,7 @@ class Sweeper:
     """Sweeps for one application.
 
     ``grace`` is the age from which a row without a run counts as forgotten, ``look_after`` the time after its start
-    from which an open order is looked after.
+    from which an open order is looked after, ``tell_after`` the age from which a tender that no run has taken is told.
     """
 
     def __init__(
@@ -54,11 +59,13 @@ class Sweeper:
         grace: timedelta = GRACE,
         pause: timedelta = PAUSE,
         look_after: timedelta = LOOK_AFTER,
+        tell_after: timedelta = TELL_AFTER,
     ) -> None:
         self._parts = parts
         self._grace = grace
         self._pause = pause
         self._look_after = look_after
+        self._tell_after = tell_after
         self._full = False
         self._looked_at: tuple[str, ...] = ()
 
@@ -71,6 +78,7 @@ class Sweeper:
             if time.monotonic() >= look_at:
                 looked_on = await self._guarded(self.look)
                 await self._guarded(self.prove)
+                await self._guarded(self.tell)
                 if not looked_on:
                     look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
             if time.monotonic() >= tidy_at and not await self._guarded(self.tidy):
@@ -116,6 +124,28 @@ class Sweeper:
         if report.unserved:
             _log.error("runs_unserved", runs=len(report.unserved), such_as=report.unserved[0])
         return len(report.findings)
+
+    async def tell(self) -> int:
+        """Tell runs of tenders that they may not know of, at most one batch; returns how many were taken.
+
+        Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            waiting = await untold(session, self._tell_after, _BATCH)
+        taken = 0
+        for offered in waiting:
+            with bound_contextvars(order_id=offered.order_id, actor=SYSTEM):
+                try:
+                    await tell_run(self._parts, offered)
+                except NotReachable:
+                    raise
+                except NotAwaited as refused:
+                    _log.warning("tender_not_wanted", tender=offered.number, reason=refused.message)
+                except Exception as fault:
+                    _log.error("tender_not_told", tender=offered.number, error=type(fault).__name__)
+                else:
+                    taken += 1
+        return taken
 
     async def tidy(self) -> int:
         """Forget old receipts of webhooks and old events, at most one batch of each; returns how many.

@@ -1,4 +1,4 @@
-"""``orderwright orders``: submit, show, list and cancel orders."""
+"""``orderwright orders``: submit, show, list, amend and cancel orders."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,7 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from activities.store.views import OrderSummary, OrderView, Page, TimelineView
-from apps.api.contracts import CancelRequest, CancelTaken, OrderAccepted, Queued
+from apps.api.contracts import (
+    AmendmentTaken,
+    AmendRequest,
+    CancelRequest,
+    CancelTaken,
+    OrderAccepted,
+    Queued,
+)
+from apps.cli.amending import latest, line_change, print_amendments, print_preview
 from apps.cli.app import exit_code
 from apps.cli.output import (
     console,
@@ -40,11 +48,14 @@ from apps.cli.remote import (
     paged,
     path_part,
 )
+from models.amendment import AmendmentPreview, AmendmentView
 from models.errors import InvalidDocument, NotReachable, OrderwrightError
+from models.messages import AmendOutcome
 from models.money import Money
 from models.order import MAX_DOCUMENT_BYTES, CustomerType
 from models.states import OrderState
 from policies.intake import check_document
+from policies.strict_json import parse
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -118,10 +129,14 @@ def show(
         path = f"/v1/orders/{path_part(order_id)}"
         order = api.get(path, OrderView)
         timeline = api.get(f"{path}/timeline", list[TimelineView])
+        amendments = api.get(f"{path}/amendments", list[AmendmentView])
     if as_json:
-        print_json({**order.model_dump(mode="json"), "timeline": timeline})
+        print_json({**order.model_dump(mode="json"), "amendments": amendments, "timeline": timeline})
         return
-    _print_order(console(), order, timeline, SHOWN_LINES if not all_lines else len(order.lines))
+    target = console()
+    _print_order(target, order, SHOWN_LINES if not all_lines else len(order.lines))
+    print_amendments(target, amendments)
+    _print_timeline(target, timeline)
 
 
 @app.command(name="list")
@@ -200,6 +215,99 @@ def cancel(
         console().print(Text(plain(f"{order_id}: {answer.outcome}: {answer.message}")), soft_wrap=True)
 
 
+@app.command()
+def amend(
+    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="CHANNEL:NUMBER, such as web:1001.")],
+    *,
+    line: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--line",
+            metavar="SKU=QTY[@PRICE]",
+            help="So many units of a SKU (or, as line:ID=QTY, of a line); 0 removes it. A new SKU needs its price, "
+            "such as 6@2.55. May be given several times.",
+        ),
+    ] = None,
+    ship_to: Annotated[
+        Path | None, typer.Option("--ship-to", help="JSON file with the new address; - reads standard input.")
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option("--service", metavar="CARRIER/SERVICE", help="What to send it by.")
+    ] = None,
+    promise_by: Annotated[
+        str | None,
+        typer.Option(
+            "--promise-by", metavar="DATE", help="Latest delivery: 2026-03-09, or a time with a zone."
+        ),
+    ] = None,
+    charges: Annotated[
+        Path | None,
+        typer.Option(
+            "--charges",
+            help="JSON file with a list of all charges; without it taxes and discounts follow the goods.",
+        ),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "no reason was given",
+    do: Annotated[
+        bool | None, typer.Option("--apply/--preview", help="Do it, or only show what it would do.")
+    ] = None,
+    actor: Actor = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Makes a repeat of this very request harmless; default: a new one.")
+    ] = None,
+    base_version: Annotated[
+        int | None, typer.Option(help="Refuse unless the order's document is of this version.")
+    ] = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change an order: lines, address, service, delivery date or charges. Look at --preview, then --apply.
+
+    What is packed or on its way goes on as it is; the rest is called off and planned anew.
+    """
+    if do is None:
+        raise bad_input("--preview or --apply", "is missing: look at it first, then do it")
+    with open_api(api_url, token, data_dir) as api:
+        path = f"/v1/orders/{path_part(order_id)}"
+        currency = api.get(path, OrderView).total.currency
+        request = message(
+            AmendRequest,
+            request_id=request_id or f"cli-{uuid.uuid4()}",
+            actor=acting_as(actor),
+            reason=needs_reason(reason),
+            lines=[line_change(text, currency) for text in line or ()],
+            ship_to=_json_in(ship_to, "--ship-to"),
+            service=service,
+            promise_by=latest(promise_by),
+            charges=_json_in(charges, "--charges"),
+            base_version=base_version,
+        )
+        if not do:
+            shown = api.post(f"{path}/amendments?preview=true", request, AmendmentPreview)
+        else:
+            answer: AmendmentTaken | Queued = api.post(
+                f"{path}/amendments",
+                request,
+                AmendmentTaken | Queued,  # type: ignore[arg-type] # as above
+            )
+    if as_json:
+        print_json(answer if do else shown)
+    elif not do:
+        print_preview(console(), shown)
+    elif isinstance(answer, Queued):
+        console().print(
+            f"{order_id}: queued as {answer.request_id}: no worker answered, it is looked at once one is up"
+        )
+    else:
+        console().print(
+            Text(plain(f"{answer.amendment_id}: {answer.outcome}: {answer.message}")), soft_wrap=True
+        )
+        if answer.outcome is AmendOutcome.APPLYING:
+            console().print(f"orderwright orders show {order_id} tells what becomes of it")
+
+
 # --- Submitting ---
 def _read(file: Path) -> bytes:
     if str(file) == "-":
@@ -211,6 +319,17 @@ def _read(file: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise bad_input("file", f"cannot be read: {reason}") from error
+
+
+def _json_in(file: Path | None, option: str) -> Any:
+    """What a file of JSON holds, or None without one."""
+    if file is None:
+        return None
+    try:
+        return parse(_read(file))
+    except InvalidDocument as error:
+        (problem, *_) = error.problems
+        raise bad_input(option, f"{file}: {problem.message}") from None
 
 
 def _require_json(document: bytes) -> None:
@@ -228,7 +347,7 @@ def _submit(api: Api, document: bytes) -> tuple[OrderAccepted, bool]:
 
 
 # --- Printing ---
-def _print_order(target: Console, order: OrderView, timeline: list[TimelineView], shown_lines: int) -> None:
+def _print_order(target: Console, order: OrderView, shown_lines: int) -> None:
     head = Text.assemble((order.order_id, "bold"), "  ", state(order.state))
     if order.needs_review:
         head.append("  needs a person", style="bold yellow")
@@ -242,6 +361,7 @@ def _print_order(target: Console, order: OrderView, timeline: list[TimelineView]
             ("promised", when(order.promised_at) if order.promised_at else None),
             ("closed", when(order.closed_at) if order.closed_at else None),
             ("because", order.exit_reason),
+            ("version", str(order.document_version) if order.document_version > 1 else None),
             ("plan", order.plan_id),
             ("Temporal run", order.workflow_id),
         )
@@ -265,7 +385,6 @@ def _print_order(target: Console, order: OrderView, timeline: list[TimelineView]
                 ),
             )
         )
-    _print_timeline(target, timeline)
 
 
 def _print_lines(target: Console, order: OrderView, shown: int) -> None:

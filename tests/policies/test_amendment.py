@@ -290,6 +290,14 @@ def test_the_preview_gives_back_what_is_held_too_much() -> None:
     assert [(line.units_before, line.units_after) for line in found.lines] == [(2, 2), (2, 0)]
 
 
+def test_the_preview_leaves_kept_shipments_what_they_are_still_to_take() -> None:
+    draft = a_draft(2)
+    kept = keeping(draft, {0: 2}, 1198)
+    changed = amended(draft, asking(units(draft.lines[1].sku, 1)), kept)
+    found = preview("web:1", Versions.unamended(draft), changed, kept, held=gbp(2395), captured=gbp(0))
+    assert (found.to_authorise, found.to_release) == (gbp(0), gbp(500))
+
+
 def test_the_preview_counts_what_was_captured_already() -> None:
     draft = a_draft(2)
     kept = keeping(draft, {0: 2}, 1198)

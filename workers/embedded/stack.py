@@ -253,6 +253,7 @@ class Stack:
             "ORDERWRIGHT_API_PORT": stack.api_url.rpartition(":")[2],
             "ORDERWRIGHT_API_TOKEN": keys.api_token,
             "ORDERWRIGHT_WEBHOOK_SECRET": keys.webhook_secret,
+            "ORDERWRIGHT_PAY_LINK_SECRET": keys.pay_link_secret,
             # Everybody here calls from the same address.
             "ORDERWRIGHT_API_CONNECTION_SHARE": "1",
             "ORDERWRIGHT_SPEED": repr(stack.speed),

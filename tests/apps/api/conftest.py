@@ -25,6 +25,7 @@ from workflows.steps import WORKFLOWS
 
 TOKEN = "a-token-of-the-tests"
 WEBHOOK_SECRET = "a-secret-of-the-tests"
+PAY_LINK_SECRET = "another-secret-of-the-tests"
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +66,13 @@ async def client(temporal: EmbeddedTemporal) -> Client:
 
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
-    return Settings(api_token=TOKEN, webhook_secret=WEBHOOK_SECRET, database_url=database_url, speed=1.0)
+    return Settings(
+        api_token=TOKEN,
+        webhook_secret=WEBHOOK_SECRET,
+        pay_link_secret=PAY_LINK_SECRET,
+        database_url=database_url,
+        speed=1.0,
+    )
 
 
 @asynccontextmanager

@@ -11,12 +11,17 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from models.base import Contract
     from models.messages import (
+        AmendAnswer,
+        AmendOrder,
+        AmendOutcome,
         CancelAnswer,
         CancelOrder,
         CancelOutcome,
         CarrierEvent,
         DecideReview,
         DecisionAnswer,
+        OfferAnswer,
+        OfferTender,
         PaymentEvent,
         SignalledDecision,
         WmsEvent,
@@ -74,6 +79,35 @@ class RehearsedOrder(_Listening):
         if request.reason == "after hand-over":
             raise ApplicationError("every parcel is on its way", non_retryable=True)
         return CancelAnswer(outcome=CancelOutcome.CANCELLING, message="stock is freed")
+
+    @workflow.update
+    async def amend_order(self, request: AmendOrder) -> AmendAnswer:
+        self.note("amend_order", request)
+        if request.reason == "declined":
+            return AmendAnswer(
+                outcome=AmendOutcome.REFUSED, message="the difference was declined", code="payment_declined"
+            )
+        return AmendAnswer(outcome=AmendOutcome.APPLYING, message="shipment 1 is being called off")
+
+    @amend_order.validator
+    def _may_amend(self, request: AmendOrder) -> None:
+        if request.reason == "too late":
+            raise ApplicationError("the order is being settled")
+
+    @workflow.signal(name="amend_order")
+    async def amend_order_later(self, request: AmendOrder) -> None:
+        self.note("amend_order_later", request)
+
+    @workflow.update
+    async def offer_tender(self, offer: OfferTender) -> OfferAnswer:
+        self.note("offer_tender", offer)
+        if offer.actor == "too late":
+            return OfferAnswer(taken=False, message="the time for another tender is over")
+        return OfferAnswer(taken=True, message="it is tried now")
+
+    @workflow.signal(name="offer_tender")
+    async def offered_tender(self, offer: OfferTender) -> None:
+        self.note("offer_tender signal", offer)
 
     @workflow.signal
     async def approve(self, decision: SignalledDecision) -> None:

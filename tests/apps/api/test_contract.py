@@ -23,7 +23,7 @@ from apps.api import examples, runs
 from apps.api.application import create_app
 from models.states import OrderState
 from tests.apps.api.builders import a_review, an_entry, write_down
-from tests.apps.api.conftest import TOKEN, WEBHOOK_SECRET, rehearsing
+from tests.apps.api.conftest import PAY_LINK_SECRET, TOKEN, WEBHOOK_SECRET, rehearsing
 from tests.apps.api.serving import behind_a_socket
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
@@ -59,6 +59,7 @@ async def base_url(
     settings = Settings(
         api_token=TOKEN,
         webhook_secret=WEBHOOK_SECRET,
+        pay_link_secret=PAY_LINK_SECRET,
         database_url=url,
         # One caller plays all of them here; the limits have tests of their own.
         api_rate=1e6,
@@ -93,7 +94,12 @@ async def test_api_keeps_to_its_document(base_url: str, pytestconfig: pytest.Con
         *("run", str(DOCUMENT), "--url", base_url, "--no-color"),
         *("--max-examples", str(longer or QUICK), *([] if longer else ["--generation-deterministic"])),
         cwd=REPOSITORY,
-        env=os.environ | {"ORDERWRIGHT_API_TOKEN": TOKEN, "ORDERWRIGHT_WEBHOOK_SECRET": WEBHOOK_SECRET},
+        env=os.environ
+        | {
+            "ORDERWRIGHT_API_TOKEN": TOKEN,
+            "ORDERWRIGHT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "ORDERWRIGHT_PAY_LINK_SECRET": PAY_LINK_SECRET,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -15,8 +15,10 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from apps.api.contracts import AmendRequest
 from models.messages import CancelOutcome
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
+from policies.amendment import TOO_LATE
 from tests.apps.api.test_orders import heard
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY
@@ -46,7 +48,7 @@ def test_python_signature_is_one_that_we_accept() -> None:
 def test_every_message_named_is_one_that_the_workflows_take() -> None:
     taken = {"order": _messages(OrderWorkflow), "shipment": _messages(ShipmentWorkflow)}
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\w+) \| (both|order|shipment) \|", PAGE, re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 12
     for names, kind, receiver in rows:
         for name in re.findall(r"`(\w+)`", names):
             for case in ("order", "shipment") if receiver == "both" else (receiver,):
@@ -56,6 +58,17 @@ def test_every_message_named_is_one_that_the_workflows_take() -> None:
 def test_every_outcome_of_a_cancellation_is_explained() -> None:
     table = PAGE.split("| `outcome` | what happens |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(CancelOutcome)
+
+
+def test_the_amendment_that_is_shown_is_one_that_we_take() -> None:
+    (body,) = re.findall(r"^  '(\{.*\})'$", PAGE, re.MULTILINE)
+    assert AmendRequest.model_validate_json(body).lines[0].quantity == 4
+
+
+def test_every_code_of_a_cut_off_says_what_to_do() -> None:
+    table = PAGE.split("| `problems[].code` of a `409` | do |")[1].split("\n\n")[0]
+    explained = {code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert explained >= TOO_LATE | {"preview_outdated"}
 
 
 async def test_temporal_commands_start_an_order_and_approve_it(

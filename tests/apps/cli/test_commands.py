@@ -45,6 +45,7 @@ def a_problem(code: str, detail: str, *problems: dict[str, str]) -> str:
         ("orders", "show", "web:1001"),
         ("orders", "submit", SIMPLE),
         ("orders", "cancel", "web:1001", "--reason", "twice"),
+        ("orders", "amend", "web:1001", "--line", "A=1", "--actor", "dana", "--preview"),
         ("review", "list"),
         ("review", "show", "web:1001:r1"),
         ("review", "approve", "web:1001:r1", "--reason", "known"),

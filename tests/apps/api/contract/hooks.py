@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
@@ -18,10 +19,12 @@ from schemathesis.core.parameters import ParameterLocation
 from apps.api import examples
 from apps.api.orders import BUSINESS_START_HEADER
 from models.money import MAX_MINOR
+from models.tender import PayLink
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 _ANY_TIME = "2026-03-02T12:00:00Z"
 _SECRET = os.environ["ORDERWRIGHT_WEBHOOK_SECRET"]
+_PAY_LINK_SECRET = os.environ["ORDERWRIGHT_PAY_LINK_SECRET"]
 
 
 @schemathesis.hook
@@ -101,6 +104,16 @@ def _sums(draft: dict[str, Any]) -> tuple[int, int]:
     )
 
 
+def _of_an_order_that_is_there(case: Any) -> None:
+    """Change the one line that the order has, in ways that any order can be changed."""
+    case.path_parameters["order_id"] = "web:1001"
+    wish = {name: value for name, value in case.body.items() if name in ("actor", "reason", "ship_to")}
+    number = _number_of(case.body)
+    # Seven units and more: six is how it is, and would be no change.
+    wish["lines"] = [{"line_id": "1", "quantity": 7 + int(number[:4], 16)}]
+    case.body = wish | {"request_id": f"a-{number}"}
+
+
 _KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "payment": (
         "payment_event",
@@ -127,7 +140,17 @@ def _from_its_neighbour(case: Any) -> None:
     case.body = envelope
 
 
+def _by_a_link_of_ours(case: Any) -> None:
+    """Only we can make one. Each is for a tender of its own, as far as the order gets through them."""
+    number = int(hashlib.sha256(json.dumps(case.body, default=str).encode()).hexdigest(), 16) % 1000
+    link = PayLink("web:1001", number, datetime.now(UTC) + timedelta(days=1))
+    case.path_parameters["token"] = link.token(_PAY_LINK_SECRET)
+
+
 _MENDS = {
+    "amend_order": _of_an_order_that_is_there,
+    "pay_by_link": _by_a_link_of_ours,
+    "show_payment": _by_a_link_of_ours,
     "list_orders": _without_cursor,
     "list_reviews": _without_cursor,
     "submit_order": _that_adds_up,
