@@ -81,6 +81,12 @@ class Refused(OrderwrightError):
     http_status = 409
 
 
+class LedgerRefused(Refused):
+    """A transaction that the books do not take: it does not add up, or is beyond what was authorised or captured."""
+
+    code = "ledger_refused"
+
+
 class NotReachable(OrderwrightError):
     """A part that is needed (API, Temporal, PostgreSQL) does not answer."""
 
