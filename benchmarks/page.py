@@ -69,8 +69,8 @@ def _where(figures: Figures) -> str:
 def plot(figures: Figures, file: Path) -> None:
     """Draw orders/s by orders in flight, and by worker processes, as SVG."""
     # Imported here: only whoever draws needs the library, which is a development dependency.
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
     # The same figures give the same file, so that its history shows only what changed.
     with mpl.rc_context({"svg.hashsalt": "orderwright", "font.size": 9, "svg.fonttype": "none"}):

@@ -76,7 +76,7 @@ class AssessOrder(Contract):
 class RiskDecision(StrEnum):
     """What the rules decide. Models will advise here later; rules and thresholds keep deciding."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
     REVIEW = "review"
     REJECT = "reject"
 

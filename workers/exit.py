@@ -42,5 +42,5 @@ def _exit_code(wanted: SystemExit) -> int:
         return 0
     if isinstance(wanted.code, int):
         return wanted.code
-    print(wanted.code, file=sys.stderr)
+    print(wanted.code, file=sys.stderr)  # noqa: T201 - what the interpreter itself does with a message
     return 1

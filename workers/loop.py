@@ -17,6 +17,6 @@ def run_serving(main: Coroutine[Any, Any, Result]) -> Result:
 def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     if sys.platform == "win32":
         return None
-    from uvloop import new_event_loop
+    from uvloop import new_event_loop  # noqa: PLC0415 - it is not to be had everywhere
 
     return new_event_loop

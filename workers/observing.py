@@ -21,13 +21,13 @@ DONE_ATTEMPTS = "orderwright_step_attempts_done"
 class Observing(Interceptor):
     """An interceptor for workers."""
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Put ours before what runs the activity."""
         return _Observed(next)
 
 
 class _Observed(ActivityInboundInterceptor):
-    async def execute_activity(self, input: ExecuteActivityInput) -> object:
+    async def execute_activity(self, input: ExecuteActivityInput) -> object:  # noqa: A002
         info = activity.info()
         workflow_id = info.workflow_id or ""
         # The SDK runs each activity in a task of its own, so this reaches no other.

@@ -29,7 +29,7 @@ def main() -> int:
         configure_logging(settings.log_level, json=settings.log_json)
         prepare_database(settings)
     except OrderwrightError as error:
-        print(error.message, file=sys.stderr)
+        print(error.message, file=sys.stderr)  # noqa: T201
         if isinstance(error, NotReachable):
             return 3
         return 2 if isinstance(error, InvalidDocument) else 1

@@ -11,7 +11,7 @@ from workers.embedded.ports import answers_ok
 def main() -> int:
     """Ask once."""
     if len(sys.argv) != 2:
-        print("usage: python -m workers.probe URL", file=sys.stderr)
+        print("usage: python -m workers.probe URL", file=sys.stderr)  # noqa: T201
         return 2
     return 0 if answers_ok(sys.argv[1]) else 1
 

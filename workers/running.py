@@ -125,11 +125,11 @@ async def open_activities(
         yield {}, {}
         return
     # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
-    from activities.adapters.neighbours import open_neighbours
-    from activities.notify import ReviewDesk
-    from activities.store.store import Store
-    from policies.risk import RiskPolicy
-    from policies.routing.router import CheapestNodeRouter
+    from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
+    from activities.notify import ReviewDesk  # noqa: PLC0415
+    from activities.store.store import Store  # noqa: PLC0415
+    from policies.risk import RiskPolicy  # noqa: PLC0415
+    from policies.routing.router import CheapestNodeRouter  # noqa: PLC0415
 
     store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
     try:

@@ -42,12 +42,12 @@ async def tracing(service: str, settings: Settings) -> AsyncIterator[None]:
         yield
         return
     # Imported here: a process that traces nothing does not pay for the SDK.
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    from workers.discreet import DiscreetExporter
+    from workers.discreet import DiscreetExporter  # noqa: PLC0415
 
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"orderwright-{service}"}), shutdown_on_exit=False
@@ -66,7 +66,7 @@ def client_interceptors() -> Sequence[Interceptor]:
     """What a Temporal client of this process is connected with; its workers take it over."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return ()  # nobody has set up a real one
-    from workers.tracing import OneTracePerRun
+    from workers.tracing import OneTracePerRun  # noqa: PLC0415
 
     return (OneTracePerRun(),)
 

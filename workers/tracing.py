@@ -24,7 +24,7 @@ class OneTracePerRun(TracingInterceptor):
 
     def workflow_interceptor_class(
         self,
-        input: WorkflowInterceptorClassInput,
+        input: WorkflowInterceptorClassInput,  # noqa: A002 - the SDK calls it so
     ) -> type[TracingWorkflowInboundInterceptor]:
         """As the SDK asks for it once per worker."""
         super().workflow_interceptor_class(input)

@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    import workflows.steps as steps
+    import workflows.steps as steps  # noqa: PLR0402 - the other way it is loaded anew for each run
     from models import effects as e
     from models import search
     from models.clock import BusinessClock

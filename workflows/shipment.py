@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    import workflows.steps as steps
+    import workflows.steps as steps  # noqa: PLR0402 - the other way it is loaded anew for each run
     from models import effects as e
     from models import search
     from models.base import Contract

@@ -471,7 +471,7 @@ def _parse_time(text: str) -> datetime:
     except ValueError:
         for form in _TIME_FORMATS:
             try:
-                return datetime.strptime(text, form)
+                return datetime.strptime(text, form)  # noqa: DTZ007 - the caller adds the shop's zone
             except ValueError:
                 continue
     raise ValueError(f"InvoiceDate {text!r} is not a time (such as 2011-09-01 08:25:00)")

@@ -12,7 +12,7 @@ async def call(session: AsyncSession, statement: LiteralString, values: Sequence
     """The one value that ``statement`` answers, in the session's transaction."""
     pooled = await (await session.connection()).get_raw_connection()
     connection = pooled.driver_connection
-    assert isinstance(connection, psycopg.AsyncConnection)
+    assert isinstance(connection, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
     return await only(connection, statement, values)
 
 

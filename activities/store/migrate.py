@@ -118,7 +118,7 @@ def _ensure_database(url: URL) -> None:
             raise
     else:
         return
-    assert url.database is not None
+    assert url.database is not None  # noqa: S101 - a database that does not exist has a name
     create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(url.database)).as_string(None)
     try:
         _query(url.set(database="postgres"), create)

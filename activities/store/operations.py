@@ -77,7 +77,7 @@ async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing,
         if await _insert(session, operation, OperationState.INTENDED):
             return Standing(key=operation.key, state=OperationState.INTENDED), False
         row = await _find(session, operation)
-        assert row is not None
+        assert row is not None  # noqa: S101 - the insert has just met it
     if row.state == OperationState.REFUSED:
         # Somebody decided to try again what the neighbour refused. A try before that one may have been taken.
         row.state = OperationState.INTENDED
@@ -143,7 +143,7 @@ async def call_off(session: AsyncSession, operation: Operation, *, provider_ref:
         if await _insert(session, operation, OperationState.CALLED_OFF):
             return
         row = await _find(session, operation)
-        assert row is not None
+        assert row is not None  # noqa: S101 - the insert has just met it
     row.state = OperationState.CALLED_OFF
     row.provider_ref = row.provider_ref or provider_ref
     await session.flush()

@@ -61,7 +61,7 @@ class Store:
         with self._answering():
             async with self._engine.connect() as pooled:
                 connection = (await pooled.get_raw_connection()).driver_connection
-                assert isinstance(connection, psycopg.AsyncConnection)
+                assert isinstance(connection, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
                 try:
                     await connection.set_autocommit(True)
                     yield connection

@@ -421,7 +421,7 @@ async def backlog(session: AsyncSession, topics: Sequence[str], position: int) -
 
 
 def _letter(held: OutboxHeldRow, events: list[OutboxEvent]) -> DeadLetter:
-    assert held.dead_at is not None
+    assert held.dead_at is not None  # noqa: S101 - only dead ones are asked for
     return DeadLetter(
         subscriber_id=held.subscriber_id,
         # Of the topics that are subscribed to: what lies between is none of the subscriber's business.

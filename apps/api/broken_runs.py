@@ -128,7 +128,9 @@ def _money(held: Holdings) -> str:
     return f"{on_hold}, {moved}"
 
 
-def _choices(finding: Finding, held: Holdings | None) -> tuple[dict[Verdict, str], Verdict, str]:
+def _choices(  # noqa: PLR0911 - a table: each trouble has its own
+    finding: Finding, held: Holdings | None
+) -> tuple[dict[Verdict, str], Verdict, str]:
     """The options of a task, what is recommended, and how to go about it."""
     trouble = finding.trouble
     if held is not None and trouble in NEEDLESS:

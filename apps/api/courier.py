@@ -52,7 +52,7 @@ class Pace:
     def wait(self, attempts: int) -> float:
         """Seconds until the next try after so many; spread, so that many keys do not come back in one moment."""
         longest = min(self.first_wait * 2.0 ** min(attempts - 1, 30), self.longest_wait)
-        return longest * random.uniform(0.5, 1.0)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads, and keeps no secret
 
 
 class Superseded(Exception):
@@ -289,7 +289,7 @@ class Courier:
             for waiting in self._held.values():
                 if waiting.held.dead_at is None:
                     # Spread a little, and not as long as it would have been.
-                    soon = now + timedelta(seconds=random.uniform(0, 2))
+                    soon = now + timedelta(seconds=random.uniform(0, 2))  # noqa: S311
                     waiting.held = waiting.held.model_copy(update={"try_at": min(waiting.held.try_at, soon)})
         self._unanswered.clear()
         self._probes = 0

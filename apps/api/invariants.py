@@ -200,7 +200,9 @@ class Invariants:
         found = await asyncio.gather(*(look(subject) for subject in subjects))
         return {finding.workflow_id: finding for finding in found if finding is not None}
 
-    async def _wrong_with(self, subject: Subject) -> tuple[Trouble, str] | None:
+    async def _wrong_with(  # noqa: PLR0911 - one sentence each
+        self, subject: Subject
+    ) -> tuple[Trouble, str] | None:
         if not subject.started:
             if not subject.overdue:
                 return None

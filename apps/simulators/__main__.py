@@ -21,7 +21,7 @@ from apps.simulators.ledger import AlreadyRunning
 from apps.simulators.serving import Settings, serve
 from apps.simulators.statement import as_text, statements_in
 
-SECRET_VARIABLE = "ORDERWRIGHT_WEBHOOK_SECRET"
+SECRET_VARIABLE = "ORDERWRIGHT_WEBHOOK_SECRET"  # noqa: S105 - the variable's name, not a secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -173,7 +173,7 @@ async def _under_fire(scene: _Scene) -> tuple[Tally, Striker]:
 async def _behave_once(scene: _Scene, striking: "asyncio.Task[None]", tally: Tally) -> None:
     """Put the faults off as soon as the plan is through and every order was sent: what is open has to come to rest."""
     await asyncio.wait([striking])
-    while tally.submitted < scene.options.plan.orders:
+    while tally.submitted < scene.options.plan.orders:  # noqa: ASYNC110 - the tally tells nobody
         await asyncio.sleep(_LOOK_EVERY)
     put_in_force(OFF, simulators_dir(scene.options.data_dir))
 

@@ -149,7 +149,7 @@ class Victim:
         command = [sys.executable, "-m", "apps.cli", "up", "--json", "--data-dir", str(self._data_dir)]
         command += ["--port", str(self._port), "--speed", repr(self._speed)]
         with log.open("ab") as output:
-            self._process = process = subprocess.Popen(
+            self._process = process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                 command,
                 cwd=REPOSITORY,
                 env={name: value for name, value in os.environ.items() if not name.startswith(_OWN_SETTINGS)},

@@ -32,7 +32,7 @@ from tests.benchmarks.chaos_world import (
     units,
 )
 
-I = Invariant
+I = Invariant  # noqa: E741
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class Step(ActivityInboundInterceptor):
     def __init__(self, ends: BaseException | None) -> None:
         self._ends = ends
 
-    async def execute_activity(self, input: ExecuteActivityInput) -> object:
+    async def execute_activity(self, input: ExecuteActivityInput) -> object:  # noqa: A002
         if self._ends is not None:
             raise self._ends
         return PERSON

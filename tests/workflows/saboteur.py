@@ -130,7 +130,7 @@ class Plan:
         let_go = mark(self.folder, "let_go", order_id, step)
         if not let_go.exists():
             mark(self.folder, "struck", order_id, step).touch()
-        while not let_go.exists():
+        while not let_go.exists():  # noqa: ASYNC110 - the driver is another process
             await asyncio.sleep(0.05)
 
     def loses_answers(self) -> bool:
@@ -150,7 +150,7 @@ class Sabotage(ClientInterceptor, Interceptor):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         return _Saboteur(next, self.plan)
 
 
@@ -159,7 +159,7 @@ class _Saboteur(ActivityInboundInterceptor):
         super().__init__(following)
         self._plan = plan
 
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         # A killed process is missed after seconds. But as without heart beats, an attempt is never torn down by them.
         attempt = asyncio.ensure_future(self._attempt(input))
         beats = asyncio.ensure_future(_beat())

@@ -153,12 +153,12 @@ async def test_cancel_without_a_worker_is_queued_and_read_later(
 class BetweenTwoRuns(Interceptor):
     """What the engine answers to an update when the run continues as new at that very moment."""
 
-    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
         return _NotReady(next)
 
 
 class _NotReady(OutboundInterceptor):
-    async def start_workflow_update(self, input: StartWorkflowUpdateInput) -> WorkflowUpdateHandle[Any]:
+    async def start_workflow_update(self, input: StartWorkflowUpdateInput) -> WorkflowUpdateHandle[Any]:  # noqa: A002
         raise RPCError("unexpected workflow task failure", RPCStatusCode.FAILED_PRECONDITION, b"")
 
 

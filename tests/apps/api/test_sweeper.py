@@ -136,7 +136,7 @@ async def none_left(store: Store) -> bool:
 async def until(done: Callable[[], Awaitable[bool]], seconds: float = 90) -> None:
     """Wait for what another process or task does; there is nothing to be woken by."""
     async with asyncio.timeout(seconds):
-        while not await done():
+        while not await done():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

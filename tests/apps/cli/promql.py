@@ -33,7 +33,7 @@ def evaluated(rule: str, series: Iterable[Series], at: float) -> list[dict[str, 
     return [dict(labels) for labels in _vector(p.parse(rule), list(series), at)]
 
 
-def kept_labels(expression: Any, of_a_series: Callable[[str], set[str]]) -> set[str]:
+def kept_labels(expression: Any, of_a_series: Callable[[str], set[str]]) -> set[str]:  # noqa: PLR0911 - one per kind
     """The labels that what an expression finds has for certain."""
     match expression:
         case p.VectorSelector():

@@ -222,7 +222,7 @@ async def speak_nonsense(writer: asyncio.StreamWriter) -> None:
 
 async def say_nothing(writer: asyncio.StreamWriter) -> None:
     """Read the request and never answer; ends when the other side gives up."""
-    while not writer.transport.is_closing():
+    while not writer.transport.is_closing():  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.02)
 
 
