@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
 from activities.store.store import Store
-from apps.api import docs, health, orders, reviews, webhooks
+from apps.api import docs, health, ledger, orders, reviews, webhooks
 from apps.api.gate import NEIGHBOURS, PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
@@ -84,7 +84,7 @@ def routes_only(
         telemetry={"auto_configure": False, "metrics": False, "logs": False, "exclude": _is_probe},
     )
     install_problem_handlers(app)
-    for router in (orders.router, reviews.router, webhooks.router, health.router):
+    for router in (orders.router, reviews.router, ledger.router, webhooks.router, health.router):
         app.include_router(router)
 
     @cache
