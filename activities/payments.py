@@ -9,9 +9,10 @@ from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.ports import PaymentProvider
 from activities.settlement import imbalances, left, unpaid
-from activities.store import operations, reads
+from activities.store import ledger, operations, reads
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.outcomes import keep_order_outcome
+from activities.store.plans import split_of
 from activities.store.record import record
 from activities.store.stock import consume, release_all
 from activities.store.store import Store
@@ -108,6 +109,8 @@ class PaymentActivities:
             else:
                 await consume(session, effect.shipment_id)
 
+        async with self._store.transaction() as session:
+            split = await split_of(session, effect.order_id, effect.shipment_id, effect.amount)
         return await carry_out(
             self._store,
             Effect(
@@ -118,6 +121,7 @@ class PaymentActivities:
                     kind=PaymentKind.CAPTURE,
                     parent=effect.authorisation_id,
                     amount=effect.amount,
+                    split=split,
                 ),
                 carried=effect.carried,
                 gives=Captured,
@@ -175,24 +179,25 @@ class PaymentActivities:
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             money = await reads.money(session, effect.order_id, effect.total.currency)
-            movements = await reads.payments(session, effect.order_id)
-            holds = _holds(effect, movements)
+            holds = _holds(effect, await reads.payments(session, effect.order_id))
+            moved = await ledger.moved_by_shipment(session, effect.order_id)
             shipments = await reads.shipments(session, effect.order_id)
         open_money = money.held.minor or money.unclear
-        kept_for = _left_behind(effect, shipments) or unpaid(movements, shipments)
+        kept_for = _left_behind(effect, shipments) or unpaid(moved, shipments)
         if open_money and not effect.accepted and not kept_for:
             for number, authorisation_key in enumerate(holds):
                 key = effect.key if number == 0 else f"{effect.key}:{number}"
                 await self._give_back(effect.order_id, authorisation_key, key, Carried())
         async with self._store.transaction() as session:
+            await operations.lock_order(session, effect.order_id)
             money = await reads.money(session, effect.order_id, effect.total.currency)
-            movements = await reads.payments(session, effect.order_id)
+            moved = await ledger.moved_by_shipment(session, effect.order_id)
             shipments = await reads.shipments(session, effect.order_id)
             _wait_for_last_words(effect, shipments)
             wrong = (
                 _left_behind(effect, shipments)
-                or (unpaid(movements, shipments) if money.held.minor or money.unclear else [])
-                or imbalances(effect.total, money, movements, shipments)
+                or (unpaid(moved, shipments) if money.held.minor or money.unclear else [])
+                or imbalances(effect.total, money, moved, shipments)
             )
             if not wrong or effect.accepted:
                 # Also when it closes: a shipment that was called off, or an earlier plan, may have left something.
@@ -215,7 +220,7 @@ class PaymentActivities:
         async with self._store.transaction() as session:
             await record(session, order_id, carried)
             currency = await reads.currency(session, order_id)
-            held = await operations.payment(session, authorisation_key)
+            held = await operations.payment(session, order_id, authorisation_key)
             if currency is not None and held is None:
                 # Nothing was asked under the key, and from now on nothing will be.
                 await operations.call_off(
@@ -279,7 +284,7 @@ class ShipmentStillReporting(OrderwrightError):
 
 
 async def _refuse_while_unpaid(session: AsyncSession, order_id: str) -> None:
-    due = unpaid(await reads.payments(session, order_id), await reads.shipments(session, order_id))
+    due = unpaid(await ledger.moved_by_shipment(session, order_id), await reads.shipments(session, order_id))
     if due:
         raise Refused("; ".join(due))
 

@@ -1,10 +1,10 @@
-"""Whether an order's money is what its shipments justify."""
+"""Whether an order's money is what its shipments justify. ``moved``: what the ledger has for each shipment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from activities.store.views import MoneyTotals, PaymentView, ShipmentView
+from activities.store.ledger import Moved
+from activities.store.views import MoneyTotals, ShipmentView
 from models.money import Money
-from models.operations import OperationState, PaymentKind
 from models.states import SHIPMENT_HANDED_OVER, ShipmentState
 
 _PAID_BACK = frozenset({ShipmentState.LOST, ShipmentState.RETURNED})
@@ -17,7 +17,7 @@ def left(shipment: ShipmentView) -> bool:
     return shipment.state in SHIPMENT_HANDED_OVER or shipment.handed_over_at is not None
 
 
-def unpaid(movements: Sequence[PaymentView], shipments: Sequence[ShipmentView]) -> list[str]:
+def unpaid(moved: Mapping[str, Moved], shipments: Sequence[ShipmentView]) -> list[str]:
     """A sentence for each shipment that left and is still to be captured, wholly or in part, out of what is held.
 
     An order that was reset to before it released them does not know of them. Were its hold given back, the goods would
@@ -27,9 +27,7 @@ def unpaid(movements: Sequence[PaymentView], shipments: Sequence[ShipmentView]) 
     for shipment in shipments:
         if not left(shipment) or shipment.state in _COST_NOTHING:
             continue
-        captured = _moved(
-            movements, PaymentKind.CAPTURE, shipment.shipment_id, Money.zero(shipment.amount.currency)
-        )
+        captured = Money(minor=_of(shipment, moved).captured, currency=shipment.amount.currency)
         if captured < shipment.amount:
             wrong.append(
                 f"shipment {shipment.shipment_id} has left with the carrier, {captured} captured, "
@@ -40,7 +38,7 @@ def unpaid(movements: Sequence[PaymentView], shipments: Sequence[ShipmentView]) 
 
 
 def imbalances(
-    total: Money, money: MoneyTotals, movements: Sequence[PaymentView], shipments: Sequence[ShipmentView]
+    total: Money, money: MoneyTotals, moved: Mapping[str, Moved], shipments: Sequence[ShipmentView]
 ) -> list[str]:
     """Every sentence that says why the books cannot be closed; none when they balance.
 
@@ -57,8 +55,8 @@ def imbalances(
     if total < money.captured:
         wrong.append(f"{money.captured} were captured, the order's total is {total}")
     for shipment in shipments:
-        captured = _moved(movements, PaymentKind.CAPTURE, shipment.shipment_id, zero)
-        refunded = _moved(movements, PaymentKind.REFUND, shipment.shipment_id, zero)
+        captured = Money(minor=_of(shipment, moved).captured, currency=total.currency)
+        refunded = Money(minor=_of(shipment, moved).refunded, currency=total.currency)
         if left(shipment) and captured != shipment.amount:
             wrong.append(f"shipment {shipment.shipment_id}: {captured} captured, {shipment.amount} due")
         if not left(shipment) and captured != refunded:
@@ -71,25 +69,11 @@ def imbalances(
             )
         if captured < refunded:
             wrong.append(f"shipment {shipment.shipment_id}: {refunded} refunded of {captured} captured")
-    known = {shipment.shipment_id for shipment in shipments}
-    strangers = sorted(
-        {
-            movement.shipment_id
-            for movement in movements
-            if movement.shipment_id is not None and movement.shipment_id not in known
-        }
-    )
+    strangers = sorted(moved.keys() - {shipment.shipment_id for shipment in shipments})
     if strangers:
         wrong.append(f"money moved for unknown shipments: {', '.join(strangers)}")
     return wrong
 
 
-def _moved(movements: Sequence[PaymentView], kind: PaymentKind, shipment_id: str, zero: Money) -> Money:
-    amounts = (
-        movement.amount
-        for movement in movements
-        if movement.kind is kind
-        and movement.shipment_id == shipment_id
-        and movement.state is OperationState.CONFIRMED
-    )
-    return sum(amounts, start=zero)
+def _of(shipment: ShipmentView, moved: Mapping[str, Moved]) -> Moved:
+    return moved.get(shipment.shipment_id, Moved())

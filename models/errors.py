@@ -117,6 +117,12 @@ class AmendmentRefused(OrderwrightError):
         super().__init__("; ".join(f"{p.path}: {p.message}" if p.path else p.message for p in problems))
 
 
+class LedgerRefused(Refused):
+    """A transaction that the books do not take: it does not add up, or is beyond what was authorised or captured."""
+
+    code = "ledger_refused"
+
+
 class NotReachable(OrderwrightError):
     """A part that is needed (API, Temporal, PostgreSQL) does not answer."""
 

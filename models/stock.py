@@ -1,6 +1,13 @@
 """What happens to stock: the kinds of movement, and the documents of a warehouse that cause them."""
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from models.base import Contract, Document
+from models.identifiers import SHIPMENT_ID_PATTERN, NodeId, Sku
+from models.messages import Actor, Reason
 
 
 class MovementKind(StrEnum):
@@ -24,3 +31,133 @@ class MovementKind(StrEnum):
     TRANSFER_IN = "transfer_in"
     RETURN = "return"
     UNEXPLAINED = "unexplained"
+
+
+# A billion pieces of one thing in one place is a slip of the finger.
+MOST_UNITS = 1_000_000_000
+MOST_LINES = 1_000
+
+DocumentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
+# Pieces: no fraction, and no text or 3.0 that would have to be guessed at.
+Units = Annotated[int, Field(strict=True, ge=0, le=MOST_UNITS)]
+SomeUnits = Annotated[int, Field(strict=True, ge=1, le=MOST_UNITS)]
+Change = Annotated[int, Field(strict=True, ge=-MOST_UNITS, le=MOST_UNITS)]
+
+
+class SkuUnits(Document):
+    """So many units of a SKU."""
+
+    sku: Sku
+    quantity: SomeUnits
+
+
+class CountedUnits(Document):
+    """So many units of a SKU were found; none is an answer as well."""
+
+    sku: Sku
+    quantity: Units
+
+
+class ChangedUnits(Document):
+    """So many units of a SKU more, or with a minus fewer."""
+
+    sku: Sku
+    change: Change
+
+
+class StockDocument(Document):
+    """What happened to stock, as whoever was there says. Sent twice it happens once; ``document_id`` tells."""
+
+    document_id: DocumentId
+    actor: Actor
+
+
+class Receipt(StockDocument):
+    """Goods arrived at ``node`` and lie on its shelves now.
+
+    ``transfer_id``: they come from another node of ours; with ``last`` no more of that transfer will come, and what is
+    missing is written off. ``new``: the SKUs are stocked for the first time anywhere; without it a name that nobody
+    knows is refused.
+    """
+
+    node: NodeId
+    lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason | None = None
+    transfer_id: DocumentId | None = None
+    last: bool = False
+    new: bool = False
+
+
+class Count(StockDocument):
+    """Somebody counted at ``node``: so many units lie there, whatever we thought. Never refused for what it says.
+
+    Parcels that left the house are not counted. Reservations that no longer fit are released, the latest promise first.
+    """
+
+    node: NodeId
+    lines: tuple[CountedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason | None = None
+    new: bool = False
+
+
+class Adjustment(StockDocument):
+    """The books were wrong by so much."""
+
+    node: NodeId
+    lines: tuple[ChangedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason
+
+
+class Damage(StockDocument):
+    """So many units broke, were stolen or ran out of date."""
+
+    node: NodeId
+    lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason
+
+
+class Transfer(StockDocument):
+    """Units left ``from_node`` for ``to_node``; they are nowhere until ``to_node`` says that it has them."""
+
+    from_node: NodeId
+    to_node: NodeId
+    lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason | None = None
+
+
+class ShortPick(StockDocument):
+    """Who picked ``shipment_id`` did not find so many units of it; they are not on the shelf."""
+
+    shipment_id: str = Field(pattern=SHIPMENT_ID_PATTERN)
+    lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason | None = None
+
+
+class StockNow(Contract):
+    """A stock row as a document left it."""
+
+    node: str
+    sku: str
+    on_hand: int
+    reserved: int
+    available: int
+
+
+class ReleasedUnits(Contract):
+    """Units that a shipment was promised and that are not there: it has to be planned anew."""
+
+    order_id: str
+    shipment_id: str
+    reservation: str
+    node: str
+    sku: str
+    quantity: int
+
+
+class StockAnswer(Contract):
+    """What came of a document. ``released`` are the promises that it broke."""
+
+    document_id: str
+    repeated: bool = False
+    stock: tuple[StockNow, ...]
+    released: tuple[ReleasedUnits, ...] = ()

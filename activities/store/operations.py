@@ -25,7 +25,10 @@ ANSWERED = frozenset({OperationState.CONFIRMED, OperationState.DECLINED})
 
 
 class PaymentOperation(Contract):
-    """A movement of money. ``parent`` is the provider's reference of what it draws on."""
+    """A movement of money. ``parent`` is the provider's reference of what it draws on.
+
+    ``split``: what a capture is for, by ``policies.money.Parts``; None where nobody knows better than the order.
+    """
 
     key: str
     order_id: str
@@ -34,6 +37,7 @@ class PaymentOperation(Contract):
     shipment_id: str | None = None
     parent: str | None = None
     cause: str | None = None
+    split: dict[str, int] | None = None
 
 
 class ShippingOperation(Contract):
@@ -65,6 +69,7 @@ async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing,
     Raises ``Refused`` when it would move money beyond what was authorised or captured, or begin something new for an
     order that has ended.
     """
+    await _lock_order(session, operation)
     row = await _find(session, operation)
     if row is None:
         if operation.kind in _BEGINNINGS:
@@ -87,8 +92,9 @@ async def refuse_if_ended(session: AsyncSession, order_id: str) -> None:
         raise Refused(f"order {order_id} is {state}: nothing new is begun for it")
 
 
-async def payment(session: AsyncSession, key: str) -> Standing | None:
-    """The movement of money under ``key``, locked until the transaction ends, or None."""
+async def payment(session: AsyncSession, order_id: str, key: str) -> Standing | None:
+    """The movement of an order's money under ``key``, locked with the order until the transaction ends, or None."""
+    await lock_order(session, order_id)
     row = await session.get(PaymentOperationRow, key, with_for_update=True, populate_existing=True)
     return None if row is None else _standing(row)
 
@@ -105,7 +111,10 @@ async def answer(
     """Record the neighbour's answer, unless one stands already or the operation was called off meanwhile.
 
     ``amount_minor``: how much it was, where only the answer tells. Answers the standing, and whether it is our doing.
+    A movement of money that is confirmed here is posted to the ledger by the same statement (a trigger), so that it is
+    either both or neither, whatever dies in between.
     """
+    await _lock_order(session, operation)
     row = await _find(session, operation)
     if row is None:
         raise Refused(f"operation {operation.key} was never intended")
@@ -125,8 +134,10 @@ async def call_off(session: AsyncSession, operation: Operation, *, provider_ref:
     """See to it that ``operation`` is never done, or note that it was undone.
 
     One that nobody asked for yet is written down as called off, so that a late request for it is refused.
-    ``provider_ref``: what is known to have been made under it, also when its own answer never came.
+    ``provider_ref``: what is known to have been made under it, also when its own answer never came. What the ledger
+    still had as held under an authorisation is held no more.
     """
+    await _lock_order(session, operation)
     row = await _find(session, operation)
     if row is None:
         if await _insert(session, operation, OperationState.CALLED_OFF):
@@ -153,6 +164,21 @@ async def hold_expired(session: AsyncSession, order_id: str, authorisation_id: s
     if held is not None:
         held.state = OperationState.CALLED_OFF
         await session.flush()
+
+
+async def lock_order(session: AsyncSession, order_id: str) -> None:
+    """Hold the order's row until the transaction ends: before any other of its rows, as everybody does."""
+    await session.execute(
+        select(col(OrderRow.order_id))
+        .where(col(OrderRow.order_id) == order_id)
+        .with_for_update(key_share=True)
+    )
+
+
+async def _lock_order(session: AsyncSession, operation: Operation) -> None:
+    # The triggers on money take this lock too. Taken first, it is never waited for with a row of the order in hand.
+    if isinstance(operation, PaymentOperation):
+        await lock_order(session, operation.order_id)
 
 
 async def _find(

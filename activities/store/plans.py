@@ -11,9 +11,11 @@ from sqlmodel import col
 from activities.store.intake import stored_draft
 from models.effects import KeptShipment
 from models.errors import NotFound
+from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary
-from models.tables.orders import PlanRow
+from models.tables.orders import OrderRow, PlanRow
+from policies.money import by_shipment
 
 
 def plan_id(order_id: str, attempt: int) -> str:
@@ -67,6 +69,29 @@ async def stored_plan(session: AsyncSession, order_id: str, wanted: str) -> Plan
     if plan is None:
         raise NotFound(f"order {order_id} has no plan {wanted}")
     return Plan.model_validate(plan)
+
+
+async def split_of(
+    session: AsyncSession, order_id: str, shipment_id: str, amount: Money
+) -> dict[str, int] | None:
+    """What ``amount`` for a shipment of the plan that the order goes by is for, by ``policies.money.Parts``.
+
+    None where the plan has no such shipment, or has it for another amount.
+    """
+    wanted = await session.scalar(select(col(OrderRow.plan_id)).where(col(OrderRow.order_id) == order_id))
+    number = shipment_id.rpartition(":")[2]
+    if wanted is None or not number.isdecimal():
+        return None
+    draft = (await stored_draft(session, order_id)).draft
+    plan = await stored_plan(session, order_id, wanted)
+    if {line.line_id for shipment in plan.shipments for line in shipment.lines} - {
+        line.line_id for line in draft.lines
+    }:
+        return None
+    share = by_shipment(draft, plan).get(int(number))
+    if share is None or Money(minor=share.parts.total, currency=draft.currency) != amount:
+        return None
+    return share.parts.model_dump()
 
 
 async def planned_shipment(session: AsyncSession, order_id: str, wanted: str, number: int) -> PlannedShipment:

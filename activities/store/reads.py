@@ -6,10 +6,11 @@ import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Select, and_, case, func, or_, select, tuple_
+from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store import ledger
 from activities.store.views import (
     LateEventView,
     LineView,
@@ -75,7 +76,7 @@ async def order(session: AsyncSession, order_id: str) -> OrderView | None:
     if found is None:
         return None
     row, intake, amended_hash = found
-    moved = await _payments(session, order_id)
+    asked = await _payments(session, order_id)
     return OrderView(
         **_summary(row).model_dump(),
         document_version=row.document_version,
@@ -85,8 +86,8 @@ async def order(session: AsyncSession, order_id: str) -> OrderView | None:
         lines=await _lines(session, row),
         shipments=await shipments(session, order_id),
         reviews=(await reviews(session, ReviewFilters(state=None, order_id=order_id))).reviews,
-        payments=tuple(_payment(payment) for payment in moved),
-        money=_totals(moved, row.currency),
+        payments=tuple(_payment(payment) for payment in asked),
+        money=_totals(await ledger.moved(session, order_id), asked, row.currency),
         late_events=await late_events(session, order_id),
     )
 
@@ -201,8 +202,8 @@ async def late_event_count(session: AsyncSession) -> int:
 
 
 async def money(session: AsyncSession, order_id: str, currency: str) -> MoneyTotals:
-    """The order's money, from its recorded movements."""
-    return _totals(await _payments(session, order_id), currency)
+    """The order's money: what the ledger adds up to, and how many movements have no answer yet."""
+    return _totals(await ledger.moved(session, order_id), await _payments(session, order_id), currency)
 
 
 async def payments(session: AsyncSession, order_id: str) -> tuple[PaymentView, ...]:
@@ -213,34 +214,6 @@ async def payments(session: AsyncSession, order_id: str) -> tuple[PaymentView, .
 async def currency(session: AsyncSession, order_id: str) -> str | None:
     """The currency of an order, or None when it is not known."""
     return await session.scalar(select(col(OrderRow.currency)).where(col(OrderRow.order_id) == order_id))
-
-
-async def captured_and_refunded(
-    session: AsyncSession, order_ids: Collection[str] | None = None
-) -> dict[str, tuple[int, int]]:
-    """Captured and refunded minor units per order (all orders, or those listed) that has any."""
-
-    def taken(kind: PaymentKind) -> object:
-        return func.coalesce(
-            func.sum(
-                case((col(PaymentOperationRow.kind) == kind, col(PaymentOperationRow.amount_minor)), else_=0)
-            ),
-            0,
-        )
-
-    query = (
-        select(col(PaymentOperationRow.order_id), taken(PaymentKind.CAPTURE), taken(PaymentKind.REFUND))  # type: ignore[call-overload]
-        .where(
-            col(PaymentOperationRow.state) == OperationState.CONFIRMED,
-            col(PaymentOperationRow.kind).in_((PaymentKind.CAPTURE, PaymentKind.REFUND)),
-        )
-        .group_by(col(PaymentOperationRow.order_id))
-    )
-    if order_ids is not None:
-        query = query.where(col(PaymentOperationRow.order_id).in_(order_ids))
-    return {
-        order: (int(captured), int(refunded)) for order, captured, refunded in await session.execute(query)
-    }
 
 
 async def state_counts(
@@ -402,49 +375,10 @@ def _payment(row: PaymentOperationRow) -> PaymentView:
     )
 
 
-def _totals(moved: Sequence[PaymentOperationRow], currency: str) -> MoneyTotals:
-    happened = (OperationState.CONFIRMED, OperationState.CALLED_OFF)
-
-    def total(kind: PaymentKind) -> Money:
-        # A called-off authorisation without a reference never was one.
-        done = [
-            Money(minor=payment.amount_minor, currency=payment.currency)
-            for payment in moved
-            if payment.kind == kind
-            and payment.state in happened
-            and (kind is PaymentKind.VOID or payment.provider_ref is not None)
-        ]
-        return Money.total(done, currency)
-
-    authorised, captured = total(PaymentKind.AUTHORISE), total(PaymentKind.CAPTURE)
-    voided = total(PaymentKind.VOID)
-    # A hold that was called off holds nothing any more: the provider has answered a void, however much that gave back
-    # just then (one that had expired gives back nothing). So only what was taken from open holds counts here.
-    open_refs = {payment.provider_ref for payment in moved if _is_open_hold(payment)}
-    taken = [
-        Money(minor=payment.amount_minor, currency=payment.currency)
-        for payment in moved
-        if payment.kind == PaymentKind.CAPTURE
-        and payment.state == OperationState.CONFIRMED
-        and payment.parent in open_refs
-    ]
-    open_holds = [
-        Money(minor=payment.amount_minor, currency=payment.currency)
-        for payment in moved
-        if _is_open_hold(payment)
-    ]
-    return MoneyTotals(
-        authorised=authorised,
-        captured=captured,
-        refunded=total(PaymentKind.REFUND),
-        voided=voided,
-        held=Money.total(open_holds, currency) - Money.total(taken, currency),
-        # A void without an answer leaves its hold open, which is what counts: once that is gone, nobody waits for it.
-        unclear=sum(
-            payment.state == OperationState.INTENDED and payment.kind != PaymentKind.VOID for payment in moved
-        ),
+def _totals(moved: ledger.Moved, asked: Sequence[PaymentOperationRow], currency: str) -> MoneyTotals:
+    # A void without an answer leaves its hold open, which is what counts: once that is gone, nobody waits for it.
+    unclear = sum(
+        payment.state == OperationState.INTENDED and payment.kind != PaymentKind.VOID for payment in asked
     )
-
-
-def _is_open_hold(payment: PaymentOperationRow) -> bool:
-    return payment.kind == PaymentKind.AUTHORISE and payment.state == OperationState.CONFIRMED
+    amounts = {what: Money(minor=minor, currency=currency) for what, minor in moved.model_dump().items()}
+    return MoneyTotals(**amounts, unclear=unclear)

@@ -305,6 +305,56 @@ REVIEW: dict[str, Any] = {
     "policy_version": "2026-01",
 }
 
+_HELD: dict[str, Any] = {
+    "account": "held.authorised",
+    "name": "Authorised and held",
+    "amount": {"minor": 1395, "currency": "GBP"},
+    "tender": "order:web:1001:authorise:1",
+    "instrument": None,
+}
+_OTHER_SIDE: dict[str, Any] = {
+    "account": "held.contra",
+    "name": "Authorised and held, other side",
+    "amount": {"minor": -1395, "currency": "GBP"},
+    "tender": None,
+    "instrument": None,
+}
+_BALANCES: list[dict[str, Any]] = [
+    {
+        "account": "held.authorised",
+        "name": "Authorised and held",
+        "side": "debit",
+        "debits": {"minor": 1395, "currency": "GBP"},
+        "credits": {"minor": 0, "currency": "GBP"},
+        "balance": {"minor": 1395, "currency": "GBP"},
+    },
+    {
+        "account": "held.contra",
+        "name": "Authorised and held, other side",
+        "side": "credit",
+        "debits": {"minor": 0, "currency": "GBP"},
+        "credits": {"minor": 1395, "currency": "GBP"},
+        "balance": {"minor": -1395, "currency": "GBP"},
+    },
+]
+LEDGER: dict[str, Any] = {
+    "order_id": "web:1001",
+    "transactions": [
+        {
+            "id": "order:web:1001:authorise:1",
+            "kind": "authorise",
+            "shipment_id": None,
+            "cause": None,
+            "source": "payment_operations",
+            "at": "2026-03-02T09:30:03Z",
+            "recorded_at": "2026-03-02T09:30:03Z",
+            "entries": [_HELD, _OTHER_SIDE],
+        }
+    ],
+    "balances": _BALANCES,
+}
+TRIAL_BALANCE: dict[str, Any] = {"balances": _BALANCES, "in_balance": True}
+
 REVIEW_PAGE: dict[str, Any] = {"reviews": [REVIEW], "next_cursor": None}
 
 PROBLEMS: dict[int, tuple[str, str]] = {

@@ -38,6 +38,10 @@ TAGS = [
         "name": "pay",
         "description": "How a customer pays otherwise when a payment was declined. The link is enough.",
     },
+    {
+        "name": "ledger",
+        "description": "The books: double entry, append-only, every balance a sum of entries.",
+    },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "operations", "description": "Health and metrics."},
 ]
@@ -59,12 +63,12 @@ RATE_LIMITS = {
 _LINKS = {
     "submit_order": (
         ("200", "202"),
-        ("show_order", "show_timeline", "cancel_order"),
+        ("show_order", "show_timeline", "show_order_ledger", "cancel_order"),
         {"order_id": "/order_id"},
     ),
     "list_orders": (
         ("200",),
-        ("show_order", "show_timeline", "cancel_order"),
+        ("show_order", "show_timeline", "show_order_ledger", "cancel_order"),
         {"order_id": "/orders/0/order_id"},
     ),
     "list_reviews": (("200",), ("show_review", "decide_review"), {"task_id": "/reviews/0/task_id"}),
@@ -85,6 +89,7 @@ _READ_BY_HAND = (
 _EXAMPLES_WITH_NULLS = {
     "/v1/orders": examples.PAGE,
     "/v1/orders/{order_id}": examples.VIEW,
+    "/v1/orders/{order_id}/ledger": examples.LEDGER,
     "/v1/reviews": examples.REVIEW_PAGE,
 }
 
@@ -142,7 +147,7 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/pay")):
+    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/pay", "/v1/ledger")):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.

@@ -7,8 +7,9 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from activities.store import broken, reads
+from activities.store import broken, ledger, reads
 from activities.store.intake import Acceptance
+from activities.store.ledger import OrderLedger
 from activities.store.views import OrderView, Page, TimelineView
 from apps.api import examples
 from apps.api.asking import ask_or_leave, new_request_id
@@ -173,6 +174,21 @@ async def show_timeline(order_id: AnOrder, parts: PartsOf) -> list[TimelineView]
     if not entries:
         await known_order(parts, order_id)
     return entries
+
+
+@router.get(
+    "/{order_id}/ledger",
+    summary="What happened to an order's money",
+    responses=answers(401, 404, 503) | {200: {"content": {"application/json": {"example": examples.LEDGER}}}},
+)
+async def show_order_ledger(order_id: AnOrder, parts: PartsOf) -> OrderLedger:
+    """Every transaction of the order in the books, with the entries that add up to zero, and each account's balance.
+
+    Amounts are debits above zero and credits below. An order whose money has not moved has empty books.
+    """
+    await known_order(parts, order_id)
+    async with parts.store.transaction() as session:
+        return await ledger.of_order(session, order_id)
 
 
 @router.post(

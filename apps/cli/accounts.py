@@ -11,7 +11,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.store import reads
+from activities.store import ledger, reads
 from activities.store.store import Store
 from apps.cli.replay import Standing, Tally, standings
 from models.base import Contract
@@ -259,7 +259,7 @@ async def _compare(store: Store, payment_url: str) -> Books:
             (refunded if is_refund else captured)[effect.currency] += amount
             per_order.setdefault(effect.reference, [0, 0])[is_refund] += amount
     async with store.transaction() as session:
-        ours = await reads.captured_and_refunded(session)
+        ours = await ledger.captured_and_refunded(session)
         rows = await session.execute(
             select(col(OrderRow.order_id), col(OrderRow.currency)).where(col(OrderRow.order_id).in_(ours))
         )

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from models.operations import OperationState, PaymentKind, ShippingKind
+from models.order import TenderKind
 from models.tables.base import moment, not_negative, one_of
 
 
@@ -29,7 +30,8 @@ class Operation(SQLModel):
 class PaymentOperationRow(Operation, table=True):
     """A movement of money. A trigger keeps captures within their authorisation and refunds within their capture.
 
-    ``amount_minor`` of an authorisation stays what was held first; voids and captures say what became of it.
+    ``amount_minor`` of an authorisation stays what was held first; voids and captures say what became of it. Another
+    trigger posts what is confirmed to the ledger; ``split`` says what a capture is for, by ``policies.money.Parts``.
     """
 
     __tablename__ = "payment_operations"
@@ -53,6 +55,9 @@ class PaymentOperationRow(Operation, table=True):
     amount_minor: int = Field(sa_type=BigInteger)
     currency: str
     cause: str | None = None
+    tender: str = Field(default=TenderKind.CARD, sa_column_kwargs={"server_default": "card"})
+    instrument: str | None = None
+    split: dict[str, int] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
 
 
 class ShippingOperationRow(Operation, table=True):

@@ -1,8 +1,8 @@
 """Every table at once: what the migrations are compared with."""
 
-from models.tables import amendments, journal, operations, orders, outbox, stock, tenders
+from models.tables import amendments, journal, ledger, operations, orders, outbox, stock, tenders
 from models.tables.base import metadata
 
-MODULES = (orders, amendments, journal, operations, stock, outbox, tenders)
+MODULES = (orders, amendments, journal, operations, ledger, stock, outbox, tenders)
 
 __all__ = ["MODULES", "metadata"]

@@ -162,3 +162,67 @@ class ReservedUnitsRow(SQLModel, table=True):
     quantity: int = Field(sa_type=BigInteger)
     state: str
     promised_at: datetime | None = moment(default=None)
+
+
+class StockDocumentRow(SQLModel, table=True):
+    """What somebody outside told us of stock, and what came of it: whoever sends it again gets the same answer."""
+
+    __tablename__ = "stock_documents"
+    __table_args__ = (Index("ix_stock_documents_at", "at"),)
+
+    document_id: str = Field(primary_key=True)
+    kind: str
+    fingerprint: str
+    actor: str
+    reason: str | None = None
+    document: dict[str, Any] = Field(sa_type=JSONB)
+    answer: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    at: datetime = moment()
+
+
+class StockTransferRow(SQLModel, table=True):
+    """Units between two nodes. What is neither ``received`` nor ``lost`` is on its way."""
+
+    __tablename__ = "stock_transfers"
+    __table_args__ = (
+        CheckConstraint(
+            "quantity > 0 AND received >= 0 AND lost >= 0 AND received + lost <= quantity", name="quantity"
+        ),
+        CheckConstraint("from_node <> to_node", name="nodes"),
+        CheckConstraint("(received + lost = quantity) = (closed_at IS NOT NULL)", name="closed_at"),
+        Index("ix_stock_transfers_open", "sku", "to_node", postgresql_where="closed_at IS NULL"),
+    )
+
+    transfer_id: str = Field(primary_key=True)
+    sku: str = Field(primary_key=True)
+    from_node: str = Field(foreign_key="nodes.node_id")
+    to_node: str = Field(foreign_key="nodes.node_id")
+    quantity: int = Field(sa_type=BigInteger)
+    received: int = Field(default=0, sa_type=BigInteger)
+    lost: int = Field(default=0, sa_type=BigInteger)
+    sent_at: datetime = moment()
+    closed_at: datetime | None = moment(default=None)
+
+
+class StockReleasedRow(SQLModel, table=True):
+    """Units taken from a promise because they are not there. Its shipment waits to be planned anew (``handled_at``)."""
+
+    __tablename__ = "stock_released"
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity"),
+        Index("ix_stock_released_waiting", "released_id", postgresql_where="handled_at IS NULL"),
+        Index("ix_stock_released_order", "order_id"),
+    )
+
+    released_id: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
+    )
+    document_id: str = Field(foreign_key="stock_documents.document_id")
+    reservation: str
+    order_id: str
+    shipment_id: str
+    node: str
+    sku: str
+    quantity: int = Field(sa_type=BigInteger)
+    at: datetime = moment()
+    handled_at: datetime | None = moment(default=None)

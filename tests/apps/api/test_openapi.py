@@ -7,6 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from activities.store.ledger import OrderLedger, TrialBalance
 from apps.api import contracts, examples
 from apps.api.application import routes_only
 from apps.api.openapi import describe, main, text_of
@@ -105,6 +106,8 @@ def test_every_example_keeps_to_its_schema(operation: dict[str, Any]) -> None:
         (contracts.PaymentDue, examples.PAYMENT_DUE),
         (ReviewTask, examples.REVIEW),
         (TimelineEntry, examples.ENTRY),
+        (OrderLedger, examples.LEDGER),
+        (TrialBalance, examples.TRIAL_BALANCE),
         *((WebhookEnvelope, webhook) for webhook in examples.WEBHOOKS.values()),
     ],
 )

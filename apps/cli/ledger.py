@@ -1,0 +1,133 @@
+"""``orderwright ledger``: an order's books, and what all accounts add up to."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from activities.store.ledger import BalanceView, OrderLedger, TransactionView, TrialBalance
+from apps.cli.output import console, listing, plain, print_json, when
+from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, open_api, path_part
+from models.ledger import TransactionKind
+from models.money import Money
+
+app = typer.Typer(no_args_is_help=True)
+
+_WHAT = {
+    TransactionKind.AUTHORISE: "money held",
+    TransactionKind.CAPTURE: "money taken",
+    TransactionKind.VOID: "hold given back",
+    TransactionKind.LAPSE: "hold expired",
+    TransactionKind.REINSTATE: "hold was still there",
+    TransactionKind.REFUND: "paid back",
+    TransactionKind.FEE: "fee of the provider",
+    TransactionKind.PAYOUT: "paid out by the provider",
+    TransactionKind.PAYMENT: "paid by the customer",
+    TransactionKind.ISSUE: "value given out",
+    TransactionKind.ADJUSTMENT: "correction",
+}
+
+
+@app.command()
+def show(
+    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="CHANNEL:NUMBER, such as web:1001.")],
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that happened to an order's money, entry by entry, and what it adds up to."""
+    with open_api(api_url, token, data_dir) as api:
+        books = api.get(f"/v1/orders/{path_part(order_id)}/ledger", OrderLedger)
+    if as_json:
+        print_json(books)
+        return
+    target = console()
+    if not books.transactions:
+        target.print(Text(plain(f"{books.order_id}: no money has moved")))
+        return
+    target.print(_entries(books.transactions))
+    target.print()
+    _print_balances(target, books.balances)
+
+
+@app.command()
+def balances(
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The trial balance: what every account adds up to. Exit code 1 if debits and credits differ."""
+    with open_api(api_url, token, data_dir) as api:
+        trial = api.get("/v1/ledger/balances", TrialBalance)
+    if as_json:
+        print_json(trial)
+    elif not trial.balances:
+        console().print("the books are empty")
+    else:
+        _print_balances(console(), trial.balances)
+    if not trial.in_balance:
+        console(to_stderr=True).print("the books are out of balance", style="red")
+        raise typer.Exit(1)
+
+
+def _entries(transactions: Sequence[TransactionView]) -> Table:
+    table = listing("date (UTC)", "what", "account", "debit", "credit", right=("debit", "credit"))
+    for wrote in transactions:
+        for number, entry in enumerate(wrote.entries):
+            first = number == 0
+            table.add_row(
+                when(wrote.at) if first else "",
+                Text(plain(_what(wrote))) if first else "",
+                plain(entry.name),
+                *_sides(entry.amount),
+            )
+    return table
+
+
+def _what(wrote: TransactionView) -> str:
+    said = _WHAT[wrote.kind]
+    if wrote.shipment_id is not None:
+        said += f" [{wrote.shipment_id.rpartition(':')[2]}]"
+    if wrote.cause is not None:
+        said += f": {wrote.cause.replace('_', ' ')}"
+    return said
+
+
+def _print_balances(target: Console, accounts: Sequence[BalanceView]) -> None:
+    table = listing(
+        "account", "code", "debits", "credits", "balance", "", right=("debits", "credits", "balance")
+    )
+    for one in accounts:
+        side = "debit" if one.balance.minor > 0 else "credit" if one.balance.minor < 0 else ""
+        table.add_row(
+            plain(one.name),
+            one.account,
+            str(one.debits),
+            str(one.credits),
+            str(_size(one.balance)),
+            side,
+        )
+    for currency in dict.fromkeys(one.balance.currency for one in accounts):
+        of_currency = [one for one in accounts if one.balance.currency == currency]
+        table.add_row(
+            Text(f"all of {currency}", style="bold"),
+            "",
+            str(Money.total((one.debits for one in of_currency), currency)),
+            str(Money.total((one.credits for one in of_currency), currency)),
+            str(Money.total((one.balance for one in of_currency), currency)),
+            "",
+        )
+    target.print(table)
+
+
+def _sides(amount: Money) -> tuple[str, str]:
+    return (str(amount), "") if amount.minor > 0 else ("", str(-amount))
+
+
+def _size(amount: Money) -> Money:
+    return -amount if amount.minor < 0 else amount

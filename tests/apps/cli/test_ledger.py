@@ -1,0 +1,86 @@
+"""``orderwright ledger``: books that a person understands, and JSON for programs."""
+
+import json
+from typing import Any
+
+import pytest
+
+from apps.api import examples
+from tests.apps.cli.conftest import Answers, Run
+
+GBP = "GBP"
+
+
+def at(answers: Answers) -> tuple[str, ...]:
+    return ("--api-url", answers.url, "--token", "t0ken")
+
+
+def an_entry(account: str, name: str, minor: int) -> dict[str, Any]:
+    return {"account": account, "name": name, "amount": {"minor": minor, "currency": GBP}}
+
+
+REFUND: dict[str, Any] = examples.LEDGER["transactions"][0] | {
+    "id": "shipment:web:1001:1:refund:1",
+    "kind": "refund",
+    "cause": "lost_parcel",
+    "shipment_id": "web:1001:1",
+    "entries": [
+        an_entry("refunds.lost_parcel", "Refunds: parcel lost or damaged", 1395),
+        an_entry("provider.clearing", "With the payment provider", -1395),
+    ],
+}
+
+
+def test_an_orders_books_are_a_table_with_debits_credits_and_balances(run: Run, answers: Answers) -> None:
+    books = examples.LEDGER | {"transactions": [*examples.LEDGER["transactions"], REFUND]}
+    answers.given["GET /v1/orders/web:1001/ledger"] = (200, json.dumps(books))
+    outcome = run("ledger", "show", "web:1001", *at(answers))
+    assert outcome.code == 0
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert lines[0] == "date (UTC) what account debit credit"
+    assert lines[1] == "2026-03-02 09:30 money held Authorised and held 13.95 GBP"
+    assert lines[3].startswith("2026-03-02 09:30 paid back [1]: lost parcel Refunds: parcel lost or damaged")
+    assert "Authorised and held held.authorised 13.95 GBP 0.00 GBP 13.95 GBP debit" in lines
+    assert lines[-1] == "all of GBP 13.95 GBP 13.95 GBP 0.00 GBP"
+
+
+def test_an_order_without_money_says_so(run: Run, answers: Answers) -> None:
+    books = examples.LEDGER | {"transactions": [], "balances": []}
+    answers.given["GET /v1/orders/web:1001/ledger"] = (200, json.dumps(books))
+    assert run("ledger", "show", "web:1001", *at(answers)).out.strip() == "web:1001: no money has moved"
+
+
+def test_programs_get_the_books_as_json(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/orders/web:1001/ledger"] = (200, json.dumps(examples.LEDGER))
+    answers.given["GET /v1/ledger/balances"] = (200, json.dumps(examples.TRIAL_BALANCE))
+    assert json.loads(run("ledger", "show", "web:1001", "--json", *at(answers)).out) == examples.LEDGER
+    assert json.loads(run("ledger", "balances", "--json", *at(answers)).out) == examples.TRIAL_BALANCE
+
+
+def test_the_trial_balance_ends_with_nothing_left(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/ledger/balances"] = (200, json.dumps(examples.TRIAL_BALANCE))
+    outcome = run("ledger", "balances", *at(answers))
+    assert outcome.code == 0
+    assert " ".join(outcome.out.splitlines()[-1].split()) == "all of GBP 13.95 GBP 13.95 GBP 0.00 GBP"
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_books_out_of_balance_are_no_success(run: Run, answers: Answers, more: tuple[str, ...]) -> None:
+    broken = examples.TRIAL_BALANCE | {"in_balance": False}
+    answers.given["GET /v1/ledger/balances"] = (200, json.dumps(broken))
+    outcome = run("ledger", "balances", *more, *at(answers))
+    assert outcome.code == 1
+    assert "out of balance" in outcome.err
+
+
+def test_an_unknown_order_is_refused(run: Run, answers: Answers) -> None:
+    problem = {
+        "type": "t",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "there is no order web:9",
+        "code": "not_found",
+    }
+    answers.given["GET /v1/orders/web:9/ledger"] = (404, json.dumps(problem))
+    outcome = run("ledger", "show", "web:9", *at(answers))
+    assert (outcome.code, outcome.err.strip()) == (1, "orderwright: there is no order web:9")
