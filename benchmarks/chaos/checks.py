@@ -31,6 +31,8 @@ class Invariant(StrEnum):
     PICKED_ONCE = "picked_once"
     TOLD_ONCE = "told_once"
     NEWS_HEARD = "news_heard"
+    EVENTS_DELIVERED = "events_delivered"
+    EVENTS_TELL_THE_TRUTH = "events_tell_the_truth"
     EVERY_ORDER_OWNED = "every_order_owned"
     ENDED_RUNS_MENDED = "ended_runs_mended"
 
@@ -49,6 +51,8 @@ MEANS: Mapping[Invariant, str] = {
     Invariant.PICKED_ONCE: "a shipment has one pick in force",
     Invariant.TOLD_ONCE: "a message was sent once",
     Invariant.NEWS_HEARD: "what neighbours told was taken",
+    Invariant.EVENTS_DELIVERED: "every event reached its subscriber, those of a key in order, each to be applied once",
+    Invariant.EVENTS_TELL_THE_TRUTH: "who applied the events knows orders, stock and money as our books have them",
     Invariant.EVERY_ORDER_OWNED: "an order has ended, or a timer, an activity or a task goes on with it",
     Invariant.ENDED_RUNS_MENDED: "a run that was ended from outside became a task, and its order ended right",
 }
@@ -442,6 +446,72 @@ def news_heard(evidence: Evidence) -> Result:
     return _result(Invariant.NEWS_HEARD, len(webhooks), wrong())
 
 
+# --- what others are told ---
+def events_delivered(evidence: Evidence) -> Result:
+    """What is in the feed was heard, under the same id with the same content, and of each key in the feed's order."""
+    heard = evidence.heard.applied
+
+    def wrong() -> Iterator[_Wrong]:
+        if evidence.unsent:
+            yield None, f"{evidence.unsent} events were written and never put into the feed"
+        for event in evidence.feed:
+            told = heard.get(event.event_id)
+            if told is None:
+                yield event.data.get("order_id"), f"event {event.event_id} ({event.type}) never came"
+            elif (told.position, told.key, told.data) != (event.position, event.key, event.data):
+                yield (
+                    event.data.get("order_id"),
+                    f"event {event.event_id} came with other content than it has",
+                )
+        for event_id in sorted(heard.keys() - {event.event_id for event in evidence.feed}):
+            yield None, f"event {event_id} came, and is not in the feed"
+        for event_id, what in evidence.heard.wrong:
+            told = heard.get(event_id)
+            yield (told.data.get("order_id") if told else None), f"event {event_id} {what}"
+
+    return _result(Invariant.EVENTS_DELIVERED, len(evidence.feed), wrong())
+
+
+def events_tell_the_truth(evidence: Evidence) -> Result:
+    """A neighbour that applied every event once knows what our books say."""
+    states: dict[str, str] = {}
+    available: dict[Place, int] = {}
+    moved: Counter[tuple[str, str]] = Counter()
+    for event in evidence.heard.applied.values():
+        if event.type == "order.changed":
+            states[event.key] = event.data["state"]
+        elif event.type == "availability.changed":
+            available[(event.data["node"], event.data["sku"])] = event.data["available"]
+        elif event.type in ("capture.confirmed", "refund.confirmed"):
+            moved[(event.key, event.type.partition(".")[0])] += event.data["amount_minor"]
+    books: Counter[tuple[str, str]] = Counter()
+    for move in evidence.money:
+        if move.kind in ("capture", "refund") and move.state == "confirmed":
+            books[(move.order_id, move.kind)] += move.amount_minor or 0
+    rows = {(row.node, row.sku): row.on_hand - row.reserved for row in evidence.stock}
+
+    def wrong() -> Iterator[_Wrong]:
+        for order in evidence.orders.values():
+            if order.state is not None and states.get(order.order_id) != order.state:
+                yield (
+                    order.order_id,
+                    f"it is {order.state}, and others were told {states.get(order.order_id)}",
+                )
+        for (node, sku), units in sorted(available.items()):
+            if rows.get((node, sku)) != units:
+                yield (
+                    None,
+                    f"{sku} at {node}: {rows.get((node, sku))} available, and others were told {units}",
+                )
+        for order_id, kind in sorted(books.keys() | moved.keys()):
+            ours, told = books[(order_id, kind)], moved[(order_id, kind)]
+            if ours != told:
+                yield order_id, f"{kind} of {ours} in our books, and others were told of {told}"
+
+    checked = len(evidence.orders) + len(available) + len(books.keys() | moved.keys())
+    return _result(Invariant.EVENTS_TELL_THE_TRUTH, checked, wrong())
+
+
 _CHECKS: Sequence[Callable[[Evidence], Result]] = (
     orders_kept,
     never_oversold,
@@ -455,6 +525,8 @@ _CHECKS: Sequence[Callable[[Evidence], Result]] = (
     picked_once,
     told_once,
     news_heard,
+    events_delivered,
+    events_tell_the_truth,
 )
 
 # ``shipment:web:1001:2:label:1`` is the key of ``shipment:web:1001:2``: two parts name what is done, for which time.

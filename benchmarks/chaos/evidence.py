@@ -17,6 +17,7 @@ from activities.store.store import Store
 from apps.simulators.faults import FaultKind, FaultScript
 from apps.simulators.ledger import Effect, Ledger
 from apps.simulators.statement import ledger_path
+from benchmarks.chaos.subscriber import Heard
 from models.states import OrderState, ShipmentState
 
 Place = tuple[str, str]
@@ -100,6 +101,17 @@ class Webhook(NamedTuple):
     body: str
 
 
+class Event(NamedTuple):
+    """What others are to be told of, as it stands in the feed."""
+
+    position: int
+    event_id: str
+    topic: str
+    key: str
+    type: str
+    data: Mapping[str, Any]
+
+
 class Statements(NamedTuple):
     """What the four neighbours did, by their own account.
 
@@ -117,8 +129,9 @@ class Statements(NamedTuple):
 class Evidence(NamedTuple):
     """All of it.
 
-    ``stocked``: the units of each (node, SKU) before the first order. ``alarms``: tasks about runs that were found
-    broken for a while, and had healed by themselves before anybody answered.
+    ``stocked``: the units of each (node, SKU) before the first order. ``unsent``: events that are not in the feed yet.
+    ``alarms``: tasks about runs that were found broken for a while, and had healed by themselves before anybody
+    answered.
     """
 
     stocked: Mapping[Place, int]
@@ -131,6 +144,9 @@ class Evidence(NamedTuple):
     shipping: Sequence[Operation]
     messages: Sequence[Message]
     statements: Statements
+    feed: Sequence[Event]
+    heard: Heard
+    unsent: int = 0
     alarms: int = 0
 
 
@@ -141,6 +157,7 @@ async def collect(
     *,
     stocked: Mapping[Place, int],
     acknowledged: frozenset[str],
+    heard: Heard,
 ) -> Evidence:
     """Read everything. ``simulators``: where they keep their state; ``script``: the faults that they followed.
 
@@ -161,6 +178,8 @@ async def collect(
         units = [Units(*row) for row in await _rows(session, _UNITS)]
         money = [Operation(*row) for row in await _rows(session, _MONEY)]
         shipping = [Operation(*row) for row in await _rows(session, _SHIPPING)]
+        feed = [Event(*row) for row in await _rows(session, _FEED)]
+        (unsent,) = (await _rows(session, _UNSENT))[0]
         (alarms,) = (await _rows(session, _ALARMS))[0]
         messages = [Message(*row) for row in await _rows(session, _MESSAGES)]
     return Evidence(
@@ -174,6 +193,9 @@ async def collect(
         shipping=shipping,
         messages=messages,
         statements=statements(simulators, script),
+        feed=feed,
+        heard=heard,
+        unsent=unsent,
         alarms=alarms,
     )
 
@@ -284,6 +306,8 @@ _SHIPPING = """
     SELECT key, order_id, shipment_id, kind, state, provider_ref, NULL FROM shipping_operations
     ORDER BY intended_at, key
 """
+_FEED = "SELECT position, event_id, topic, key, type, payload FROM outbox ORDER BY position"
+_UNSENT = "SELECT count(*) FROM outbox_staged"
 _ALARMS = "SELECT count(*) FROM review_tasks WHERE kind = 'run_broken' AND state = 'withdrawn'"
 _MESSAGES = (
     "SELECT key, order_id, audience, template, state, message_id FROM notifications ORDER BY created_at, key"

@@ -25,6 +25,7 @@ from benchmarks.chaos.evidence import Evidence, Place
 from benchmarks.chaos.plan import Action, FaultPlan
 from benchmarks.chaos.report import Report, kills_by_kind, looked, show_timelines
 from benchmarks.chaos.strikes import Gate, Striker
+from benchmarks.chaos.subscriber import Subscriber
 from benchmarks.chaos.victim import StackDown, Victim
 from models.errors import NotReachable, OrderwrightError
 from models.order import OrderDraft
@@ -69,6 +70,7 @@ class _Scene:
     store: Store
     api: httpx.AsyncClient
     script: FaultScript
+    subscriber: Subscriber
     began: datetime
     started: float = field(default_factory=time.monotonic)
 
@@ -112,22 +114,26 @@ async def _stage(options: Options, told: Console) -> AsyncIterator[_Scene]:
         api.base_url = stack.api_url
         api.headers["Authorization"] = f"Bearer {stack.api_token}"
 
+    subscriber = Subscriber(seed=options.plan.seed)
     victim = Victim(options.data_dir, speed=options.speed, on_address=move_to)
     store: Store | None = None
     try:
         told.print("starting a stack of our own ...")
         await victim.start()
         store = Store.at(victim.published.database_url, pool_size=4)
-        yield _Scene(
-            options=options,
-            told=told,
-            victim=victim,
-            store=store,
-            api=api,
-            # Another seed strikes other orders.
-            script=HARSH.model_copy(update={"seed": options.plan.seed}),
-            began=datetime.now(UTC),
-        )
+        async with subscriber.listening() as url:
+            await subscriber.register(store, url)
+            yield _Scene(
+                options=options,
+                told=told,
+                victim=victim,
+                store=store,
+                api=api,
+                # Another seed strikes other orders.
+                script=HARSH.model_copy(update={"seed": options.plan.seed}),
+                subscriber=subscriber,
+                began=datetime.now(UTC),
+            )
     finally:
         if store is not None:
             await store.close()
@@ -261,6 +267,7 @@ async def _judge(
             scene.script,
             stocked=stocked,
             acknowledged=acknowledged,
+            heard=scene.subscriber.heard(),
         )
         results = [*judge(found), await mending.owned(scene.store, scene.victim.published, found)]
         if all(result.holds for result in results) or look == _LOOKS - 1:
@@ -319,6 +326,7 @@ def _report(scene: _Scene, tally: Tally, striker: Striker, results: list[Result]
         orders_by_state=dict(Counter(str(order.state) for order in last.orders.values())),
         lost_answers=tally.repeated,
         ambiguous_messages=ambiguous_messages(last),
+        events_repeated=last.heard.repeated,
         alarms=last.alarms,
         gave_up=tally.gave_up,
         seconds=round(time.monotonic() - scene.started, 1),

@@ -10,6 +10,7 @@ from apps.simulators.faults import HARSH, FaultKind
 from apps.simulators.ledger import REFUSED, WAITING
 from benchmarks.chaos.checks import Invariant, ambiguous_messages
 from benchmarks.chaos.evidence import oversold_now, working_orders, working_shipments
+from models.outbox import OutboxEvent, Topic
 from tests.benchmarks.chaos_world import (
     CAPTURE,
     CAPTURED,
@@ -25,8 +26,11 @@ from tests.benchmarks.chaos_world import (
     a_shipment,
     a_sound_world,
     an_effect,
+    an_event,
     an_order,
     asked,
+    happened,
+    hear,
     message,
     money,
     units,
@@ -42,7 +46,7 @@ async def world(store: Store, tmp_path: Path) -> World:
 
 async def test_a_sound_world_breaks_nothing_and_every_invariant_has_looked_at_something(world: World) -> None:
     judged = await world.judged()
-    assert await world.broken() == {}
+    assert await world.broken_of_all() == {}
     assert [invariant for invariant, result in judged.items() if result.checked == 0] == [I.REFUNDED_ONCE]
 
 
@@ -355,6 +359,74 @@ async def test_news_that_wait_long_after_they_were_due_are_found_and_those_that_
     assert await world.broken() == {}
     world.owes("carrier", "lab-1:collected", state=WAITING, due_at=time.time() - 3_600)
     assert await world.broken() == {I.NEWS_HEARD: ["None: carrier still waits to tell lab-1:collected: None"]}
+
+
+# --- events ---
+async def test_an_event_that_never_came_is_found(world: World) -> None:
+    await happened(world, an_event(5, "pick.confirmed", Topic.FULFILMENT), told=False)
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: [f"{ORDER}: event event-5 (pick.confirmed) never came"]
+    }
+
+
+async def test_an_event_that_never_reached_the_feed_is_found(world: World) -> None:
+    await world.sql(
+        "INSERT INTO outbox_staged (transaction_id, topic, key, type, payload, created_at)"
+        " VALUES (1, 'orders', 'k', 'order.changed', '{}', now())"
+    )
+    assert list(await world.broken_of_all()) == [I.EVENTS_DELIVERED]
+
+
+async def test_an_event_that_came_before_an_earlier_one_of_its_key_is_found(world: World) -> None:
+    await happened(world, an_event(6, "label.confirmed", Topic.FULFILMENT))
+    await happened(world, an_event(5, "pick.confirmed", Topic.FULFILMENT))
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: [f"{ORDER}: event event-5 came after position 6 of {ORDER}"]
+    }
+
+
+async def test_an_event_that_came_twice_is_applied_once_and_counted(world: World) -> None:
+    hear(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL))
+    assert await world.broken_of_all() == {}
+    assert world.heard.repeated == 1
+
+
+async def test_an_event_that_came_again_with_other_content_is_found(world: World) -> None:
+    hear(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL + 1))
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: [f"{ORDER}: event event-2 came again with other content"]
+    }
+
+
+async def test_an_event_that_nobody_wrote_is_found(world: World) -> None:
+    hear(world, an_event(9, "pick.confirmed", Topic.FULFILMENT))
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: ["None: event event-9 came, and is not in the feed"]
+    }
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        an_event(5, "order.changed", state="routing"),
+        an_event(5, "capture.confirmed", Topic.FINANCE, amount_minor=1),
+        an_event(
+            5,
+            "availability.changed",
+            Topic.AVAILABILITY,
+            f"{NODE}/{SKU}",
+            node=NODE,
+            sku=SKU,
+            available=STOCKED,
+        ),
+    ],
+    ids=lambda event: event.type,
+)
+async def test_events_that_say_something_else_than_our_books_are_found(
+    world: World, event: OutboxEvent
+) -> None:
+    await happened(world, event)
+    assert list(await world.broken_of_all()) == [I.EVENTS_TELL_THE_TRUTH]
 
 
 # --- whom a strike can meet ---
