@@ -67,6 +67,32 @@ class Units(NamedTuple):
     state: str
 
 
+class Movement(NamedTuple):
+    """One change of a stock row, as it was written down with it: by how much, and what it came to."""
+
+    number: int
+    node: str
+    sku: str
+    kind: str
+    on_hand: int
+    reserved: int
+    on_hand_after: int
+    reserved_after: int
+    source: str
+
+
+class Entry(NamedTuple):
+    """An amount on an account of the ledger: a debit above zero, a credit below. ``tender``: the hold it moves."""
+
+    transaction_id: str
+    order_id: str | None
+    kind: str
+    account: str
+    amount_minor: int
+    currency: str
+    tender: str | None
+
+
 class Operation(NamedTuple):
     """What we asked of a neighbour, as it stands in our books. ``amount_minor`` is None where no money moves."""
 
@@ -139,8 +165,10 @@ class Evidence(NamedTuple):
     orders: Mapping[str, Order]
     shipments: Mapping[str, Shipment]
     stock: Sequence[StockRow]
+    movements: Sequence[Movement]
     units: Sequence[Units]
     money: Sequence[Operation]
+    ledger: Sequence[Entry]
     shipping: Sequence[Operation]
     messages: Sequence[Message]
     statements: Statements
@@ -175,6 +203,8 @@ async def collect(
             for row in await _rows(session, _SHIPMENTS)
         ]
         stock = [StockRow(*row) for row in await _rows(session, _STOCK)]
+        movements = [Movement(*row) for row in await _rows(session, _MOVEMENTS)]
+        ledger = [Entry(*row) for row in await _rows(session, _LEDGER)]
         units = [Units(*row) for row in await _rows(session, _UNITS)]
         money = [Operation(*row) for row in await _rows(session, _MONEY)]
         shipping = [Operation(*row) for row in await _rows(session, _SHIPPING)]
@@ -188,8 +218,10 @@ async def collect(
         orders={order.order_id: order for order in orders},
         shipments={shipment.shipment_id: shipment for shipment in shipments},
         stock=stock,
+        movements=movements,
         units=units,
         money=money,
+        ledger=ledger,
         shipping=shipping,
         messages=messages,
         statements=statements(simulators, script),
@@ -297,6 +329,14 @@ _SHIPMENTS = """
 _UNITS = """
     SELECT key, order_id, shipment_id, node, sku, quantity, reserved_units.state
     FROM reserved_units JOIN reservations USING (key)
+"""
+_MOVEMENTS = """
+    SELECT movement_id, node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, source
+    FROM stock_movements ORDER BY movement_id
+"""
+_LEDGER = """
+    SELECT t.id, t.order_id, t.kind, e.account, e.amount_minor, e.currency, e.tender
+    FROM ledger_transactions AS t JOIN ledger_entries AS e ON e.transaction_id = t.id ORDER BY t.position, e.number
 """
 _MONEY = """
     SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor FROM payment_operations

@@ -30,7 +30,7 @@ CONFIRMED_MESSAGE = f"order:{ORDER}:notify-order_confirmed:1"
 
 _TABLES = (
     "intake, orders, shipments, nodes, stock, reservations, reserved_units, payment_operations, shipping_operations,"
-    " notifications, outbox, outbox_staged"
+    " notifications, outbox, outbox_staged, stock_movements, ledger_transactions, ledger_entries"
 )
 
 
@@ -148,11 +148,21 @@ async def a_sound_world(store: Store, simulators: Path) -> World:
         sku=SKU,
         on_hand=STOCKED - UNITS,
     )
+    await moved(world, "seed", STOCKED, 0, to=(STOCKED, 0))
+    await moved(world, "reserve", 0, UNITS, to=(STOCKED, UNITS), source=RESERVE)
+    await moved(world, "ship", -UNITS, -UNITS, to=(STOCKED - UNITS, 0), source=SHIPMENT)
     await an_order(world, ORDER)
     await a_shipment(world, SHIPMENT)
     await units(world, RESERVE, SHIPMENT, "consumed")
     await money(world, AUTHORISE, "authorise", TOTAL, "auth-1")
     await money(world, CAPTURE, "capture", TOTAL, "cap-1", parent="auth-1")
+    await posted(world, AUTHORISE, "authorise", {"held.authorised": TOTAL, "held.contra": -TOTAL})
+    await posted(
+        world,
+        CAPTURE,
+        "capture",
+        {"held.contra": TOTAL, "held.authorised": -TOTAL, "provider.clearing": TOTAL, "sales.goods": -TOTAL},
+    )
     for key, kind in ((PICK, "pick"), (LABEL, "label")):
         await asked(world, key, kind)
     await message(world, CONFIRMED_MESSAGE, "order_confirmed", "sent", "msg-1")
@@ -313,6 +323,47 @@ async def money(
         reference=reference,
         now=NOW,
         amount=amount,
+    )
+
+
+async def posted(world: World, key: str, kind: str, entries: dict[str, int]) -> None:
+    """A transaction of the ledger."""
+    await world.sql(
+        "INSERT INTO ledger_transactions (id, order_id, kind, cause, source, at, recorded_at, written_in)"
+        " VALUES (:key, :order, :kind, :cause, 'test', :now, :now, 1)",
+        key=key,
+        order=ORDER,
+        kind=kind,
+        cause="lost_parcel" if kind == "refund" else None,
+        now=NOW,
+    )
+    for number, (account, amount) in enumerate(entries.items(), start=1):
+        await world.sql(
+            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, tender)"
+            " VALUES (:key, :number, :account, :amount, 'GBP', :tender)",
+            key=key,
+            number=number,
+            account=account,
+            amount=amount,
+            tender=AUTHORISE if account in ("held.authorised", "provider.clearing") else None,
+        )
+
+
+async def moved(
+    world: World, kind: str, on_hand: int, reserved: int, *, to: tuple[int, int], source: str = ""
+) -> None:
+    """A movement of stock, and what it came to."""
+    await world.sql(
+        "INSERT INTO stock_movements (node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, actor, source)"
+        " VALUES (:node, :sku, :kind, :on_hand, :reserved, :on_hand_after, :reserved_after, 'test', :source)",
+        node=NODE,
+        sku=SKU,
+        kind=kind,
+        on_hand=on_hand,
+        reserved=reserved,
+        on_hand_after=to[0],
+        reserved_after=to[1],
+        source=source,
     )
 
 
