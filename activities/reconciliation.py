@@ -33,6 +33,7 @@ from models.reconciliation import (
     Compared,
     Comparison,
     Difference,
+    DifferenceKind,
     DifferenceState,
     Finished,
     FinishReconciliation,
@@ -149,10 +150,11 @@ class MoneyReconciliation:
             lambda cursor: self._payments.statement(reference=subject, cursor=cursor),
         )
 
-    async def _mend(self, rule: Rule, difference: Difference) -> None:
+    async def _mend(self, _rule: Rule, difference: Difference) -> None:
         async with self._store.transaction() as session:
             movement = await books.payment_operation(session, difference.about)
-        if rule is Rule.VOID_HOLD:
+        if movement.kind is PaymentKind.AUTHORISE and difference.kind is not DifferenceKind.ANSWER_LOST:
+            # Of one that holds nothing any more the provider says so, under a key of ours.
             await self._void(movement)
         else:
             await self._write_down(movement)

@@ -49,6 +49,7 @@ class DifferenceKind(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
     TWICE_THEIRS = "twice_theirs"
     HELD_AFTER_END = "held_after_end"
+    HELD_ONLY_OURS = "held_only_ours"
     ANSWER_LOST = "answer_lost"
     LABEL_OF_CANCELLED = "label_of_cancelled"
     LABEL_UNKNOWN = "label_unknown"

@@ -196,7 +196,9 @@ def _stranger(
     if line.kind == PaymentKind.AUTHORISE and not _holds(line):
         # It took no money, and holds none: what was captured of it is a line of its own.
         return None
-    if line.kind == PaymentKind.VOID and _we_know_of_void(line, ours, theirs, matched):
+    # Of an order that has ended its hold tells: see _still_held.
+    ended = order_state in ORDER_TERMINAL
+    if line.kind == PaymentKind.VOID and (ended or _we_know_of_void(line, ours, theirs, matched)):
         return None
     known = set(matched)
     twin = next(
@@ -255,12 +257,25 @@ def _still_held(
     pairs: Mapping[str, Sequence[StatementLine]],
     order_state: OrderState | None,
 ) -> Difference | None:
-    """Money that the provider still holds though our order has ended, or our books have it given back."""
-    if line.kind != PaymentKind.AUTHORISE or not _holds(line):
+    """Money that one side still holds though our order has ended, or our books have it given back."""
+    if line.kind != PaymentKind.AUTHORISE or line.state is LineState.DECLINED:
         return None
     mine = next((movement for movement in ours if line in pairs[movement.key]), None)
     if mine is None:
         return None
+    if not _holds(line):
+        left = _left_in_our_books(mine, ours)
+        if order_state not in ORDER_TERMINAL or left.minor <= 0:
+            return None
+        return _difference(
+            DifferenceKind.HELD_ONLY_OURS,
+            subject,
+            identity=mine.key,
+            what=f"order {subject} is {order_state}, our books still have {left} of it held, the {_PROVIDER} nothing",
+            ours=[mine],
+            theirs=[line],
+            amount=left,
+        )
     if mine.state is OperationState.CALLED_OFF:
         why = "our books have it given back"
     elif order_state in ORDER_TERMINAL:
@@ -276,6 +291,20 @@ def _still_held(
         theirs=[line],
         amount=line.held,
     )
+
+
+def _left_in_our_books(hold: OurMovement, ours: Sequence[OurMovement]) -> Money:
+    """What our books have held: nothing of a hold that is no hold any more."""
+    if hold.state is not OperationState.CONFIRMED:
+        return Money.zero(hold.amount.currency)
+    taken = (
+        movement.amount
+        for movement in ours
+        if movement.kind is PaymentKind.CAPTURE
+        and movement.state is OperationState.CONFIRMED
+        and movement.parent == hold.provider_ref
+    )
+    return hold.amount - Money.total(taken, hold.amount.currency)
 
 
 def _holds(line: StatementLine) -> bool:
@@ -622,6 +651,7 @@ _RULES: Mapping[DifferenceKind, Rule] = MappingProxyType(
         DifferenceKind.HELD_FOR_ENDED: Rule.RELEASE_UNITS,
         DifferenceKind.HELD_FOR_UNKNOWN: Rule.RELEASE_UNITS,
         DifferenceKind.HELD_AFTER_END: Rule.VOID_HOLD,
+        DifferenceKind.HELD_ONLY_OURS: Rule.WRITE_DOWN_ANSWER,
         DifferenceKind.ANSWER_LOST: Rule.WRITE_DOWN_ANSWER,
         DifferenceKind.LABEL_OF_CANCELLED: Rule.VOID_LABEL,
         DifferenceKind.LABEL_ANSWER_LOST: Rule.WRITE_DOWN_ANSWER,

@@ -121,21 +121,16 @@ async def finish(session: AsyncSession, *, run_id: str, area: Area, tally: Tally
     if row is None or row.state != RunState.RUNNING:
         return int(left_open or 0)
     # From what stands there: an attempt that died after it mended something had counted it for nobody.
-    settled = dict(
-        (
-            await session.execute(
-                select(col(DifferenceRow.rule) == Rule.GONE, func.count())
-                .where(
-                    col(DifferenceRow.comparison).in_(comparisons),
-                    col(DifferenceRow.state) == DifferenceState.HEALED,
-                    col(DifferenceRow.settled_at) >= row.started_at,
-                )
-                .group_by(col(DifferenceRow.rule) == Rule.GONE)
-            )
+    settled = await session.execute(
+        select(col(DifferenceRow.rule), func.count())
+        .where(
+            col(DifferenceRow.comparison).in_(comparisons),
+            col(DifferenceRow.state) == DifferenceState.HEALED,
+            col(DifferenceRow.settled_at) >= row.started_at,
         )
-        .tuples()
-        .all()
+        .group_by(col(DifferenceRow.rule))
     )
+    by_rule = {rule: int(count) for rule, count in settled}
     opened = await session.scalar(
         select(func.count()).where(
             col(DifferenceRow.comparison).in_(comparisons),
@@ -146,7 +141,8 @@ async def finish(session: AsyncSession, *, run_id: str, area: Area, tally: Tally
     row.state = RunState.FAILED if failure else RunState.DONE
     row.ended_at = datetime.now(UTC)
     row.checked, row.under_way = tally.checked, tally.under_way
-    row.healed, row.gone = settled.get(False, 0), settled.get(True, 0)
+    row.gone = by_rule.pop(Rule.GONE, 0)
+    row.healed = sum(by_rule.values())
     row.differing = max(tally.differing, row.healed)
     row.opened, row.left_open = int(opened or 0), int(left_open or 0)
     row.failure = failure
