@@ -161,7 +161,7 @@ class MoneyReconciliation:
 
     async def _void(self, authorisation: PaymentOperation) -> None:
         async with self._store.transaction() as session:
-            held = await operations.payment(session, authorisation.key)
+            held = await operations.payment(session, authorisation.order_id, authorisation.key)
             if held is None:
                 raise Refused(f"our books have no authorisation {authorisation.key} any more")
             await refuse_while_unpaid(session, authorisation.order_id)

@@ -527,7 +527,13 @@ async def free_units(session: AsyncSession, order_id: str, key: str, shipment_id
     if needed:
         raise Refused(f"a shipment of order {order_id} is still under way, and needs its units")
     for shipment_id in sorted(shipment_ids):
-        await stock.release(session, key=key, order_id=order_id, shipment_id=shipment_id)
+        await stock.release(
+            session,
+            key=key,
+            order_id=order_id,
+            shipment_id=shipment_id,
+            reason="held for an order that has ended: found by the reconciliation",
+        )
 
 
 # --- differences ---

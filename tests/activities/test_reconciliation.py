@@ -231,7 +231,8 @@ async def shop(store: Store, tmp_path: Path) -> AsyncIterator[Shop]:
     # Everything in the database is compared: what another test has left would differ, too.
     async with store.transaction() as session:
         await session.execute(text("SET LOCAL session_replication_role = replica"))
-        await session.execute(text(f"TRUNCATE {', '.join(metadata.tables)} CASCADE"))
+        tables = ", ".join(metadata.tables.keys() - {"ledger_accounts"})
+        await session.execute(text(f"TRUNCATE {tables} CASCADE"))
     # Nothing is collected while a test looks.
     slow = Settings(seed=0, speed=1.0, token=NEIGHBOUR_TOKEN)
     async with (
