@@ -25,6 +25,7 @@ from workers.logging import configure_logging
 
 _WIDTH_OF_A_FILE = 150
 _INTERRUPTED = 130
+_MOST_IN_FLIGHT = 24
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ async def _run(asked: argparse.Namespace, told: Console, finished: list[int]) ->
         data_dir=data_dir,
         plan=plan_for(asked.seed, orders=asked.orders, kills=asked.kills),
         speed=asked.speed,
-        in_flight=asked.in_flight,
+        in_flight=asked.in_flight or max(1, min(_MOST_IN_FLIGHT, asked.orders // 5)),
         patience=asked.patience,
     )
     try:
@@ -104,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="only print what would be done and when")
     parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
     parser.add_argument("--speed", type=float, default=86_400.0, help="business seconds per second (86400)")
-    parser.add_argument("--in-flight", type=_count(1), default=24, help="orders under way at once (24)")
+    parser.add_argument(
+        "--in-flight", type=_count(1), help="orders under way at once (a fifth of them, 24 at most)"
+    )
     parser.add_argument(
         "--patience",
         type=float,
