@@ -11,7 +11,7 @@ from apps.simulators.ledger import WAITING as WEBHOOK_WAITING
 from apps.simulators.ledger import Effect
 from benchmarks.chaos.evidence import Evidence, Operation, Place, Shipment
 from models.base import Contract
-from models.effects import Audience, Template
+from models.effects import Template
 from models.identifiers import order_of_shipment, order_of_workflow
 from models.ledger import CLEARING, HELD
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ShipmentState
@@ -506,9 +506,9 @@ def told_once(evidence: Evidence) -> Result:
     sent = {effect.key: effect for effect in evidence.statements.messages if effect.kind == "message"}
     ours = {message.key: message for message in evidence.messages}
     once = Counter(
-        (_subject(message.key), message.template)
-        for message in evidence.messages
-        if message.audience == Audience.CUSTOMER and message.template in _SAID_ONCE and message.key in sent
+        (_subject(key), effect.reference, _shipment_told_of(effect))
+        for key, effect in sent.items()
+        if effect.reference in _SAID_ONCE
     )
 
     def wrong() -> Iterator[_Wrong]:
@@ -526,11 +526,18 @@ def told_once(evidence: Evidence) -> Result:
         for key, message in ours.items():
             if message.state == "sent" and key not in sent:
                 yield message.order_id, f"message {key} is sent in our books, and never was"
-        for (subject, template), count in once.items():
+        for (subject, template, number), count in once.items():
             if count > 1:
-                yield _order(subject), f"{template} was said {count} times about {subject}"
+                parcel = f", shipment {number}" if number else ""
+                yield _order(subject), f"{template} was said {count} times about {subject}{parcel}"
 
     return _result(Invariant.TOLD_ONCE, len(sent.keys() | ours.keys()), wrong())
+
+
+def _shipment_told_of(effect: Effect) -> str:
+    """An order tells of each of its parcels."""
+    facts = (effect.details or {}).get("facts")
+    return str(facts.get("shipment", "")) if isinstance(facts, dict) else ""
 
 
 def ambiguous_messages(evidence: Evidence) -> int:

@@ -1,6 +1,7 @@
 """A check that cannot fail is worth nothing: each violation is planted, and found by its own invariant and no other."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -392,6 +393,17 @@ async def test_a_message_said_twice_under_two_keys_is_found(world: World) -> Non
     await message(world, key, "order_confirmed", "sent", "msg-2")
     world.did("messages", an_effect("message", key, "sent", effect_id="msg-2", reference="order_confirmed"))
     assert await world.broken() == {I.TOLD_ONCE: [f"{ORDER}: order_confirmed was said 2 times about {ORDER}"]}
+
+
+@pytest.mark.parametrize("parcels", [("1", "2"), ("2", "2")])
+async def test_each_parcel_is_told_of_once(world: World, parcels: tuple[str, str]) -> None:
+    for number, parcel in enumerate(parcels, start=1):
+        key = f"order:{ORDER}:notify-shipped:{number}"
+        await message(world, key, "shipped", "sent", f"shipped-{number}")
+        told = an_effect("message", key, "sent", effect_id=f"shipped-{number}", reference="shipped")
+        world.did("messages", replace(told, details={"facts": {"shipment": parcel}}))
+    twice = {I.TOLD_ONCE: [f"{ORDER}: shipped was said 2 times about {ORDER}, shipment 2"]}
+    assert await world.broken() == (twice if parcels[0] == parcels[1] else {})
 
 
 async def test_a_message_that_we_call_sent_and_nobody_sent_is_found(world: World) -> None:
