@@ -66,7 +66,7 @@ class PaymentActivities:
                     amount=effect.amount,
                 ),
                 look_up=lambda: self._payments.find_authorisation(key=effect.key),
-                means=_approved,
+                means=approved,
                 by_hand=effect.by_hand,
             ),
         )
@@ -229,15 +229,20 @@ class PaymentActivities:
             elif currency is not None and by_hand:
                 voided_by_hand = Voided(amount=(await reads.money(session, order_id, currency)).held)
             elif held is not None and held.state is not OperationState.CALLED_OFF:
-                await _refuse_while_unpaid(session, order_id)
+                await refuse_while_unpaid(session, order_id)
         if held is None or held.amount is None or not _may_hold(held):
             return Voided()
         authorisation = _authorisation(authorisation_key, order_id, held.amount)
-        return await self._void(authorisation, held, key, voided_by_hand)
+        return await self.void(authorisation, held, key, voided_by_hand)
 
-    async def _void(
-        self, authorisation: PaymentOperation, held: Standing, key: str, by_hand: Voided | None
+    async def void(
+        self,
+        authorisation: PaymentOperation,
+        held: Standing,
+        key: str,
+        by_hand: Voided | None = None,
     ) -> Voided:
+        """Give back what ``authorisation``, which stands as ``held``, holds at the provider; noted under ``key``."""
         reference = held.provider_ref
 
         async def ask() -> Voided:
@@ -283,7 +288,8 @@ class ShipmentStillReporting(OrderwrightError):
     retryable = True
 
 
-async def _refuse_while_unpaid(session: AsyncSession, order_id: str) -> None:
+async def refuse_while_unpaid(session: AsyncSession, order_id: str) -> None:
+    """Raise ``Refused`` while goods that have left are to be paid for out of what is held."""
     due = unpaid(await ledger.moved_by_shipment(session, order_id), await reads.shipments(session, order_id))
     if due:
         raise Refused("; ".join(due))
@@ -357,7 +363,8 @@ def _taken(captured: Captured) -> Meaning:
     return Meaning(provider_ref=captured.capture_id)
 
 
-def _approved(answer: Authorisation) -> Meaning:
+def approved(answer: Authorisation) -> Meaning:
+    """What the provider's answer to an authorisation means for it."""
     if not answer.approved:
         return Meaning(OperationState.DECLINED)
     return Meaning(OperationState.CONFIRMED, answer.authorisation_id)

@@ -26,6 +26,7 @@ from models.messages import CarrierEvent, WmsEvent
 from models.money import Money
 from models.order import Address
 from models.plan import PlannedLine
+from models.reconciliation import StatementPage
 
 
 class PaymentProvider(Protocol):
@@ -63,6 +64,16 @@ class PaymentProvider(Protocol):
 
     async def find_refund(self, *, key: str) -> Refunded | None:
         """The refund made under ``key``."""
+        ...
+
+    async def statement(
+        self, *, since: AwareDatetime | None = None, reference: str | None = None, cursor: str | None = None
+    ) -> StatementPage:
+        """A page of what the provider did or changed, in the order of change.
+
+        ``since``: only what was done or changed from then on; ``reference``: all of one order, however old.
+        ``cursor`` is the ``next_cursor`` of the page before. What changes while it is read comes again at the end.
+        """
         ...
 
 
@@ -129,6 +140,12 @@ class Carrier(Protocol):
 
     async def void_label(self, *, key: str, label_key: str) -> Undone:
         """Give back the label bought under ``label_key``; not undone once the parcel was collected."""
+        ...
+
+    async def statement(
+        self, *, since: AwareDatetime | None = None, reference: str | None = None, cursor: str | None = None
+    ) -> StatementPage:
+        """A page of the labels that the carrier sold or took back; as of a payment provider, by shipment."""
         ...
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from models.base import Contract, StorableText
+from models.reconciliation import Side
 from models.states import ReviewState
 
 
@@ -12,7 +13,7 @@ class ReviewKind(StrEnum):
     """Why a person is asked.
 
     RUN_BROKEN: not a run asks, but the invariant job, about one that ended from outside, hangs, or never was, or about
-    a parcel that no run follows any more.
+    a parcel that no run follows any more; or the reconciliation, about two sides that do not agree.
     """
 
     RISK = "risk"
@@ -72,3 +73,7 @@ class ReviewTask(Contract):
     decided_by: StorableText | None = None
     verdict: Verdict | None = None
     reason: StorableText | None = None
+    sides: tuple[Side, ...] = Field(
+        default=(),
+        description="of a difference that the reconciliation found: both sides, as they were found",
+    )

@@ -6,6 +6,7 @@ Temporal namespace: made if it is missing, its search attributes, and this build
 
 import asyncio
 import sys
+from datetime import timedelta
 
 from activities.store.migrate import migrate
 from activities.store.seed import DEFAULT_NETWORK, DEFAULT_STOCK, seed
@@ -50,7 +51,8 @@ async def prepare_namespace(*, wait: float = 30.0) -> None:
     client = await connect(wait=wait)
     made = await namespace.create_if_missing(client)
     build_id = current_build_id()
-    await namespace.prepare(client, build_id, ours=made)
+    every = timedelta(minutes=get_settings().reconcile_minutes)
+    await namespace.prepare(client, build_id, ours=made, reconcile_every=every)
     log.info("the namespace is ready", namespace=client.namespace, made=made, build_id=build_id)
 
 

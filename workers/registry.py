@@ -8,17 +8,33 @@ from typing import Any
 from activities.implements import step_of
 from workflows import steps
 
-# Queue -> the class whose methods implement its steps.
-ACTIVITY_CLASSES: dict[str, str] = {
-    steps.ORDERS: "activities.orders:OrderActivities",
-    steps.INVENTORY: "activities.inventory:InventoryActivities",
-    steps.PAYMENTS: "activities.payments:PaymentActivities",
-    steps.ROUTING: "activities.routing:RoutingActivities",
-    steps.CLASSIFY: "activities.classify:ClassifyActivities",
-    steps.SHIPPING: "activities.shipping:ShippingActivities",
-    steps.NOTIFY_QUEUE: "activities.notify:NotifyActivities",
+# Queue -> the classes whose methods implement its steps.
+ACTIVITY_CLASSES: dict[str, tuple[str, ...]] = {
+    steps.ORDERS: (
+        "activities.orders:OrderActivities",
+        "activities.reconciliation:ReconciliationActivities",
+    ),
+    steps.INVENTORY: (
+        "activities.inventory:InventoryActivities",
+        "activities.reconciliation:StockReconciliation",
+    ),
+    steps.PAYMENTS: (
+        "activities.payments:PaymentActivities",
+        "activities.reconciliation:MoneyReconciliation",
+    ),
+    steps.ROUTING: ("activities.routing:RoutingActivities",),
+    steps.CLASSIFY: ("activities.classify:ClassifyActivities",),
+    steps.SHIPPING: (
+        "activities.shipping:ShippingActivities",
+        "activities.reconciliation:LabelReconciliation",
+    ),
+    steps.NOTIFY_QUEUE: ("activities.notify:NotifyActivities",),
 }
-WORKFLOW_CLASSES: tuple[str, ...] = ("workflows.order:OrderWorkflow", "workflows.shipment:ShipmentWorkflow")
+WORKFLOW_CLASSES: tuple[str, ...] = (
+    "workflows.order:OrderWorkflow",
+    "workflows.shipment:ShipmentWorkflow",
+    "workflows.reconciliation:ReconciliationWorkflow",
+)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ async def open_activities(
     # Imported here, so that a process that only runs workflows carries neither SQLAlchemy nor httpx.
     from activities.adapters.neighbours import open_neighbours  # noqa: PLC0415
     from activities.notify import PayLinks, ReviewDesk  # noqa: PLC0415
+    from activities.reconciliation import Terms  # noqa: PLC0415
     from activities.store.store import Store  # noqa: PLC0415
     from policies.risk import RiskPolicy  # noqa: PLC0415
     from policies.routing.router import CheapestNodeRouter  # noqa: PLC0415
@@ -134,28 +135,51 @@ async def open_activities(
     store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
     try:
         async with open_neighbours(
-            settings.payment_url, settings.warehouse_url, settings.carrier_url, settings.message_url
+            settings.payment_url,
+            settings.warehouse_url,
+            settings.carrier_url,
+            settings.message_url,
+            payment_token=settings.payment_token,
+            carrier_token=settings.carrier_token,
         ) as near:
-            needs: dict[str, tuple[Any, ...]] = {
-                steps.ORDERS: (store,),
-                steps.INVENTORY: (store,),
-                steps.PAYMENTS: (store, near.payments),
-                steps.ROUTING: (store, CheapestNodeRouter()),
-                steps.CLASSIFY: (store, RiskPolicy()),
-                steps.SHIPPING: (store, near.warehouse, near.carrier),
+            terms = Terms(
+                grace=timedelta(seconds=settings.reconcile_grace_seconds),
+                release_up_to_units=settings.reconcile_release_units,
+                void_hold_up_to_minor=settings.reconcile_void_minor,
+                void_labels=settings.reconcile_void_labels,
+                write_down_answers=settings.reconcile_write_answers,
+            )
+            # What each class of the registry is made of, in the order in which a queue names them.
+            needs: dict[str, tuple[tuple[Any, ...], ...]] = {
+                steps.ORDERS: ((store,), (store,)),
+                steps.INVENTORY: ((store,), (store, terms)),
+                steps.PAYMENTS: ((store, near.payments), (store, near.payments, terms)),
+                steps.ROUTING: ((store, CheapestNodeRouter()),),
+                steps.CLASSIFY: ((store, RiskPolicy()),),
+                steps.SHIPPING: (
+                    (store, near.warehouse, near.carrier),
+                    (store, near.carrier, terms),
+                ),
                 steps.NOTIFY_QUEUE: (
-                    store,
-                    near.messages,
-                    ReviewDesk(settings.reviewers, settings.escalation),
-                    PayLinks(
-                        settings.pay_link_base,
-                        settings.pay_link_secret,
-                        timedelta(hours=settings.pay_link_hours),
+                    (
+                        store,
+                        near.messages,
+                        ReviewDesk(settings.reviewers, settings.escalation),
+                        PayLinks(
+                            settings.pay_link_base,
+                            settings.pay_link_secret,
+                            timedelta(hours=settings.pay_link_hours),
+                        ),
                     ),
                 ),
             }
             activities = {
-                queue: activity_methods(load(ACTIVITY_CLASSES[queue])(*needs[queue])) for queue in wanted
+                queue: [
+                    method
+                    for host, made_of in zip(ACTIVITY_CLASSES[queue], needs[queue], strict=True)
+                    for method in activity_methods(load(host)(*made_of))
+                ]
+                for queue in wanted
             }
             yield activities, {"database": store.ping}
     finally:

@@ -116,6 +116,20 @@ class Settings(BaseSettings):
     warehouse_url: str = ""
     carrier_url: str = ""
     message_url: str = ""
+    # Ours at the neighbour, sent with every request to it (Authorization: Bearer). Statements are mostly not given
+    # without one.
+    payment_token: str = Field(default="", repr=False)
+    carrier_token: str = Field(default="", repr=False)
+
+    # Every so many minutes our books are compared with the neighbours' and with each other; 0: only when asked.
+    reconcile_minutes: int = Field(default=60, ge=0, le=7 * 24 * 60)
+    # An effect without an answer for so long is looked up in the statement by the reconciliation.
+    reconcile_grace_seconds: float = Field(default=300.0, ge=0)
+    # What it may mend without a person, and up to how much; 0 leaves it to people.
+    reconcile_release_units: int = Field(default=1_000, ge=0)
+    reconcile_void_minor: int = Field(default=100_000, ge=0)
+    reconcile_void_labels: bool = True
+    reconcile_write_answers: bool = True
 
     # Addresses as the message gateway understands them: who decides reviews, and who hears of one left unanswered.
     reviewers: str = Field(default="reviewers@localhost", min_length=1)

@@ -16,6 +16,7 @@ from temporalio.common import Priority, RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from models import effects as e
+    from models import reconciliation as r
     from models.base import Contract
 
 WORKFLOWS = "oms-workflows"
@@ -212,6 +213,89 @@ NOTIFY = Step(
     "tell somebody",
     retry=_SIX_HOURS,
     priority=Priority(priority_key=4),
+)
+
+# --- reconciliation ---
+# Nobody waits for it: it comes after everything else, and what fails now is compared an hour later.
+_LAST = Priority(priority_key=5)
+_ONE_EXCHANGE = timedelta(seconds=15)
+
+BEGIN_RECONCILIATION = Step(
+    "begin_reconciliation", ORDERS, r.BeginReconciliation, r.Begun, "note that a run begins", priority=_LAST
+)
+READ_PAYMENT_STATEMENT = Step(
+    "read_payment_statement",
+    PAYMENTS,
+    r.ReadStatement,
+    r.StatementRead,
+    "copy the provider's statement",
+    heartbeat=_ONE_EXCHANGE,
+    priority=_LAST,
+)
+COMPARE_MONEY = Step(
+    "compare_money",
+    PAYMENTS,
+    r.Compare,
+    r.PieceCompared,
+    "our money against the provider's",
+    heartbeat=_ONE_EXCHANGE,
+    priority=_LAST,
+)
+READ_CARRIER_STATEMENT = Step(
+    "read_carrier_statement",
+    SHIPPING,
+    r.ReadStatement,
+    r.StatementRead,
+    "copy the carrier's statement",
+    heartbeat=_ONE_EXCHANGE,
+    priority=_LAST,
+)
+COMPARE_LABELS = Step(
+    "compare_labels",
+    SHIPPING,
+    r.Compare,
+    r.PieceCompared,
+    "labels against shipments",
+    heartbeat=_ONE_EXCHANGE,
+    priority=_LAST,
+)
+COMPARE_RESERVATIONS = Step(
+    "compare_reservations",
+    INVENTORY,
+    r.Compare,
+    r.PieceCompared,
+    "reservations against orders",
+    heartbeat=_ONE_EXCHANGE,
+    priority=_LAST,
+)
+COMPARE_STOCK = Step(
+    "compare_stock",
+    INVENTORY,
+    r.Compare,
+    r.PieceCompared,
+    "reserved counts against reservations",
+    heartbeat=_ONE_EXCHANGE,
+    priority=_LAST,
+)
+FINISH_RECONCILIATION = Step(
+    "finish_reconciliation",
+    ORDERS,
+    r.FinishReconciliation,
+    r.Finished,
+    "note how a run ended",
+    priority=_LAST,
+)
+
+# What no order and no shipment takes.
+OF_RECONCILIATION: tuple[Step[Any, Any], ...] = (
+    BEGIN_RECONCILIATION,
+    READ_PAYMENT_STATEMENT,
+    COMPARE_MONEY,
+    READ_CARRIER_STATEMENT,
+    COMPARE_LABELS,
+    COMPARE_RESERVATIONS,
+    COMPARE_STOCK,
+    FINISH_RECONCILIATION,
 )
 
 ALL_STEPS: tuple[Step[Any, Any], ...] = tuple(

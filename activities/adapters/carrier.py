@@ -10,6 +10,7 @@ from models.effects import Interception, Label, Undone
 from models.messages import CarrierEvent
 from models.money import Currency, Money
 from models.order import Address
+from models.reconciliation import LineState, StatementLine, StatementPage
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -17,8 +18,8 @@ Text = Annotated[str, Field(min_length=1)]
 class HttpCarrier:
     """``activities.ports.Carrier`` over HTTP. A refused label (409) is an answer."""
 
-    def __init__(self, base_url: str, client: httpx.AsyncClient) -> None:
-        self._carrier = HttpNeighbour("carrier", base_url, client)
+    def __init__(self, base_url: str, client: httpx.AsyncClient, token: str = "") -> None:
+        self._carrier = HttpNeighbour("carrier", base_url, client, token)
 
     async def buy_label(
         self,
@@ -83,6 +84,54 @@ class HttpCarrier:
             "/labels/void", key=key, body={"label_key": label_key}, gives=UndoneAnswer
         )
         return answer.meant()
+
+    async def statement(
+        self, *, since: AwareDatetime | None = None, reference: str | None = None, cursor: str | None = None
+    ) -> StatementPage:
+        """A page of labels that were sold or taken back; ``GET /statement/lines``."""
+        page = await self._carrier.read(
+            "/statement/lines",
+            gives=_Statement,
+            since=None if since is None else since.isoformat(),
+            reference=reference,
+            after=cursor,
+        )
+        return StatementPage(lines=tuple(line.meant() for line in page.lines), next_cursor=page.next)
+
+
+class _Line(Wire):
+    line_id: Text
+    kind: str
+    state: str
+    key: str | None = None
+    reference: str
+    amount_minor: Annotated[int, Field(ge=0)] | None
+    currency: Currency | None
+    in_use: bool
+    at: AwareDatetime
+    changed_at: AwareDatetime
+
+    def meant(self) -> StatementLine:
+        states = {"voided": LineState.UNDONE, "refused": LineState.DECLINED}
+        cost = None
+        if self.amount_minor is not None and self.currency is not None:
+            cost = Money(minor=self.amount_minor, currency=self.currency)
+        return StatementLine(
+            line_id=self.line_id,
+            kind=self.kind,
+            key=self.key,
+            reference=self.reference,
+            state=states.get(self.state, LineState.DONE),
+            amount=cost,
+            in_use=self.in_use,
+            at=self.at,
+            changed_at=self.changed_at,
+        )
+
+
+class _Statement(Wire):
+    lines: tuple[_Line, ...]
+    next: Text | None
 
 
 class _Label(Wire):

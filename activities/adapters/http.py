@@ -116,10 +116,11 @@ def meaning_of_failure(failure: Exception) -> Meaning:
 class HttpNeighbour:
     """One neighbour behind a base URL. ``name`` is how errors call it, e.g. "payment provider"."""
 
-    def __init__(self, name: str, base_url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, name: str, base_url: str, client: httpx.AsyncClient, token: str = "") -> None:
         self._name = name
         self._base_url = base_url.rstrip("/")
         self._client = client
+        self._known_by = {"Authorization": f"Bearer {token}"} if token.strip() else {}
 
     async def act(
         self,
@@ -156,6 +157,18 @@ class HttpNeighbour:
             raise self._error_of_status("GET", path, response, acting=False)
         return answer
 
+    async def read(self, path: str, *, gives: type[Answer], **query: str | None) -> Answer:
+        """GET something that is always there, such as a statement; None values are left out of the query.
+
+        Raises NeighbourRefused or NeighbourUnavailable.
+        """
+        asked = {name: value for name, value in query.items() if value is not None}
+        response = await self._exchange("GET", path, acting=False, params=asked)
+        answer = _read(response, gives) if response.is_success else None
+        if answer is None:
+            raise self._error_of_status("GET", path, response, acting=False)
+        return answer
+
     async def _exchange(
         self,
         method: str,
@@ -166,7 +179,7 @@ class HttpNeighbour:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        sent = dict(headers or {})
+        sent = self._known_by | dict(headers or {})
         try:
             with self._span(method, path) as span:
                 propagate.inject(sent)

@@ -26,15 +26,24 @@ class Neighbours:
 
 @asynccontextmanager
 async def open_neighbours(
-    payment_url: str, warehouse_url: str, carrier_url: str, message_url: str
+    payment_url: str,
+    warehouse_url: str,
+    carrier_url: str,
+    message_url: str,
+    *,
+    payment_token: str = "",
+    carrier_token: str = "",
 ) -> AsyncIterator[Neighbours]:
-    """Adapters for the four base URLs, each with connections of its own: a slow one never starves the others."""
+    """Adapters for the four base URLs, each with connections of its own: a slow one never starves the others.
+
+    The tokens are ours at the neighbour, sent as ``Authorization: Bearer``; where there is none nothing is sent.
+    """
     tls = httpx.create_ssl_context(trust_env=False)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(open_client(tls)) for _ in range(4)]
         yield Neighbours(
-            payments=HttpPaymentProvider(payment_url, clients[0]),
+            payments=HttpPaymentProvider(payment_url, clients[0], payment_token),
             warehouse=HttpWarehouse(warehouse_url, clients[1]),
-            carrier=HttpCarrier(carrier_url, clients[2]),
+            carrier=HttpCarrier(carrier_url, clients[2], carrier_token),
             messages=HttpMessageGateway(message_url, clients[3]),
         )

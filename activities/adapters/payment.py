@@ -1,5 +1,7 @@
 """The payment provider over HTTP."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -9,6 +11,8 @@ from pydantic import AwareDatetime, Field
 from activities.adapters.http import HttpNeighbour, Wire
 from models.effects import Authorisation, Captured, Refunded, Voided
 from models.money import Currency, Money
+from models.operations import PaymentKind
+from models.reconciliation import LineState, StatementLine, StatementPage
 
 Id = Annotated[str, Field(min_length=1)]
 Minor = Annotated[int, Field(ge=0)]
@@ -17,8 +21,8 @@ Minor = Annotated[int, Field(ge=0)]
 class HttpPaymentProvider:
     """``activities.ports.PaymentProvider`` over HTTP. A declined authorisation (402) is an answer."""
 
-    def __init__(self, base_url: str, client: httpx.AsyncClient) -> None:
-        self._provider = HttpNeighbour("payment provider", base_url, client)
+    def __init__(self, base_url: str, client: httpx.AsyncClient, token: str = "") -> None:
+        self._provider = HttpNeighbour("payment provider", base_url, client, token)
 
     async def authorise(self, *, key: str, reference: str, token: str, amount: Money) -> Authorisation:
         """Hold ``amount``; ``POST /authorisations``."""
@@ -79,6 +83,19 @@ class HttpPaymentProvider:
         answer = await self._provider.look_up("/refunds", key=key, gives=_Refunded)
         return None if answer is None else answer.meant()
 
+    async def statement(
+        self, *, since: AwareDatetime | None = None, reference: str | None = None, cursor: str | None = None
+    ) -> StatementPage:
+        """A page of what was done or changed; ``GET /statement/lines``."""
+        page = await self._provider.read(
+            "/statement/lines",
+            gives=_Statement,
+            since=None if since is None else since.isoformat(),
+            reference=reference,
+            after=cursor,
+        )
+        return StatementPage(lines=tuple(line.meant() for line in page.lines), next_cursor=page.next)
+
 
 class _Amount(Wire):
     amount_minor: Minor
@@ -136,6 +153,60 @@ class _Refunded(_Amount):
 
     def meant(self) -> Refunded:
         return Refunded(refund_id=self.refund_id, amount=self.money())
+
+
+# Their words for kinds and states, in ours.
+_KINDS: Mapping[str, PaymentKind] = MappingProxyType(
+    {
+        "authorisation": PaymentKind.AUTHORISE,
+        "capture": PaymentKind.CAPTURE,
+        "refund": PaymentKind.REFUND,
+        "void": PaymentKind.VOID,
+    }
+)
+_STATES: Mapping[str, LineState] = MappingProxyType(
+    {"declined": LineState.DECLINED, "voided": LineState.UNDONE, "expired": LineState.UNDONE}
+)
+
+
+class _Line(Wire):
+    line_id: Id
+    kind: str
+    state: str
+    key: str | None = None
+    reference: str
+    parent_id: str | None = None
+    amount_minor: Minor | None
+    currency: Currency | None
+    held_minor: Minor | None = None
+    at: AwareDatetime
+    changed_at: AwareDatetime
+
+    def meant(self) -> StatementLine:
+        kind = _KINDS.get(self.kind, self.kind)
+        # Of a void it is the hold that is undone; the void itself was done.
+        undone = kind == PaymentKind.AUTHORISE or self.state == "declined"
+        return StatementLine(
+            line_id=self.line_id,
+            kind=kind,
+            key=self.key,
+            reference=self.reference,
+            parent_id=self.parent_id,
+            state=_STATES.get(self.state, LineState.DONE) if undone else LineState.DONE,
+            amount=_money(self.amount_minor, self.currency),
+            held=_money(self.held_minor, self.currency),
+            at=self.at,
+            changed_at=self.changed_at,
+        )
+
+
+class _Statement(Wire):
+    lines: tuple[_Line, ...]
+    next: Annotated[str, Field(min_length=1)] | None
+
+
+def _money(minor: int | None, currency: str | None) -> Money | None:
+    return None if minor is None or currency is None else Money(minor=minor, currency=currency)
 
 
 def _segment(provider_id: str) -> str:

@@ -40,6 +40,8 @@ from models.tables.orders import IntakeRow, IntakeState, OrderRow, PlanRow, Ship
 from models.tables.stock import ReservationRow, ReservedUnitsRow, UnitState
 
 _OURS = re.compile(r"^(?:order|shipment):([A-Za-z0-9._:-]{1,140})$")
+# Whatever a task is about, stands in the place of a workflow id; these are no runs, but differences of two sides.
+DIFFERENCE_PREFIX = "difference:"
 _UNDOING = (OrderState.CANCELLING, OrderState.COMPENSATING)
 _UNDER_WAY = (OrderState.RELEASED, OrderState.PARTIALLY_SHIPPED, OrderState.SHIPPED)
 # Before its release an order goes through some of these, and again after a reset to there or when it starts over.
@@ -303,9 +305,11 @@ async def _asked(session: AsyncSession, order_id: str) -> tuple[Asked, ...]:
 
 
 async def open_tasks(session: AsyncSession, workflow_ids: Collection[str] | None = None) -> list[ReviewTask]:
-    """The open tasks about broken runs, oldest first."""
+    """The open tasks about broken runs, or about ``workflow_ids`` whatever they are, oldest first."""
     query = select(ReviewTaskRow).where(_broken(), col(ReviewTaskRow.state) == ReviewState.OPEN)
-    if workflow_ids is not None:
+    if workflow_ids is None:
+        query = query.where(~col(ReviewTaskRow.workflow_id).startswith(DIFFERENCE_PREFIX))
+    else:
         query = query.where(col(ReviewTaskRow.workflow_id).in_(workflow_ids))
     rows = await session.scalars(query.order_by(col(ReviewTaskRow.opened_at), col(ReviewTaskRow.task_id)))
     return [ReviewTask.model_validate(row.task) for row in rows]
@@ -594,7 +598,8 @@ def _entry(
 def _short(workflow_id: str) -> str:
     """A workflow id as the start of a task's: a stranger's may be long, or hold anything."""
     ours = _OURS.match(workflow_id)
-    return ours[1] if ours else "run-" + hashlib.sha256(workflow_id.encode()).hexdigest()[:16]
+    what = "difference" if workflow_id.startswith(DIFFERENCE_PREFIX) else "run"
+    return ours[1] if ours else f"{what}-" + hashlib.sha256(workflow_id.encode()).hexdigest()[:16]
 
 
 def _number(identifier: str, before: str) -> int | None:

@@ -105,12 +105,12 @@ async def orders(
         col(OrderRow.created_at).desc(), col(OrderRow.order_id).desc()
     )
     if cursor is not None:
-        query = query.where(newest_first < _read_cursor(cursor))
+        query = query.where(newest_first < read_cursor(cursor))
     rows = (await session.scalars(query.limit(limit + 1))).all()
     page = rows[:limit]
     return Page(
         orders=tuple(_summary(row) for row in page),
-        next_cursor=_cursor(page[-1].created_at, page[-1].order_id) if len(rows) > limit else None,
+        next_cursor=cursor_of(page[-1].created_at, page[-1].order_id) if len(rows) > limit else None,
     )
 
 
@@ -140,12 +140,12 @@ async def reviews(
     if filters.order_id is not None:
         query = query.where(col(ReviewTaskRow.order_id) == filters.order_id)
     if cursor is not None:
-        query = query.where(oldest_first > _read_cursor(cursor))
+        query = query.where(oldest_first > read_cursor(cursor))
     rows = (await session.scalars(query.limit(limit + 1))).all()
     page = rows[:limit]
     return ReviewPage(
         reviews=tuple(ReviewTask.model_validate(row.task) for row in page),
-        next_cursor=_cursor(page[-1].opened_at, page[-1].task_id) if len(rows) > limit else None,
+        next_cursor=cursor_of(page[-1].opened_at, page[-1].task_id) if len(rows) > limit else None,
     )
 
 
@@ -308,11 +308,13 @@ def _filtered(filters: OrderFilters) -> Select[OrderRow]:
     return query
 
 
-def _cursor(moment: datetime, identifier: str) -> str:
+def cursor_of(moment: datetime, identifier: str) -> str:
+    """Where a page ended, for who asks for the next one."""
     return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), identifier]).encode()).decode()
 
 
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
+def read_cursor(cursor: str) -> tuple[datetime, str]:
+    """What ``cursor_of`` wrote. Raises ``InvalidDocument`` for anything else."""
     try:
         written, identifier = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         moment = datetime.fromisoformat(written)

@@ -4,7 +4,8 @@
     python -m apps.simulators statement --data-dir D
 
 Webhooks are signed with the secret in ``ORDERWRIGHT_WEBHOOK_SECRET``, or with the neighbour's own where it has one
-(``ORDERWRIGHT_WEBHOOK_SECRET_CARRIER`` …).
+(``ORDERWRIGHT_WEBHOOK_SECRET_CARRIER`` …). Payment and carrier show their statement, line by line, to who has the token
+in ``ORDERWRIGHT_PAYMENT_TOKEN`` and ``ORDERWRIGHT_CARRIER_TOKEN``.
 Exit codes: 0, 2 bad arguments, 3 already running.
 """
 
@@ -50,6 +51,7 @@ def _run(asked: argparse.Namespace) -> None:
         notify=asked.notify,
         hold_days=asked.hold_days,
         nodes=frozenset(asked.node),
+        token=asked.token,
     )
     with open_simulator(
         asked.what, asked.data_dir, settings, webhook_url=asked.webhook_url or "", secret=asked.secret
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--node", action="append", default=[], help="warehouse: a node it knows; none: all")
         own = os.environ.get(f"{SECRET_VARIABLE}_{name.upper()}", "")
         one.set_defaults(secret=own if own.strip() else os.environ.get(SECRET_VARIABLE, ""))
+        one.set_defaults(token=os.environ.get(f"ORDERWRIGHT_{name.upper()}_TOKEN", "").strip())
     statement = commands.add_parser("statement", help="print what all simulators did")
     statement.add_argument("--data-dir", type=Path, required=True)
     statement.add_argument("--json", action="store_true")

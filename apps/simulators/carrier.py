@@ -26,7 +26,16 @@ from starlette.routing import Route
 from apps.simulators.chance import between, fraction
 from apps.simulators.faults import LABELS, FaultKind
 from apps.simulators.ledger import Effect, wall_time
-from apps.simulators.serving import Answer, Asked, Body, Desk, effect_route, look_up_route, new_id
+from apps.simulators.serving import (
+    Answer,
+    Asked,
+    Body,
+    Desk,
+    effect_route,
+    look_up_route,
+    new_id,
+    statement_route,
+)
 from models.base import Document
 from models.messages import CarrierEvent, CarrierEventKind
 from models.money import Currency
@@ -110,6 +119,7 @@ def routes(desk: Desk) -> list[Route]:
         look_up_route(desk, "/labels", "label", lambda label: _label_body(label) | _scans_body(desk, label)),
         effect_route(desk, "/labels/void", VoidRequest, void_label),
         effect_route(desk, "/labels/intercept", InterceptRequest, intercept),
+        statement_route(desk, ("label",), lambda label: _line(desk, label)),
     ]
 
 
@@ -258,6 +268,23 @@ def way_of(label: LabelRequest, fate: FaultKind | str | None = None, *, seed: in
 
 def _scans_body(desk: Desk, label: Effect) -> Body:
     return {"events": [told.event.model_dump(mode="json") for told in desk.courier.happened(label.effect_id)]}
+
+
+def _line(desk: Desk, label: Effect) -> Body:
+    """A label as the statement shows it. ``in_use``: the parcel was collected."""
+    collected_at = desk.ledger.due_at(f"{label.effect_id}:{CarrierEventKind.COLLECTED}")
+    return {
+        "line_id": label.effect_id,
+        "kind": label.kind,
+        "state": label.state,
+        "key": label.key,
+        "reference": label.reference,
+        "amount_minor": label.amount_minor,
+        "currency": label.currency,
+        "in_use": collected_at is not None and collected_at <= time.time(),
+        "at": label.at,
+        "changed_at": label.changed_at,
+    }
 
 
 def _tracking(label: Effect) -> str:

@@ -101,9 +101,16 @@ ENDPOINTS: Mapping[Simulator, tuple[str, ...]] = MappingProxyType(
             "GET /captures",
             "POST /captures/{id}/refunds",
             "GET /refunds",
+            "GET /statement/lines",
         ),
         "warehouse": ("POST /picks", "GET /picks", "POST /picks/cancel"),
-        "carrier": ("POST /labels", "GET /labels", "POST /labels/void", "POST /labels/intercept"),
+        "carrier": (
+            "POST /labels",
+            "GET /labels",
+            "POST /labels/void",
+            "POST /labels/intercept",
+            "GET /statement/lines",
+        ),
         "messages": ("POST /messages", "GET /messages"),
     }
 )

@@ -32,6 +32,7 @@ create table if not exists effects (
     unique (kind, key)
 );
 create index if not exists effects_by_parent on effects (parent_id);
+create index if not exists effects_by_reference on effects (reference);
 create table if not exists answers (
     key text primary key, fingerprint text not null, status integer not null, body text not null
 );
@@ -59,9 +60,16 @@ create index if not exists webhooks_by_time on webhooks (state, next_try_at);
 """
 
 
+# Files of an older version have no such column: what they hold last changed when it was made.
+_CHANGED_AT = (
+    "alter table effects add column changed_at text",
+    "update effects set changed_at = at where changed_at is null",
+)
+
+
 @dataclass(frozen=True)
 class Effect:
-    """One thing that the simulator did. Amounts are minor units; ``at`` is wall time."""
+    """One thing that the simulator did. Amounts are minor units; ``at`` and ``changed_at`` are wall time."""
 
     effect_id: str
     kind: str
@@ -73,6 +81,7 @@ class Effect:
     amount_minor: int | None = None
     currency: str | None = None
     details: Details | None = None
+    changed_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,13 @@ class Ledger:
             # An answered request survives the end of the process; only a power cut may take the last moments.
             self._db.execute("pragma synchronous=normal")
             self._db.executescript(_SCHEMA)
+            if "changed_at" not in {row["name"] for row in self._db.execute("pragma table_info(effects)")}:
+                with self.transaction():
+                    for statement in _CHANGED_AT:
+                        self._db.execute(statement)
+            self._db.execute(
+                "create index if not exists effects_by_change on effects (changed_at, effect_id)"
+            )
         else:
             self._db.execute("pragma query_only=on")
 
@@ -166,7 +182,8 @@ class Ledger:
     def record(self, effect: Effect) -> Effect:
         """Write down something done."""
         self._db.execute(
-            "insert into effects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into effects (effect_id, kind, key, reference, parent_id, state, amount_minor, currency, at,"
+            " details, changed_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 effect.effect_id,
                 effect.kind,
@@ -178,13 +195,22 @@ class Ledger:
                 effect.currency,
                 effect.at,
                 json.dumps(effect.details or {}),
+                effect.at,
             ),
         )
+        if effect.parent_id is not None:
+            # What is drawn on something leaves less of it.
+            self._db.execute(
+                "update effects set changed_at = ? where effect_id = ?", (effect.at, effect.parent_id)
+            )
         return effect
 
     def set_state(self, effect_id: str, state: str) -> None:
         """Move an effect on, e.g. a label from bought to voided."""
-        self._db.execute("update effects set state = ? where effect_id = ?", (state, effect_id))
+        self._db.execute(
+            "update effects set state = ?, changed_at = ? where effect_id = ?",
+            (state, wall_time(), effect_id),
+        )
 
     def effect(self, kind: str, effect_id: str) -> Effect | None:
         """The effect with this id."""
@@ -205,6 +231,20 @@ class Ledger:
     def effects(self) -> list[Effect]:
         """Everything ever done, oldest first."""
         return [_effect(row) for row in self._db.execute("select * from effects order by rowid")]
+
+    def changed(self, since: str, until: str, after: tuple[str, str], limit: int) -> list[Effect]:
+        """What was done or changed from ``since`` to before ``until``, in that order, following ``after``."""
+        rows = self._db.execute(
+            "select * from effects where changed_at >= ? and changed_at < ? and (changed_at, effect_id) > (?, ?)"
+            " order by changed_at, effect_id limit ?",
+            (since, until, *after, limit),
+        )
+        return [_effect(row) for row in rows]
+
+    def effects_for(self, reference: str) -> list[Effect]:
+        """Everything done for an order or a shipment, oldest first."""
+        rows = self._db.execute("select * from effects where reference = ? order by rowid", (reference,))
+        return [_effect(row) for row in rows]
 
     def call_off(self, kind: str, key: str) -> None:
         """Refuse whatever comes under ``key`` from now on."""
@@ -329,4 +369,5 @@ def _effect(row: sqlite3.Row) -> Effect:
         currency=row["currency"],
         at=row["at"],
         details=json.loads(row["details"]),
+        changed_at=row["changed_at"] if "changed_at" in row.keys() else None,  # noqa: SIM118 - a row is no mapping
     )

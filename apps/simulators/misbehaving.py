@@ -48,7 +48,9 @@ class Misbehaving:
 
 def _key(scope: Scope) -> str:
     named = Headers(scope=scope).get("idempotency-key")
-    return named or parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
+    query = parse_qs(scope["query_string"].decode("latin-1"))
+    # Of a statement each piece may meet its own misfortune.
+    return named or next((query[name][0] for name in ("key", "reference", "after") if name in query), "")
 
 
 def _refusal(fault: Fault) -> JSONResponse:

@@ -23,6 +23,7 @@ from apps.simulators.serving import (
     look_up_route,
     new_id,
     refusal,
+    statement_route,
 )
 from models.base import Document
 from models.identifiers import OrderId
@@ -84,6 +85,9 @@ def routes(desk: Desk) -> list[Route]:
         look_up_route(desk, "/captures", "capture", _capture_body),
         effect_route(desk, "/captures/{id}/refunds", RefundRequest, refund),
         look_up_route(desk, "/refunds", "refund", _refund_body),
+        statement_route(
+            desk, ("authorisation", "capture", "refund", "void"), lambda effect: _line(desk, effect)
+        ),
     ]
 
 
@@ -273,6 +277,27 @@ def _tell(desk: Desk, effect: Effect, kind: PaymentEventKind, *, after: timedelt
 
 def _unknown(what: str, effect_id: str) -> Answer:
     return refusal(HTTPStatus.NOT_FOUND, f"unknown_{what}", f"there is no {what} {effect_id}")
+
+
+def _line(desk: Desk, effect: Effect) -> Body:
+    """An effect as the statement shows it. ``held_minor``: what an authorisation still holds just now."""
+    body: Body = {
+        "line_id": effect.effect_id,
+        "kind": effect.kind,
+        "state": effect.state,
+        "key": effect.key,
+        "reference": effect.reference,
+        "parent_id": effect.parent_id,
+        "amount_minor": effect.amount_minor,
+        "currency": effect.currency,
+        "held_minor": None,
+        "at": effect.at,
+        "changed_at": effect.changed_at,
+    }
+    if effect.kind == "authorisation":
+        holds = effect.state in ("open", "used") and datetime.now(UTC) < _expiry(effect)
+        body["held_minor"] = _held(desk, effect) if holds else 0
+    return body
 
 
 def _authorisation_body(authorisation: Effect) -> Body:

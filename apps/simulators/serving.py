@@ -1,10 +1,12 @@
 """What all simulators have in common: settings, HTTP with idempotency keys, health, statement, start and stop."""
 
 import hashlib
+import hmac
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Generic, TypeVar
 
@@ -24,6 +26,8 @@ from apps.simulators.statement import statement_of
 from models.base import Document
 
 MAX_KEY_LENGTH = 255
+MOST_LINES = 500
+_LINES = 200
 
 Body = dict[str, object]
 Asked_ = TypeVar("Asked_", bound=Document)
@@ -31,13 +35,17 @@ Asked_ = TypeVar("Asked_", bound=Document)
 
 @dataclass(frozen=True)
 class Settings:
-    """How one simulator behaves. ``nodes`` empty: the warehouse knows every node."""
+    """How one simulator behaves. ``nodes`` empty: the warehouse knows every node.
+
+    ``token`` opens its statement to whoever shows it as a bearer; without one the statement is closed.
+    """
 
     seed: int
     speed: float
     notify: bool = False
     hold_days: float = 7.0
     nodes: frozenset[str] = frozenset()
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,53 @@ def look_up_route(desk: Desk, path: str, kind: str, show: Show) -> Route:
         return _json(Answer(HTTPStatus.OK, show(found)))
 
     return Route(path, endpoint, methods=["GET"])
+
+
+def statement_route(desk: Desk, kinds: Sequence[str], show: Show) -> Route:
+    """``GET /statement/lines``: what was done and changed, a page at a time, for who shows the token.
+
+    ``since`` and ``until`` bound the time of change (RFC 3339, ``until`` not included), ``after`` is the ``next`` of
+    the page before, ``limit`` at most 500. With ``reference`` only, and then all, of one order or shipment.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        if not _is_ours(request, desk.settings.token):
+            return _json(
+                refusal(HTTPStatus.UNAUTHORIZED, "unauthorised", "the statement is for who shows the token")
+            )
+        asked = request.query_params
+        if reference := asked.get("reference"):
+            effects = [effect for effect in desk.ledger.effects_for(reference) if effect.kind in kinds]
+            return _json(Answer(HTTPStatus.OK, {"lines": [show(effect) for effect in effects], "next": None}))
+        try:
+            since, until = (_moment(asked.get(name)) for name in ("since", "until"))
+            changed_at, _, effect_id = asked.get("after", "").partition("|")
+            limit = int(asked.get("limit", _LINES))
+            if not 1 <= limit <= MOST_LINES:
+                raise ValueError(f"limit must be 1 to {MOST_LINES}")
+        except ValueError as error:
+            return _json(refusal(HTTPStatus.BAD_REQUEST, "malformed", str(error)))
+        found = desk.ledger.changed(since or "", until or "9", (changed_at, effect_id), limit)
+        after = f"{found[-1].changed_at}|{found[-1].effect_id}" if len(found) == limit else None
+        lines = [show(effect) for effect in found if effect.kind in kinds]
+        return _json(Answer(HTTPStatus.OK, {"lines": lines, "next": after}))
+
+    return Route("/statement/lines", endpoint, methods=["GET"])
+
+
+def _is_ours(request: Request, token: str) -> bool:
+    shown = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return bool(token) and hmac.compare_digest(shown.encode(), token.encode())
+
+
+def _moment(text: str | None) -> str | None:
+    """A time as it is written down here, so that text compares as time does."""
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text} has no zone")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def application(name: str, desk: Desk, routes: Sequence[Route]) -> Misbehaving:

@@ -8,6 +8,7 @@ whole timeline of the orders concerned, or the stack did not come back.
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from workers.embedded.signals import run_until_interrupted
 from workers.logging import configure_logging
 
 _WIDTH_OF_A_FILE = 150
+_INTERRUPTED = 130
+_MOST_IN_FLIGHT = 24
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,24 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.plan:
         told.print(str(plan), highlight=False, soft_wrap=True)
         return 0
+    if asked.json is not None:
+        _require_writable(asked.json)
     configure_logging("ERROR")
-    return run_until_interrupted(_run(asked, told))
+    finished: list[int] = []
+    run_until_interrupted(_run(asked, told, finished))
+    # Being stopped is no failure of the stack's, and no proof of anything either.
+    return finished[0] if finished else _INTERRUPTED
 
 
-async def _run(asked: argparse.Namespace, told: Console) -> int:
+async def _run(asked: argparse.Namespace, told: Console, finished: list[int]) -> None:
+    """Run, tell, and put the exit code into ``finished``; nothing is put there when it is interrupted."""
     data_dir = _temporary_directory()
     options = Options(
         data_dir=data_dir,
         plan=plan_for(asked.seed, orders=asked.orders, kills=asked.kills),
         speed=asked.speed,
-        in_flight=asked.in_flight,
+        in_flight=asked.in_flight or max(1, min(_MOST_IN_FLIGHT, asked.orders // 5)),
         patience=asked.patience,
     )
     try:
         report = await run(options, told)
     except OrderwrightError as error:
         told.print(error.message, style="bold red", soft_wrap=True)
-        return 1
+        finished.append(1)
+        return
     finally:
         if asked.keep:
             told.print(f"data and logs are kept in {data_dir}", soft_wrap=True)
@@ -62,7 +72,17 @@ async def _run(asked: argparse.Namespace, told: Console) -> int:
     if asked.json is not None:
         asked.json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
         told.print(f"figures: {asked.json}", soft_wrap=True)
-    return 0 if report.ok else 1
+    finished.append(0 if report.ok else 1)
+
+
+def _require_writable(file: Path) -> None:
+    """Say now, not after ten minutes, that the figures have nowhere to go."""
+    try:
+        with file.open("a"):
+            return
+    except OSError as error:
+        print(f"--json: cannot write {file}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def _temporary_directory() -> Path:
@@ -85,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="only print what would be done and when")
     parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
     parser.add_argument("--speed", type=float, default=86_400.0, help="business seconds per second (86400)")
-    parser.add_argument("--in-flight", type=_count(1), default=24, help="orders under way at once (24)")
+    parser.add_argument(
+        "--in-flight", type=_count(1), help="orders under way at once (a fifth of them, 24 at most)"
+    )
     parser.add_argument(
         "--patience",
         type=float,

@@ -4,15 +4,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from apps.simulators.ledger import REFUSED as WEBHOOK_REFUSED
 from apps.simulators.ledger import WAITING as WEBHOOK_WAITING
 from apps.simulators.ledger import Effect
 from benchmarks.chaos.evidence import Evidence, Operation, Place, Shipment
 from models.base import Contract
-from models.effects import Audience, Template
+from models.effects import Template
 from models.identifiers import order_of_shipment, order_of_workflow
+from models.ledger import CLEARING, HELD
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ShipmentState
+from models.stock import MovementKind
 
 
 class Invariant(StrEnum):
@@ -22,7 +25,9 @@ class Invariant(StrEnum):
     ORDERS_TAKEN_ONCE = "orders_taken_once"
     NEVER_OVERSOLD = "never_oversold"
     STOCK_ADDS_UP = "stock_adds_up"
+    MOVEMENTS_ARE_ORDERS = "movements_are_orders"
     GOODS_LEFT_ONCE = "goods_left_once"
+    LEDGER_MATCHES_STATEMENT = "ledger_matches_statement"
     BOOKS_MATCH_STATEMENT = "books_match_statement"
     PAID_FOR_WHAT_WAS_DELIVERED = "paid_for_what_was_delivered"
     CHARGED_ONCE = "charged_once"
@@ -31,6 +36,8 @@ class Invariant(StrEnum):
     PICKED_ONCE = "picked_once"
     TOLD_ONCE = "told_once"
     NEWS_HEARD = "news_heard"
+    EVENTS_DELIVERED = "events_delivered"
+    EVENTS_TELL_THE_TRUTH = "events_tell_the_truth"
     EVERY_ORDER_OWNED = "every_order_owned"
     ENDED_RUNS_MENDED = "ended_runs_mended"
 
@@ -38,10 +45,12 @@ class Invariant(StrEnum):
 MEANS: Mapping[Invariant, str] = {
     Invariant.ORDERS_KEPT: "an order that was accepted is there and was started",
     Invariant.ORDERS_TAKEN_ONCE: "the same document sent again is the same order",
-    Invariant.NEVER_OVERSOLD: "no node ever promised or shipped more of a SKU than it had",
-    Invariant.STOCK_ADDS_UP: "stock is what was there, less what left; reserved is what open orders hold",
+    Invariant.NEVER_OVERSOLD: "no node ever promised more of a SKU than it had, or gave away more than it got",
+    Invariant.STOCK_ADDS_UP: "every stock row is the sum of its movements, and each says why it was made",
+    Invariant.MOVEMENTS_ARE_ORDERS: "movements are shipments and what open orders hold, unit by unit",
     Invariant.GOODS_LEFT_ONCE: "a shipment took its units out of the stock once, when it was paid",
-    Invariant.BOOKS_MATCH_STATEMENT: "every movement of money stands in our books and the provider's, to the penny",
+    Invariant.LEDGER_MATCHES_STATEMENT: "each order's ledger is the provider's statement, and adds up to zero",
+    Invariant.BOOKS_MATCH_STATEMENT: "every movement of money was asked for by us and done by the provider, key by key",
     Invariant.PAID_FOR_WHAT_WAS_DELIVERED: "an ended order cost what was delivered of it, and holds nothing",
     Invariant.CHARGED_ONCE: "a shipment was charged once",
     Invariant.REFUNDED_ONCE: "a charge was paid back once, and never more than it was",
@@ -49,6 +58,8 @@ MEANS: Mapping[Invariant, str] = {
     Invariant.PICKED_ONCE: "a shipment has one pick in force",
     Invariant.TOLD_ONCE: "a message was sent once",
     Invariant.NEWS_HEARD: "what neighbours told was taken",
+    Invariant.EVENTS_DELIVERED: "every event reached its subscriber, those of a key in order, each to be applied once",
+    Invariant.EVENTS_TELL_THE_TRUTH: "who applied the events knows orders, stock and money as our books have them",
     Invariant.EVERY_ORDER_OWNED: "an order has ended, or a timer, an activity or a task goes on with it",
     Invariant.ENDED_RUNS_MENDED: "a run that was ended from outside became a task, and its order ended right",
 }
@@ -108,55 +119,119 @@ def orders_kept(evidence: Evidence) -> Result:
 
 # --- goods ---
 def never_oversold(evidence: Evidence) -> Result:
-    """No row promises more than it holds, and over all time no place gave away more than there ever was."""
+    """No row promises more than it holds, now or after any movement, and no place gave away more than it ever got."""
     given: Counter[Place] = Counter()
     for units in evidence.units:
         if units.state in ("held", "consumed"):
             given[(units.node, units.sku)] += units.quantity
+    there = Counter(evidence.stocked)
+    for move in evidence.movements:
+        if move.kind not in _NOTHING_COMES:
+            there[(move.node, move.sku)] += move.on_hand
 
     def wrong() -> Iterator[_Wrong]:
         for row in evidence.stock:
             if not 0 <= row.reserved <= row.on_hand:
                 yield None, f"{row.sku} at {row.node}: {row.reserved} reserved of {row.on_hand} on hand"
+        for move in evidence.movements:
+            if not 0 <= move.reserved_after <= move.on_hand_after:
+                yield (
+                    _order_of_source(move.source),
+                    f"{move.sku} at {move.node}: {move.reserved_after} reserved of {move.on_hand_after} on hand after "
+                    f"movement {move.number} ({move.kind})",
+                )
         for (node, sku), quantity in sorted(given.items()):
-            there = evidence.stocked.get((node, sku), 0)
-            if quantity > there:
-                yield None, f"{sku} at {node}: {quantity} given away of {there} that were ever there"
+            if quantity > there[(node, sku)]:
+                yield (
+                    None,
+                    f"{sku} at {node}: {quantity} given away of {there[(node, sku)]} that were ever there",
+                )
 
-    return _result(Invariant.NEVER_OVERSOLD, len(evidence.stock) + len(given), wrong())
+    return _result(
+        Invariant.NEVER_OVERSOLD, len(evidence.stock) + len(evidence.movements) + len(given), wrong()
+    )
+
+
+# Not counted as what came to a place: it lay there before the first order, or is what is given away.
+_NOTHING_COMES = frozenset({MovementKind.OPENING, MovementKind.SEED, MovementKind.SHIP})
 
 
 def stock_adds_up(evidence: Evidence) -> Result:
-    """Each row is the stock that was there less what left, and reserves what open orders hold, and nobody else."""
+    """Each row is the sum of its movements, of which each follows from the one before and says why it was made."""
+    sums: dict[Place, tuple[int, int]] = {}
+    broken: list[_Wrong] = []
+    for move in evidence.movements:
+        before = sums.get((move.node, move.sku), (0, 0))
+        after = (before[0] + move.on_hand, before[1] + move.reserved)
+        what = f"movement {move.number} ({move.kind}) of {move.sku} at {move.node}"
+        if after != (move.on_hand_after, move.reserved_after):
+            broken.append(
+                (
+                    None,
+                    f"{what} came to {move.on_hand_after}/{move.reserved_after}, {after[0]}/{after[1]} expected",
+                )
+            )
+        if move.kind == MovementKind.UNEXPLAINED:
+            broken.append((None, f"{what} changed it by {move.on_hand}/{move.reserved}, and nobody says why"))
+        sums[(move.node, move.sku)] = after
+    rows = {(row.node, row.sku): row for row in evidence.stock}
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from broken
+        for (node, sku), row in sorted(rows.items()):
+            summed = sums.get((node, sku), (0, 0))
+            if (row.on_hand, row.reserved) != summed:
+                yield (
+                    None,
+                    f"{sku} at {node}: {row.on_hand} on hand and {row.reserved} reserved, its movements come to "
+                    f"{summed[0]} and {summed[1]}",
+                )
+        for node, sku in sorted(evidence.stocked.keys() - rows.keys()):
+            yield None, f"{sku} at {node} is gone"
+
+    return _result(Invariant.STOCK_ADDS_UP, len(rows) + len(evidence.movements), wrong())
+
+
+def movements_are_orders(evidence: Evidence) -> Result:
+    """What movements reserved is what open orders hold; what they shipped is what shipments took; and nothing else."""
     held: Counter[Place] = Counter()
-    left: Counter[Place] = Counter()
+    taken: Counter[tuple[str, str, str]] = Counter()
     for units in evidence.units:
         if units.state == "held":
             held[(units.node, units.sku)] += units.quantity
         elif units.state == "consumed":
-            left[(units.node, units.sku)] += units.quantity
-    rows = {(row.node, row.sku): row for row in evidence.stock}
+            taken[(units.shipment_id, units.node, units.sku)] += units.quantity
+    reserved: Counter[Place] = Counter()
+    shipped: Counter[tuple[str, str, str]] = Counter()
+    freed: set[tuple[str | None, str, str]] = set()
+    for move in evidence.movements:
+        reserved[(move.node, move.sku)] += move.reserved
+        if move.kind == MovementKind.SHIP:
+            shipped[(move.source, move.node, move.sku)] -= move.on_hand
+        elif move.kind == MovementKind.RELEASE:
+            freed.add((_order_of_source(move.source), move.node, move.sku))
 
     def wrong() -> Iterator[_Wrong]:
-        for place in sorted(evidence.stocked.keys() | rows.keys()):
-            row, (node, sku) = rows.get(place), place
-            expected = evidence.stocked.get(place, 0) - left[place]
-            if row is None:
-                yield None, f"{sku} at {node} is gone"
-                continue
-            # What left while it was being called off is taken off the shelf only as far as nobody else is promised it.
-            clamped = row.on_hand == row.reserved > expected
-            if row.on_hand != expected and not clamped:
-                yield None, f"{sku} at {node}: {row.on_hand} on hand, {expected} expected"
-            if row.reserved != held[place]:
-                yield None, f"{sku} at {node}: {row.reserved} reserved, open orders hold {held[place]}"
+        for node, sku in sorted(reserved.keys() | held.keys()):
+            moved, open_orders = reserved[(node, sku)], held[(node, sku)]
+            if moved != open_orders:
+                yield None, f"{sku} at {node}: movements reserve {moved}, open orders hold {open_orders}"
+        for shipment_id, node, sku in sorted(shipped.keys() | taken.keys()):
+            out, due = shipped[(shipment_id, node, sku)], taken[(shipment_id, node, sku)]
+            order_id = _order_of_source(shipment_id)
+            # What left though it had been freed comes off the shelf only as far as nobody else is promised it.
+            if out != due and not (out < due and (order_id, node, sku) in freed):
+                yield (
+                    order_id,
+                    f"{sku} at {node}: movements took out {out} for shipment {shipment_id}, {due} left with it",
+                )
         for units in evidence.units:
             order = evidence.orders.get(units.order_id)
             if units.state == "held" and (order is None or order.state in ORDER_TERMINAL):
                 state = "not there" if order is None else order.state
                 yield units.order_id, f"{units.quantity} of {units.sku} are held for it, and it is {state}"
 
-    return _result(Invariant.STOCK_ADDS_UP, len(rows) + len(evidence.units), wrong())
+    return _result(Invariant.MOVEMENTS_ARE_ORDERS, len(evidence.units) + len(shipped), wrong())
 
 
 def goods_left_once(evidence: Evidence) -> Result:
@@ -197,6 +272,61 @@ _MOVES: Mapping[str, tuple[str, frozenset[str]]] = {
     "refund": ("refund", frozenset({"refunded"})),
     "void": ("void", frozenset({"voided", "nothing_held"})),
 }
+
+
+class _Sums(NamedTuple):
+    """An order's money in minor units."""
+
+    captured: int
+    refunded: int
+    held: int
+
+
+def ledger_matches_statement(evidence: Evidence) -> Result:
+    """Order by order: what the ledger says was captured, refunded and is held is what the provider says."""
+    zero: Counter[tuple[str, str]] = Counter()
+    captured, refunded, held = Counter[str](), Counter[str](), Counter[str]()
+    for entry in evidence.ledger:
+        zero[(entry.transaction_id, entry.currency)] += entry.amount_minor
+        order_id = entry.order_id or ""
+        if entry.account == HELD:
+            held[order_id] += entry.amount_minor
+        elif entry.account == CLEARING and entry.amount_minor > 0:
+            captured[order_id] += entry.amount_minor
+        elif entry.account == CLEARING:
+            refunded[order_id] -= entry.amount_minor
+    theirs = _by_the_provider(evidence.statements.payment)
+    orders = sorted(captured.keys() | refunded.keys() | held.keys() | theirs.keys())
+
+    def wrong() -> Iterator[_Wrong]:
+        for (transaction_id, currency), rest in zero.items():
+            if rest:
+                yield (
+                    order_of_workflow(_workflow(transaction_id)),
+                    f"{transaction_id} is out by {rest} {currency}",
+                )
+        for order_id in orders:
+            ours = _Sums(captured[order_id], refunded[order_id], held[order_id])
+            if ours != theirs.get(order_id, _Sums(0, 0, 0)):
+                yield order_id, f"the ledger says {ours}, the provider {theirs.get(order_id, _Sums(0, 0, 0))}"
+
+    return _result(Invariant.LEDGER_MATCHES_STATEMENT, len(orders) + len(zero), wrong())
+
+
+def _by_the_provider(payment: Sequence[Effect]) -> dict[str, _Sums]:
+    """Captured, refunded and still held, by order."""
+    captured, refunded, held, taken = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for effect in payment:
+        if effect.kind == "capture":
+            captured[effect.reference] += effect.amount_minor or 0
+            taken[effect.parent_id or ""] += effect.amount_minor or 0
+        elif effect.kind == "refund":
+            refunded[effect.reference] += effect.amount_minor or 0
+    for effect in payment:
+        if effect.kind == "authorisation" and effect.state == "open":
+            held[effect.reference] += (effect.amount_minor or 0) - taken[effect.effect_id]
+    orders = captured.keys() | refunded.keys() | held.keys()
+    return {order_id: _Sums(captured[order_id], refunded[order_id], held[order_id]) for order_id in orders}
 
 
 def books_match_statement(evidence: Evidence) -> Result:
@@ -240,19 +370,7 @@ def _stands_for(move: Operation, effect: Effect) -> bool:
 
 def paid_for_what_was_delivered(evidence: Evidence) -> Result:
     """By the provider alone: an ended order was charged what its customer has of it, and nothing is held for it."""
-    net: Counter[str] = Counter()
-    still_held: Counter[str] = Counter()
-    captured_of: Counter[str] = Counter()
-    for effect in evidence.statements.payment:
-        amount = effect.amount_minor or 0
-        if effect.kind == "capture":
-            net[effect.reference] += amount
-            captured_of[effect.parent_id or ""] += amount
-        elif effect.kind == "refund":
-            net[effect.reference] -= amount
-    for effect in evidence.statements.payment:
-        if effect.kind == "authorisation" and effect.state == "open":
-            still_held[effect.reference] += (effect.amount_minor or 0) - captured_of[effect.effect_id]
+    provider = _by_the_provider(evidence.statements.payment)
     delivered: Counter[str] = Counter()
     for shipment in evidence.shipments.values():
         if shipment.state is ShipmentState.DELIVERED:
@@ -262,16 +380,14 @@ def paid_for_what_was_delivered(evidence: Evidence) -> Result:
     def wrong() -> Iterator[_Wrong]:
         for order in ended:
             due = _due(order.state, order.total_minor, order.order_id, evidence, delivered)
-            if net[order.order_id] != due:
+            moved = provider.get(order.order_id, _Sums(0, 0, 0))
+            if moved.captured - moved.refunded != due:
                 yield (
                     order.order_id,
-                    f"it is {order.state}, {due} were delivered of it, and {net[order.order_id]} charged",
+                    f"it is {order.state}, {due} were delivered of it, and {moved.captured - moved.refunded} charged",
                 )
-            if still_held[order.order_id]:
-                yield (
-                    order.order_id,
-                    f"it is {order.state}, and the provider still holds {still_held[order.order_id]}",
-                )
+            if moved.held:
+                yield order.order_id, f"it is {order.state}, and the provider still holds {moved.held}"
 
     return _result(Invariant.PAID_FOR_WHAT_WAS_DELIVERED, len(ended), wrong())
 
@@ -390,9 +506,9 @@ def told_once(evidence: Evidence) -> Result:
     sent = {effect.key: effect for effect in evidence.statements.messages if effect.kind == "message"}
     ours = {message.key: message for message in evidence.messages}
     once = Counter(
-        (_subject(message.key), message.template)
-        for message in evidence.messages
-        if message.audience == Audience.CUSTOMER and message.template in _SAID_ONCE and message.key in sent
+        (_subject(key), effect.reference, _shipment_told_of(effect))
+        for key, effect in sent.items()
+        if effect.reference in _SAID_ONCE
     )
 
     def wrong() -> Iterator[_Wrong]:
@@ -410,11 +526,18 @@ def told_once(evidence: Evidence) -> Result:
         for key, message in ours.items():
             if message.state == "sent" and key not in sent:
                 yield message.order_id, f"message {key} is sent in our books, and never was"
-        for (subject, template), count in once.items():
+        for (subject, template, number), count in once.items():
             if count > 1:
-                yield _order(subject), f"{template} was said {count} times about {subject}"
+                parcel = f", shipment {number}" if number else ""
+                yield _order(subject), f"{template} was said {count} times about {subject}{parcel}"
 
     return _result(Invariant.TOLD_ONCE, len(sent.keys() | ours.keys()), wrong())
+
+
+def _shipment_told_of(effect: Effect) -> str:
+    """An order tells of each of its parcels."""
+    facts = (effect.details or {}).get("facts")
+    return str(facts.get("shipment", "")) if isinstance(facts, dict) else ""
 
 
 def ambiguous_messages(evidence: Evidence) -> int:
@@ -442,11 +565,79 @@ def news_heard(evidence: Evidence) -> Result:
     return _result(Invariant.NEWS_HEARD, len(webhooks), wrong())
 
 
+# --- what others are told ---
+def events_delivered(evidence: Evidence) -> Result:
+    """What is in the feed was heard, under the same id with the same content, and of each key in the feed's order."""
+    heard = evidence.heard.applied
+
+    def wrong() -> Iterator[_Wrong]:
+        if evidence.unsent:
+            yield None, f"{evidence.unsent} events were written and never put into the feed"
+        for event in evidence.feed:
+            told = heard.get(event.event_id)
+            if told is None:
+                yield event.data.get("order_id"), f"event {event.event_id} ({event.type}) never came"
+            elif (told.position, told.key, told.data) != (event.position, event.key, event.data):
+                yield (
+                    event.data.get("order_id"),
+                    f"event {event.event_id} came with other content than it has",
+                )
+        for event_id in sorted(heard.keys() - {event.event_id for event in evidence.feed}):
+            yield None, f"event {event_id} came, and is not in the feed"
+        for event_id, what in evidence.heard.wrong:
+            told = heard.get(event_id)
+            yield (told.data.get("order_id") if told else None), f"event {event_id} {what}"
+
+    return _result(Invariant.EVENTS_DELIVERED, len(evidence.feed), wrong())
+
+
+def events_tell_the_truth(evidence: Evidence) -> Result:
+    """A neighbour that applied every event once knows what our books say."""
+    states: dict[str, str] = {}
+    available: dict[Place, int] = {}
+    moved: Counter[tuple[str, str]] = Counter()
+    for event in evidence.heard.applied.values():
+        if event.type == "order.changed":
+            states[event.key] = event.data["state"]
+        elif event.type == "availability.changed":
+            available[(event.data["node"], event.data["sku"])] = event.data["available"]
+        elif event.type in ("capture.confirmed", "refund.confirmed"):
+            moved[(event.key, event.type.partition(".")[0])] += event.data["amount_minor"]
+    books: Counter[tuple[str, str]] = Counter()
+    for move in evidence.money:
+        if move.kind in ("capture", "refund") and move.state == "confirmed":
+            books[(move.order_id, move.kind)] += move.amount_minor or 0
+    rows = {(row.node, row.sku): row.on_hand - row.reserved for row in evidence.stock}
+
+    def wrong() -> Iterator[_Wrong]:
+        for order in evidence.orders.values():
+            if order.state is not None and states.get(order.order_id) != order.state:
+                yield (
+                    order.order_id,
+                    f"it is {order.state}, and others were told {states.get(order.order_id)}",
+                )
+        for (node, sku), units in sorted(available.items()):
+            if rows.get((node, sku)) != units:
+                yield (
+                    None,
+                    f"{sku} at {node}: {rows.get((node, sku))} available, and others were told {units}",
+                )
+        for order_id, kind in sorted(books.keys() | moved.keys()):
+            ours, told = books[(order_id, kind)], moved[(order_id, kind)]
+            if ours != told:
+                yield order_id, f"{kind} of {ours} in our books, and others were told of {told}"
+
+    checked = len(evidence.orders) + len(available) + len(books.keys() | moved.keys())
+    return _result(Invariant.EVENTS_TELL_THE_TRUTH, checked, wrong())
+
+
 _CHECKS: Sequence[Callable[[Evidence], Result]] = (
     orders_kept,
     never_oversold,
     stock_adds_up,
+    movements_are_orders,
     goods_left_once,
+    ledger_matches_statement,
     books_match_statement,
     paid_for_what_was_delivered,
     charged_once,
@@ -455,6 +646,8 @@ _CHECKS: Sequence[Callable[[Evidence], Result]] = (
     picked_once,
     told_once,
     news_heard,
+    events_delivered,
+    events_tell_the_truth,
 )
 
 # ``shipment:web:1001:2:label:1`` is the key of ``shipment:web:1001:2``: two parts name what is done, for which time.
@@ -476,6 +669,11 @@ def _order(subject: str) -> str | None:
         return order_of_shipment(subject)
     except ValueError:
         return subject
+
+
+def _order_of_source(source: str) -> str | None:
+    """The order behind a movement of stock, which names a reservation's key or a shipment."""
+    return order_of_workflow(_workflow(source)) or order_of_workflow(f"shipment:{source}")
 
 
 def _twice(effects: Sequence[Effect], about: Callable[[Effect], str], what: str) -> Iterator[_Wrong]:

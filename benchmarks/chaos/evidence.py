@@ -17,6 +17,7 @@ from activities.store.store import Store
 from apps.simulators.faults import FaultKind, FaultScript
 from apps.simulators.ledger import Effect, Ledger
 from apps.simulators.statement import ledger_path
+from benchmarks.chaos.subscriber import Heard
 from models.states import OrderState, ShipmentState
 
 Place = tuple[str, str]
@@ -66,6 +67,32 @@ class Units(NamedTuple):
     state: str
 
 
+class Movement(NamedTuple):
+    """One change of a stock row, as it was written down with it: by how much, and what it came to."""
+
+    number: int
+    node: str
+    sku: str
+    kind: str
+    on_hand: int
+    reserved: int
+    on_hand_after: int
+    reserved_after: int
+    source: str
+
+
+class Entry(NamedTuple):
+    """An amount on an account of the ledger: a debit above zero, a credit below. ``tender``: the hold it moves."""
+
+    transaction_id: str
+    order_id: str | None
+    kind: str
+    account: str
+    amount_minor: int
+    currency: str
+    tender: str | None
+
+
 class Operation(NamedTuple):
     """What we asked of a neighbour, as it stands in our books. ``amount_minor`` is None where no money moves."""
 
@@ -100,6 +127,17 @@ class Webhook(NamedTuple):
     body: str
 
 
+class Event(NamedTuple):
+    """What others are to be told of, as it stands in the feed."""
+
+    position: int
+    event_id: str
+    topic: str
+    key: str
+    type: str
+    data: Mapping[str, Any]
+
+
 class Statements(NamedTuple):
     """What the four neighbours did, by their own account.
 
@@ -117,8 +155,9 @@ class Statements(NamedTuple):
 class Evidence(NamedTuple):
     """All of it.
 
-    ``stocked``: the units of each (node, SKU) before the first order. ``alarms``: tasks about runs that were found
-    broken for a while, and had healed by themselves before anybody answered.
+    ``stocked``: the units of each (node, SKU) before the first order. ``unsent``: events that are not in the feed yet.
+    ``alarms``: tasks about runs that were found broken for a while, and had healed by themselves before anybody
+    answered.
     """
 
     stocked: Mapping[Place, int]
@@ -126,11 +165,16 @@ class Evidence(NamedTuple):
     orders: Mapping[str, Order]
     shipments: Mapping[str, Shipment]
     stock: Sequence[StockRow]
+    movements: Sequence[Movement]
     units: Sequence[Units]
     money: Sequence[Operation]
+    ledger: Sequence[Entry]
     shipping: Sequence[Operation]
     messages: Sequence[Message]
     statements: Statements
+    feed: Sequence[Event]
+    heard: Heard
+    unsent: int = 0
     alarms: int = 0
 
 
@@ -141,6 +185,7 @@ async def collect(
     *,
     stocked: Mapping[Place, int],
     acknowledged: frozenset[str],
+    heard: Heard,
 ) -> Evidence:
     """Read everything. ``simulators``: where they keep their state; ``script``: the faults that they followed.
 
@@ -158,9 +203,13 @@ async def collect(
             for row in await _rows(session, _SHIPMENTS)
         ]
         stock = [StockRow(*row) for row in await _rows(session, _STOCK)]
+        movements = [Movement(*row) for row in await _rows(session, _MOVEMENTS)]
+        ledger = [Entry(*row) for row in await _rows(session, _LEDGER)]
         units = [Units(*row) for row in await _rows(session, _UNITS)]
         money = [Operation(*row) for row in await _rows(session, _MONEY)]
         shipping = [Operation(*row) for row in await _rows(session, _SHIPPING)]
+        feed = [Event(*row) for row in await _rows(session, _FEED)]
+        (unsent,) = (await _rows(session, _UNSENT))[0]
         (alarms,) = (await _rows(session, _ALARMS))[0]
         messages = [Message(*row) for row in await _rows(session, _MESSAGES)]
     return Evidence(
@@ -169,11 +218,16 @@ async def collect(
         orders={order.order_id: order for order in orders},
         shipments={shipment.shipment_id: shipment for shipment in shipments},
         stock=stock,
+        movements=movements,
         units=units,
         money=money,
+        ledger=ledger,
         shipping=shipping,
         messages=messages,
         statements=statements(simulators, script),
+        feed=feed,
+        heard=heard,
+        unsent=unsent,
         alarms=alarms,
     )
 
@@ -276,6 +330,14 @@ _UNITS = """
     SELECT key, order_id, shipment_id, node, sku, quantity, reserved_units.state
     FROM reserved_units JOIN reservations USING (key)
 """
+_MOVEMENTS = """
+    SELECT movement_id, node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, source
+    FROM stock_movements ORDER BY movement_id
+"""
+_LEDGER = """
+    SELECT t.id, t.order_id, t.kind, e.account, e.amount_minor, e.currency, e.tender
+    FROM ledger_transactions AS t JOIN ledger_entries AS e ON e.transaction_id = t.id ORDER BY t.position, e.number
+"""
 _MONEY = """
     SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor FROM payment_operations
     ORDER BY intended_at, key
@@ -284,6 +346,8 @@ _SHIPPING = """
     SELECT key, order_id, shipment_id, kind, state, provider_ref, NULL FROM shipping_operations
     ORDER BY intended_at, key
 """
+_FEED = "SELECT position, event_id, topic, key, type, payload FROM outbox ORDER BY position"
+_UNSENT = "SELECT count(*) FROM outbox_staged"
 _ALARMS = "SELECT count(*) FROM review_tasks WHERE kind = 'run_broken' AND state = 'withdrawn'"
 _MESSAGES = (
     "SELECT key, order_id, audience, template, state, message_id FROM notifications ORDER BY created_at, key"

@@ -64,6 +64,7 @@ FROZEN_SECONDS = max((step.heartbeat or step.start_to_close).total_seconds() for
 _LONGEST_PAUSE = 3.0
 # Of all orders so many are called off by their customers while they are under way.
 _CANCELLED_SHARE = 0.04
+_LAST_ORDER_STRUCK = 0.75
 TERMINATED = ("order", "shipment")
 
 
@@ -119,7 +120,10 @@ def plan_for(seed: int, *, orders: int, kills: int) -> FaultPlan:
     wanted.append((Action.FREEZE, Kind.WORKER, workers[int(drawn("freeze", 0) * len(workers))]))
     wanted += [(Action.TERMINATE, None, what) for what in TERMINATED]
     wanted += [(Action.CANCEL, None, "order")] * round(orders * _CANCELLED_SHARE)
-    shuffled = [one for _, one in sorted(enumerate(wanted), key=lambda pair: drawn("order", pair[0]))]
+    shuffled = [
+        one
+        for _, one in sorted(enumerate(wanted), key=lambda pair: _early(pair[1][0], drawn("order", pair[0])))
+    ]
     return FaultPlan(
         seed=seed,
         orders=orders,
@@ -139,6 +143,11 @@ def plan_for(seed: int, *, orders: int, kills: int) -> FaultPlan:
             for index, (action, kind, target) in enumerate(shuffled)
         ),
     )
+
+
+def _early(action: Action, drawn: float) -> float:
+    """What strikes an order comes while there are orders under way, and leaves it time to come right."""
+    return drawn * _LAST_ORDER_STRUCK if action in (Action.TERMINATE, Action.CANCEL) else drawn
 
 
 def _kinds(kills: int, drawn: _Draw) -> list[Kind]:

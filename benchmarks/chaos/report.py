@@ -38,6 +38,8 @@ class Report(Contract):
         struck: every strike that was carried out; ``not_carried_out``: how many of the plan were not.
         lost_answers: orders whose first acceptance the submitter never heard of.
         ambiguous_messages: messages that were sent, and nobody knew at first whether they were.
+        answered: tasks that the harness decided as a reviewer.
+        events_repeated: events that the subscriber was told of again, and did not apply again.
         alarms: runs that were called broken for a while, and went on by themselves.
         orders_by_state: where the orders ended.
     """
@@ -54,6 +56,8 @@ class Report(Contract):
     orders_by_state: Mapping[str, int]
     lost_answers: int
     ambiguous_messages: int
+    answered: int
+    events_repeated: int
     alarms: int
     gave_up: str
     seconds: float
@@ -101,12 +105,14 @@ def show(report: Report, told: Console) -> None:
     told.print()
     ended = ", ".join(f"{count} {state}" for state, count in sorted(report.orders_by_state.items()))
     told.print(f"orders: {ended}", soft_wrap=True)
-    told.print(
-        f"{report.lost_answers} orders were accepted without their submitter hearing of it and sent again; "
-        f"{report.ambiguous_messages} messages were sent without our hearing of it, and once all the same, because the "
-        f"gateway knows their keys; {report.alarms} runs were called broken for a while",
-        soft_wrap=True,
-    )
+    for line in (
+        f"{report.lost_answers} orders were accepted without their submitter hearing of it, and sent again",
+        f"{report.ambiguous_messages} messages were sent without our hearing of it, and once all the same, because the"
+        " gateway knows their keys",
+        f"{report.events_repeated} events came again to a subscriber that had them, and were applied once",
+        f"{report.answered} tasks were answered by a reviewer; {report.alarms} runs were called broken for a while",
+    ):
+        told.print(line, soft_wrap=True)
     told.print()
     table = listing("invariant", "checked", "violations", "what it says", right=("checked", "violations"))
     for invariant, figures in report.invariants.items():

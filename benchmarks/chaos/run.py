@@ -19,12 +19,14 @@ from activities.store.store import Store
 from apps.cli.demo import EXAMPLE
 from apps.cli.replay import Replay, Tally, post_order, standings
 from apps.simulators.faults import HARSH, OFF, FaultScript, put_in_force
-from benchmarks.chaos import evidence, mending
+from benchmarks.chaos import evidence
 from benchmarks.chaos.checks import Invariant, Result, Violation, ambiguous_messages, judge
 from benchmarks.chaos.evidence import Evidence, Place
+from benchmarks.chaos.mending import Desk, owned
 from benchmarks.chaos.plan import Action, FaultPlan
 from benchmarks.chaos.report import Report, kills_by_kind, looked, show_timelines
 from benchmarks.chaos.strikes import Gate, Striker
+from benchmarks.chaos.subscriber import Subscriber
 from benchmarks.chaos.victim import StackDown, Victim
 from models.errors import NotReachable, OrderwrightError
 from models.order import OrderDraft
@@ -69,6 +71,8 @@ class _Scene:
     store: Store
     api: httpx.AsyncClient
     script: FaultScript
+    subscriber: Subscriber
+    desk: Desk
     began: datetime
     started: float = field(default_factory=time.monotonic)
 
@@ -112,22 +116,27 @@ async def _stage(options: Options, told: Console) -> AsyncIterator[_Scene]:
         api.base_url = stack.api_url
         api.headers["Authorization"] = f"Bearer {stack.api_token}"
 
+    subscriber = Subscriber(seed=options.plan.seed)
     victim = Victim(options.data_dir, speed=options.speed, on_address=move_to)
     store: Store | None = None
     try:
         told.print("starting a stack of our own ...")
         await victim.start()
         store = Store.at(victim.published.database_url, pool_size=4)
-        yield _Scene(
-            options=options,
-            told=told,
-            victim=victim,
-            store=store,
-            api=api,
-            # Another seed strikes other orders.
-            script=HARSH.model_copy(update={"seed": options.plan.seed}),
-            began=datetime.now(UTC),
-        )
+        async with subscriber.listening() as url:
+            await subscriber.register(store, url)
+            yield _Scene(
+                options=options,
+                told=told,
+                victim=victim,
+                store=store,
+                api=api,
+                # Another seed strikes other orders.
+                script=HARSH.model_copy(update={"seed": options.plan.seed}),
+                subscriber=subscriber,
+                desk=Desk(api, store, patience=options.patience),
+                began=datetime.now(UTC),
+            )
     finally:
         if store is not None:
             await store.close()
@@ -159,14 +168,17 @@ async def _under_fire(scene: _Scene) -> tuple[Tally, Striker]:
     )
     sending = asyncio.create_task(replay.run(gate.through(read_invoices(EXAMPLE))))
     striking = asyncio.create_task(striker.run(replay.tally, ended=sending.done))
-    healing = asyncio.create_task(_behave_once(scene, striking, replay.tally))
+    beside = (
+        asyncio.create_task(_behave_once(scene, striking, replay.tally)),
+        asyncio.create_task(scene.desk.sit(options.plan.seed)),
+    )
     try:
         await asyncio.gather(sending, striking)
     finally:
         gate.open()
-        for task in (sending, striking, healing):
+        for task in (sending, striking, *beside):
             task.cancel()
-        await asyncio.gather(sending, striking, healing, return_exceptions=True)
+        await asyncio.gather(sending, striking, *beside, return_exceptions=True)
     return replay.tally, striker
 
 
@@ -183,8 +195,7 @@ async def _heal(scene: _Scene, tally: Tally, striker: Striker) -> list[Result]:
     put_in_force(OFF, simulators_dir(scene.options.data_dir))
     await _serves(scene)
     ended = [one.subject for one in striker.struck if one.strike.action is Action.TERMINATE and one.subject]
-    desk = mending.Desk(scene.api, scene.store, say=scene.say, patience=scene.options.patience)
-    mended = await desk.mend(ended)
+    mended = await scene.desk.mend(ended)
     again = await _send_again(scene, tally)
     await _settled(scene, tally)
     return [mended, again]
@@ -261,8 +272,9 @@ async def _judge(
             scene.script,
             stocked=stocked,
             acknowledged=acknowledged,
+            heard=scene.subscriber.heard(),
         )
-        results = [*judge(found), await mending.owned(scene.store, scene.victim.published, found)]
+        results = [*judge(found), await owned(scene.store, scene.victim.published, found)]
         if all(result.holds for result in results) or look == _LOOKS - 1:
             break
         scene.say(f"{sum(len(r.violations) for r in results)} violations as it seems: looking again")
@@ -319,6 +331,8 @@ def _report(scene: _Scene, tally: Tally, striker: Striker, results: list[Result]
         orders_by_state=dict(Counter(str(order.state) for order in last.orders.values())),
         lost_answers=tally.repeated,
         ambiguous_messages=ambiguous_messages(last),
+        answered=scene.desk.answered,
+        events_repeated=last.heard.repeated,
         alarms=last.alarms,
         gave_up=tally.gave_up,
         seconds=round(time.monotonic() - scene.started, 1),

@@ -55,13 +55,20 @@ class Gate:
         for invoice in invoices:
             orders += invoice.draft is not None
             with self._moved:
-                self._moved.wait_for(lambda due=orders - self.ahead: self._open or not self._outstanding(due))  # type: ignore[misc]
+                while not self._open and self._outstanding(orders - self.ahead):
+                    self._moved.wait()
             yield invoice
 
     def carried_out(self) -> None:
         """One more strike is done with."""
         with self._moved:
             self._done += 1
+            self._moved.notify_all()
+
+    def one_more(self) -> None:
+        """Let another order through: a strike finds none that it could meet."""
+        with self._moved:
+            self.ahead += 1
             self._moved.notify_all()
 
     def open(self) -> None:
@@ -132,6 +139,7 @@ class Striker:
                 subject = None
             if subject is not None:
                 return None, subject, None
+            self._gate.one_more()
             await asyncio.sleep(_BETWEEN_TRIES)
         return None, None, f"no {strike.target} to {strike.action} was found"
 

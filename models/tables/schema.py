@@ -1,8 +1,18 @@
 """Every table at once: what the migrations are compared with."""
 
-from models.tables import amendments, journal, ledger, operations, orders, outbox, stock, tenders
+from models.tables import (
+    amendments,
+    journal,
+    ledger,
+    operations,
+    orders,
+    outbox,
+    reconciliation,
+    stock,
+    tenders,
+)
 from models.tables.base import metadata
 
-MODULES = (orders, amendments, journal, operations, ledger, stock, outbox, tenders)
+MODULES = (orders, amendments, journal, operations, ledger, stock, outbox, reconciliation, tenders)
 
 __all__ = ["MODULES", "metadata"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from activities.adapters.neighbours import Neighbours, open_neighbours
-from tests.apps.simulators.running import Simulator, ask, running
+from tests.apps.simulators.running import NEIGHBOUR_TOKEN, Simulator, ask, running
 
 # Slow enough that nothing is picked, collected or delivered by itself while a test looks.
 _SPEED = 1.0
@@ -43,5 +43,5 @@ def running_simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
 @pytest.fixture(scope="session")
 async def street(running_simulators: dict[str, Simulator]) -> AsyncIterator[Street]:
     urls = [running_simulators[name].url for name in ("payment", "warehouse", "carrier", "messages")]
-    async with open_neighbours(*urls) as near:
+    async with open_neighbours(*urls, payment_token=NEIGHBOUR_TOKEN, carrier_token=NEIGHBOUR_TOKEN) as near:
         yield Street(near, running_simulators)

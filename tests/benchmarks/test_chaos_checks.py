@@ -1,6 +1,7 @@
 """A check that cannot fail is worth nothing: each violation is planted, and found by its own invariant and no other."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from apps.simulators.faults import HARSH, FaultKind
 from apps.simulators.ledger import REFUSED, WAITING
 from benchmarks.chaos.checks import Invariant, ambiguous_messages
 from benchmarks.chaos.evidence import oversold_now, working_orders, working_shipments
+from models.outbox import OutboxEvent, Topic
 from tests.benchmarks.chaos_world import (
     CAPTURE,
     CAPTURED,
@@ -25,10 +27,15 @@ from tests.benchmarks.chaos_world import (
     a_shipment,
     a_sound_world,
     an_effect,
+    an_event,
     an_order,
     asked,
+    happened,
+    hear,
     message,
     money,
+    moved,
+    posted,
     units,
 )
 
@@ -42,7 +49,7 @@ async def world(store: Store, tmp_path: Path) -> World:
 
 async def test_a_sound_world_breaks_nothing_and_every_invariant_has_looked_at_something(world: World) -> None:
     judged = await world.judged()
-    assert await world.broken() == {}
+    assert await world.broken_of_all() == {}
     assert [invariant for invariant, result in judged.items() if result.checked == 0] == [I.REFUNDED_ONCE]
 
 
@@ -75,42 +82,100 @@ async def test_more_promised_than_is_there_is_found_now_and_under_way(
     assert [(row.node, row.sku) for row in await oversold_now(world.store)] == [(NODE, SKU)]
 
 
-async def test_more_given_away_than_there_ever_was_is_found_though_each_row_looks_right(world: World) -> None:
-    await an_order(world, "web:2002", state="in_review")
-    await units(
-        world,
-        "order:web:2002:reserve:1",
-        "web:2002:1",
-        "held",
-        quantity=STOCKED - UNITS + 1,
-        order_id="web:2002",
-    )
-    await world.sql("UPDATE stock SET on_hand = :held, reserved = :held", held=STOCKED - UNITS + 1)
-    assert (await world.broken())[I.NEVER_OVERSOLD] == [
-        f"None: {SKU} at {NODE}: 11 given away of 10 that were ever there"
-    ]
-
-
-@pytest.mark.parametrize("change", [-1, +1])
-async def test_a_unit_lost_or_won_is_found(world: World, change: int) -> None:
-    await world.sql("UPDATE stock SET on_hand = on_hand + :change", change=change)
+async def test_more_promised_than_was_there_for_one_moment_is_found_though_it_is_right_now(
+    world: World,
+) -> None:
+    left = STOCKED - UNITS
+    await moved(world, "reserve", 0, left + 1, to=(left, left + 1), source="order:web:2002:reserve:1")
+    await moved(world, "release", 0, -left - 1, to=(left, 0), source="order:web:2002:reserve:1")
     assert await world.broken() == {
-        I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE}: {7 + change} on hand, 7 expected"]
+        I.NEVER_OVERSOLD: [
+            f"web:2002: {SKU} at {NODE}: 8 reserved of 7 on hand after movement {await last(world) - 1} (reserve)"
+        ]
     }
 
 
+async def test_more_given_away_than_there_ever_was_is_found_though_each_row_looks_right(world: World) -> None:
+    await an_order(world, "web:2002", state="in_review")
+    held = STOCKED - UNITS + 1
+    await units(world, "order:web:2002:reserve:1", "web:2002:1", "held", quantity=held, order_id="web:2002")
+    await moved(world, "seed", 1, held, to=(held, held))
+    await world.sql("UPDATE stock SET on_hand = :held, reserved = :held", held=held)
+    assert await world.broken() == {
+        I.NEVER_OVERSOLD: [f"None: {SKU} at {NODE}: 11 given away of 10 that were ever there"]
+    }
+
+
+async def test_what_a_receipt_brought_may_be_given_away(world: World) -> None:
+    await an_order(world, "web:2002", state="in_review")
+    held = STOCKED - UNITS + 1
+    await units(world, "order:web:2002:reserve:1", "web:2002:1", "held", quantity=held, order_id="web:2002")
+    await moved(world, "receipt", 1, 0, to=(held, 0))
+    await moved(world, "reserve", 0, held, to=(held, held), source="order:web:2002:reserve:1")
+    await world.sql("UPDATE stock SET on_hand = :held, reserved = :held", held=held)
+    assert await world.broken() == {}
+
+
+@pytest.mark.parametrize("change", [-1, +1])
+async def test_a_unit_lost_or_won_without_a_movement_is_found(world: World, change: int) -> None:
+    await world.sql("UPDATE stock SET on_hand = on_hand + :change", change=change)
+    assert await world.broken() == {
+        I.STOCK_ADDS_UP: [
+            f"None: {SKU} at {NODE}: {7 + change} on hand and 0 reserved, its movements come to 7 and 0"
+        ]
+    }
+
+
+async def test_a_movement_that_nobody_explains_is_found(world: World) -> None:
+    await moved(world, "unexplained", -1, 0, to=(6, 0))
+    await world.sql("UPDATE stock SET on_hand = 6")
+    assert list(await world.broken()) == [I.STOCK_ADDS_UP]
+
+
+async def test_a_movement_that_does_not_follow_from_the_one_before_is_found(world: World) -> None:
+    await moved(world, "receipt", 1, 0, to=(9, 0))
+    await world.sql("UPDATE stock SET on_hand = 8")
+    assert list(await world.broken()) == [I.STOCK_ADDS_UP]
+
+
 async def test_units_reserved_for_nobody_are_found(world: World) -> None:
+    await moved(world, "reserve", 0, 2, to=(7, 2), source="order:web:2002:reserve:1")
     await world.sql("UPDATE stock SET reserved = 2")
     assert await world.broken() == {
-        I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE}: 2 reserved, open orders hold 0"]
+        I.MOVEMENTS_ARE_ORDERS: [f"None: {SKU} at {NODE}: movements reserve 2, open orders hold 0"]
     }
 
 
 async def test_units_that_an_ended_order_still_holds_are_found(world: World) -> None:
     await units(world, "order:web:1001:reserve:2", "web:1001:2", "held", quantity=2)
+    await moved(world, "reserve", 0, 2, to=(7, 2), source="order:web:1001:reserve:2")
     await world.sql("UPDATE stock SET reserved = 2")
     assert await world.broken() == {
-        I.STOCK_ADDS_UP: [f"{ORDER}: 2 of {SKU} are held for it, and it is closed"]
+        I.MOVEMENTS_ARE_ORDERS: [f"{ORDER}: 2 of {SKU} are held for it, and it is closed"]
+    }
+
+
+@pytest.mark.parametrize("out", [UNITS - 1, UNITS + 1])
+async def test_a_shipment_that_took_out_more_or_less_than_left_with_it_is_found(
+    world: World, out: int
+) -> None:
+    await world.sql("DELETE FROM stock_movements WHERE kind = 'ship'")
+    await moved(world, "ship", -out, -UNITS, to=(STOCKED - out, 0), source=SHIPMENT)
+    await world.sql("UPDATE stock SET on_hand = :rest", rest=STOCKED - out)
+    assert await world.broken() == {
+        I.MOVEMENTS_ARE_ORDERS: [
+            f"{ORDER}: {SKU} at {NODE}: movements took out {out} for shipment {SHIPMENT}, 3 left with it"
+        ]
+    }
+
+
+async def test_units_shipped_for_an_order_that_is_not_there_are_found(world: World) -> None:
+    await moved(world, "ship", -1, 0, to=(6, 0), source="web:2002:1")
+    await world.sql("UPDATE stock SET on_hand = 6")
+    assert await world.broken() == {
+        I.MOVEMENTS_ARE_ORDERS: [
+            f"web:2002: {SKU} at {NODE}: movements took out 1 for shipment web:2002:1, 0 left with it"
+        ]
     }
 
 
@@ -119,19 +184,19 @@ async def test_a_stock_row_that_is_gone_is_found(world: World) -> None:
     assert await world.broken() == {I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE} is gone"]}
 
 
-async def test_a_shipment_that_was_paid_and_left_no_gap_in_the_stock_is_found(world: World) -> None:
+async def last(world: World) -> int:
+    return (await world.evidence()).movements[-1].number
+
+
+async def test_a_shipment_that_was_paid_and_took_nothing_out_of_the_stock_is_found(world: World) -> None:
     await world.sql("UPDATE reserved_units SET state = 'released'")
-    await world.sql("UPDATE stock SET on_hand = :all", all=STOCKED)
-    assert await world.broken() == {
-        I.GOODS_LEFT_ONCE: [
-            f"{ORDER}: shipment {SHIPMENT} (delivered): 0 units taken out of the stock, 3 due"
-        ]
-    }
+    assert (await world.broken())[I.GOODS_LEFT_ONCE] == [
+        f"{ORDER}: shipment {SHIPMENT} (delivered): 0 units taken out of the stock, 3 due"
+    ]
 
 
 async def test_a_shipment_whose_units_left_twice_is_found(world: World) -> None:
     await units(world, "order:web:1001:reserve:2", SHIPMENT, "consumed")
-    await world.sql("UPDATE stock SET on_hand = on_hand - :units", units=UNITS)
     assert (await world.broken())[I.GOODS_LEFT_ONCE] == [
         f"{ORDER}: shipment {SHIPMENT} (delivered): 6 units taken out of the stock, 3 due",
         f"{ORDER}: shipment {SHIPMENT} left by several reservations",
@@ -139,6 +204,22 @@ async def test_a_shipment_whose_units_left_twice_is_found(world: World) -> None:
 
 
 # --- money ---
+async def test_a_transaction_that_does_not_add_up_is_found(world: World) -> None:
+    await world.sql("UPDATE ledger_entries SET amount_minor = amount_minor - 1 WHERE account = 'sales.goods'")
+    assert await world.broken() == {I.LEDGER_MATCHES_STATEMENT: [f"{ORDER}: {CAPTURE} is out by -1 GBP"]}
+
+
+@pytest.mark.parametrize("account", ["held.authorised", "provider.clearing"])
+async def test_a_penny_between_ledger_and_statement_is_found(world: World, account: str) -> None:
+    await posted(world, f"order:{ORDER}:adjust:1", "adjustment", {account: 1, "suspense": -1})
+    assert list(await world.broken()) == [I.LEDGER_MATCHES_STATEMENT]
+
+
+async def test_a_charge_that_was_not_posted_is_found(world: World) -> None:
+    await world.sql("DELETE FROM ledger_entries WHERE transaction_id = :key", key=CAPTURE)
+    assert list(await world.broken()) == [I.LEDGER_MATCHES_STATEMENT]
+
+
 async def test_a_charge_that_our_books_do_not_know_is_found(world: World) -> None:
     await world.sql("DELETE FROM payment_operations WHERE kind = 'capture'")
     broken = await world.broken()
@@ -186,6 +267,7 @@ async def test_goods_delivered_and_paid_back_are_found(world: World) -> None:
     world.did(
         "payment", an_effect("refund", key, "refunded", parent_id="cap-1", amount_minor=TOTAL, currency="GBP")
     )
+    await posted(world, key, "refund", {"refunds.lost_parcel": TOTAL, "provider.clearing": -TOTAL})
     assert list(await world.broken()) == [I.PAID_FOR_WHAT_WAS_DELIVERED]
 
 
@@ -201,6 +283,7 @@ async def test_a_hold_that_is_left_on_an_ended_order_is_found(world: World) -> N
         "payment",
         an_effect("authorisation", key, "open", effect_id="auth-2", amount_minor=500, currency="GBP"),
     )
+    await posted(world, key, "authorise", {"held.authorised": 500, "held.contra": -500})
     assert await world.broken() == {
         I.PAID_FOR_WHAT_WAS_DELIVERED: [f"{ORDER}: it is closed, and the provider still holds 500"]
     }
@@ -312,6 +395,17 @@ async def test_a_message_said_twice_under_two_keys_is_found(world: World) -> Non
     assert await world.broken() == {I.TOLD_ONCE: [f"{ORDER}: order_confirmed was said 2 times about {ORDER}"]}
 
 
+@pytest.mark.parametrize("parcels", [("1", "2"), ("2", "2")])
+async def test_each_parcel_is_told_of_once(world: World, parcels: tuple[str, str]) -> None:
+    for number, parcel in enumerate(parcels, start=1):
+        key = f"order:{ORDER}:notify-shipped:{number}"
+        await message(world, key, "shipped", "sent", f"shipped-{number}")
+        told = an_effect("message", key, "sent", effect_id=f"shipped-{number}", reference="shipped")
+        world.did("messages", replace(told, details={"facts": {"shipment": parcel}}))
+    twice = {I.TOLD_ONCE: [f"{ORDER}: shipped was said 2 times about {ORDER}, shipment 2"]}
+    assert await world.broken() == (twice if parcels[0] == parcels[1] else {})
+
+
 async def test_a_message_that_we_call_sent_and_nobody_sent_is_found(world: World) -> None:
     await message(world, f"order:{ORDER}:notify-shipped:1", "shipped", "sent", "msg-9")
     assert await world.broken() == {
@@ -355,6 +449,74 @@ async def test_news_that_wait_long_after_they_were_due_are_found_and_those_that_
     assert await world.broken() == {}
     world.owes("carrier", "lab-1:collected", state=WAITING, due_at=time.time() - 3_600)
     assert await world.broken() == {I.NEWS_HEARD: ["None: carrier still waits to tell lab-1:collected: None"]}
+
+
+# --- events ---
+async def test_an_event_that_never_came_is_found(world: World) -> None:
+    await happened(world, an_event(5, "pick.confirmed", Topic.FULFILMENT), told=False)
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: [f"{ORDER}: event event-5 (pick.confirmed) never came"]
+    }
+
+
+async def test_an_event_that_never_reached_the_feed_is_found(world: World) -> None:
+    await world.sql(
+        "INSERT INTO outbox_staged (transaction_id, topic, key, type, payload, created_at)"
+        " VALUES (1, 'orders', 'k', 'order.changed', '{}', now())"
+    )
+    assert list(await world.broken_of_all()) == [I.EVENTS_DELIVERED]
+
+
+async def test_an_event_that_came_before_an_earlier_one_of_its_key_is_found(world: World) -> None:
+    await happened(world, an_event(6, "label.confirmed", Topic.FULFILMENT))
+    await happened(world, an_event(5, "pick.confirmed", Topic.FULFILMENT))
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: [f"{ORDER}: event event-5 came after position 6 of {ORDER}"]
+    }
+
+
+async def test_an_event_that_came_twice_is_applied_once_and_counted(world: World) -> None:
+    hear(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL))
+    assert await world.broken_of_all() == {}
+    assert world.heard.repeated == 1
+
+
+async def test_an_event_that_came_again_with_other_content_is_found(world: World) -> None:
+    hear(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL + 1))
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: [f"{ORDER}: event event-2 came again with other content"]
+    }
+
+
+async def test_an_event_that_nobody_wrote_is_found(world: World) -> None:
+    hear(world, an_event(9, "pick.confirmed", Topic.FULFILMENT))
+    assert await world.broken_of_all() == {
+        I.EVENTS_DELIVERED: ["None: event event-9 came, and is not in the feed"]
+    }
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        an_event(5, "order.changed", state="routing"),
+        an_event(5, "capture.confirmed", Topic.FINANCE, amount_minor=1),
+        an_event(
+            5,
+            "availability.changed",
+            Topic.AVAILABILITY,
+            f"{NODE}/{SKU}",
+            node=NODE,
+            sku=SKU,
+            available=STOCKED,
+        ),
+    ],
+    ids=lambda event: event.type,
+)
+async def test_events_that_say_something_else_than_our_books_are_found(
+    world: World, event: OutboxEvent
+) -> None:
+    await happened(world, event)
+    assert list(await world.broken_of_all()) == [I.EVENTS_TELL_THE_TRUTH]
 
 
 # --- whom a strike can meet ---

@@ -18,7 +18,16 @@ from temporalio.client import Client
 from activities.store.store import Store
 from apps.simulators.faults import FaultScript, put_in_force
 from models.order import OrderDraft
-from tests.apps.simulators.running import PATIENCE, REPOSITORY, SECRET, Simulator, ask, free_port, running
+from tests.apps.simulators.running import (
+    NEIGHBOUR_TOKEN,
+    PATIENCE,
+    REPOSITORY,
+    SECRET,
+    Simulator,
+    ask,
+    free_port,
+    running,
+)
 from workers.client import connect
 from workers.embedded.namespace import prepare
 from workers.embedded.temporal import EmbeddedTemporal
@@ -129,6 +138,8 @@ async def set_up(folder: Path, database_url: str) -> AsyncIterator[Stage]:
             "ORDERWRIGHT_SPEED": str(SPEED),
             "ORDERWRIGHT_API_TOKEN": TOKEN,
             "ORDERWRIGHT_WEBHOOK_SECRET": SECRET,
+            "ORDERWRIGHT_PAYMENT_TOKEN": NEIGHBOUR_TOKEN,
+            "ORDERWRIGHT_CARRIER_TOKEN": NEIGHBOUR_TOKEN,
             "ORDERWRIGHT_API_PORT": str(api_port),
             # Everybody here calls from the same address.
             "ORDERWRIGHT_API_CONNECTION_SHARE": "1",

@@ -19,6 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from models.errors import NotReachable
 from models.search import SEARCH_ATTRIBUTES
+from workers.schedules import schedule_reconciliation
 from workers.versioning import DEPLOYMENT_NAME
 
 # How long closed runs stay visible. Deduplication never relies on it: the intake table remembers for good.
@@ -100,7 +101,14 @@ async def _register(client: Client) -> None:
             raise
 
 
-async def prepare(client: Client, build_id: str, *, ours: bool, patience: float = 60.0) -> None:
+async def prepare(
+    client: Client,
+    build_id: str,
+    *,
+    ours: bool,
+    patience: float = 60.0,
+    reconcile_every: timedelta | None = None,
+) -> None:
     """Do all of the below, again while a server that has only just come up stumbles.
 
     Args:
@@ -108,6 +116,7 @@ async def prepare(client: Client, build_id: str, *, ours: bool, patience: float 
         build_id: the build whose workers are about to start.
         ours: whether we made the namespace, so that its retention is ours to set.
         patience: seconds after which a failure is final.
+        reconcile_every: how often the reconciliation runs by itself, zero for never; None leaves that as it is.
 
     Raises:
         NotReachable: the server refused, or kept failing.
@@ -122,6 +131,8 @@ async def prepare(client: Client, build_id: str, *, ours: bool, patience: float 
             if ours:
                 await keep_for(client)
             await make_current(client, build_id)
+            if reconcile_every is not None:
+                await schedule_reconciliation(client, reconcile_every)
         except RPCError as failed:
             if failed.status not in passing or clock() >= deadline:
                 raise NotReachable(

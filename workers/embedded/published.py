@@ -47,6 +47,8 @@ class StackSecrets(BaseModel):
     api_token: str = Field(default_factory=lambda: secrets.token_urlsafe(24))
     webhook_secret: str = Field(default_factory=lambda: secrets.token_hex(32))
     pay_link_secret: str = Field(default_factory=lambda: secrets.token_hex(32))
+    # By which the workers are known at the simulated payment provider and carrier.
+    neighbour_token: str = Field(default_factory=lambda: secrets.token_urlsafe(24))
 
 
 def read_stack(data_dir: Path) -> PublishedStack | None:
@@ -72,13 +74,14 @@ def withdraw(data_dir: Path) -> None:
 
 
 def load_secrets(data_dir: Path) -> StackSecrets:
-    """The token and the secrets of ``data_dir``, each made on first use."""
+    """The tokens and the webhook secret of ``data_dir``, made on first use; what an older version lacks is added."""
     path = data_dir / _SECRETS
     try:
         kept = StackSecrets.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         kept = StackSecrets()
-    if kept.model_fields_set != StackSecrets.model_fields.keys():
-        # What a version before did not have is new, and has to be the same from now on.
-        write_private(path, kept.model_dump_json(indent=1).encode())
+    else:
+        if kept.model_fields_set == set(StackSecrets.model_fields):
+            return kept
+    write_private(path, kept.model_dump_json(indent=1).encode())
     return kept

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from temporalio.client import Client
@@ -254,6 +255,14 @@ class Stack:
             "ORDERWRIGHT_API_TOKEN": keys.api_token,
             "ORDERWRIGHT_WEBHOOK_SECRET": keys.webhook_secret,
             "ORDERWRIGHT_PAY_LINK_SECRET": keys.pay_link_secret,
+            **(
+                {
+                    "ORDERWRIGHT_PAYMENT_TOKEN": keys.neighbour_token,
+                    "ORDERWRIGHT_CARRIER_TOKEN": keys.neighbour_token,
+                }
+                if stack.simulators
+                else {}
+            ),
             # Everybody here calls from the same address.
             "ORDERWRIGHT_API_CONNECTION_SHARE": "1",
             "ORDERWRIGHT_SPEED": repr(stack.speed),
@@ -293,7 +302,12 @@ class Stack:
         await self._run_once("prepare", ["-m", "workers.prepare"], environment)
 
     async def _prepare_namespace(self, stack: PublishedStack) -> None:
-        await namespace.prepare(await self._connect(stack), stack.build_id, ours=_embeds_temporal())
+        await namespace.prepare(
+            await self._connect(stack),
+            stack.build_id,
+            ours=_embeds_temporal(),
+            reconcile_every=timedelta(minutes=get_settings().reconcile_minutes),
+        )
 
     async def _connect(self, stack: PublishedStack) -> Client:
         return await connect(

@@ -24,6 +24,7 @@ from apps.simulators.serving import Settings
 from models.webhooks import WebhookEnvelope, verify
 
 SECRET = "a-secret-for-tests"
+NEIGHBOUR_TOKEN = "a-token-of-the-neighbours"
 REPOSITORY = Path(__file__).resolve().parents[3]
 # A loaded machine may take this long to start a process; nothing waits it out when all is well.
 PATIENCE = 120.0
@@ -71,7 +72,12 @@ class Simulator:
         self._process = subprocess.Popen(
             self._command,
             cwd=REPOSITORY,
-            env={**os.environ, "ORDERWRIGHT_WEBHOOK_SECRET": SECRET},
+            env={
+                **os.environ,
+                "ORDERWRIGHT_WEBHOOK_SECRET": SECRET,
+                "ORDERWRIGHT_PAYMENT_TOKEN": NEIGHBOUR_TOKEN,
+                "ORDERWRIGHT_CARRIER_TOKEN": NEIGHBOUR_TOKEN,
+            },
             stdout=subprocess.DEVNULL,
         )
 
@@ -150,7 +156,7 @@ async def inside(
     webhook_url: str = "http://127.0.0.1:9/",
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The same simulator inside the test's own process, and a client to it: no process to wait for."""
-    settings = settings or Settings(seed=0, speed=86400.0)
+    settings = settings or Settings(seed=0, speed=86400.0, token=NEIGHBOUR_TOKEN)
     with open_simulator(name, data_dir, settings, webhook_url=webhook_url, secret=SECRET) as app:
         async with app.app.router.lifespan_context(app.app):
             transport = httpx.ASGITransport(app)

@@ -1,0 +1,806 @@
+"""Each way in which two sides can differ: planted, found, mended or put before a person, once. And nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import text
+
+from activities.adapters.carrier import HttpCarrier
+from activities.adapters.payment import HttpPaymentProvider
+from activities.implements import step_of
+from activities.payments import PaymentActivities
+from activities.ports import Carrier, PaymentProvider
+from activities.reconciliation import (
+    LabelReconciliation,
+    MoneyReconciliation,
+    ReconciliationActivities,
+    StockReconciliation,
+    Terms,
+)
+from activities.store import broken, reads, stock
+from activities.store import reconciliation as books
+from activities.store.reconciliation import DifferenceView, RunView
+from activities.store.store import Store
+from apps.simulators.serving import Settings
+from models.effects import AuthorisePayment, CapturePayment, RefundPayment, VoidAuthorisation
+from models.errors import NeighbourUnavailable, OutcomeUnknown, Refused
+from models.journal import Carried
+from models.money import Money
+from models.order import Address
+from models.reconciliation import (
+    Area,
+    BeginReconciliation,
+    Compare,
+    DifferenceKind,
+    DifferenceState,
+    FinishReconciliation,
+    ReadStatement,
+    Rule,
+    RunState,
+    StatementPage,
+    Tally,
+)
+from models.review import ReviewTask, Verdict
+from models.states import OrderState, ReviewState, ShipmentState
+from models.tables.schema import metadata
+from tests.activities.running import run
+from tests.apps.simulators.running import NEIGHBOUR_TOKEN, inside
+from tests.builders import NOON, a_draft, a_shipment, accepted, carrying, gbp, skus_of, stocked, write_down
+
+TOTAL = gbp(1395)
+AT_ONCE = Terms(grace=timedelta(0))
+
+
+@dataclass
+class Shop:
+    """A database of its own, a payment provider and a carrier of its own, and the reconciliation between them."""
+
+    store: Store
+    payments: PaymentProvider
+    carrier: Carrier
+    terms: Terms = AT_ONCE
+    runs: int = 0
+
+    @property
+    def money(self) -> PaymentActivities:
+        return PaymentActivities(self.store, self.payments)
+
+    async def order(self) -> str:
+        return await accepted(self.store, a_draft())
+
+    async def authorised(self, amount: Money = TOTAL) -> tuple[str, str]:
+        """An order and the provider's reference of what is held for it."""
+        order_id = await self.order()
+        answer = await run(
+            self.money.authorise_payment,
+            AuthorisePayment(order_id=order_id, amount=amount, key=f"order:{order_id}:authorise:1"),
+        )
+        assert answer.authorisation_id is not None
+        return order_id, answer.authorisation_id
+
+    async def captured(self, order_id: str, authorisation: str, **changes: Any) -> str:
+        capture = CapturePayment(
+            order_id=order_id,
+            shipment_id=f"{order_id}:1",
+            authorisation_id=authorisation,
+            amount=TOTAL,
+            key=f"shipment:{order_id}:1:capture:1",
+        )
+        return (await run(self.money.capture_payment, capture.model_copy(update=changes))).capture_id
+
+    async def is_now(self, order_id: str, state: OrderState, version: int = 50) -> None:
+        ended = {"closed_at": NOON} if state in (OrderState.CLOSED, OrderState.CANCELLED) else {}
+        await write_down(self.store, order_id, carrying(order_id, state, version, **ended))
+
+    async def ship(self, order_id: str, state: ShipmentState, **changes: Any) -> str:
+        shipment = a_shipment(order_id, state=state, **changes)
+        await write_down(self.store, order_id, Carried(shipment=shipment))
+        return shipment.shipment_id
+
+    async def label(self, shipment_id: str, key: str = "", price: int = 395) -> str:
+        """A label that the carrier sells, and that our books know nothing of."""
+        sold = await self.carrier.buy_label(
+            key=key or f"somebody:{shipment_id}",
+            carrier="islandpost",
+            service="tracked48",
+            shipment_id=shipment_id,
+            node="north",
+            ship_to=Address(lines=("7 Hidden Lane",), city="Leeds", postcode="LS1 4DY", country="GB"),
+            recipient="Wilhelmina",
+            weight_g=400,
+            transit_days=2,
+            price=gbp(price),
+            business_now=NOON,
+        )
+        assert sold.label_id is not None
+        return sold.label_id
+
+    async def know_label(self, shipment_id: str, label_id: str | None, key: str, **changes: Any) -> None:
+        """Write a label into our books."""
+        row = {
+            "key": key,
+            "order_id": shipment_id.rpartition(":")[0],
+            "shipment_id": shipment_id,
+            "state": "confirmed",
+            "ref": label_id,
+            "cost": 395,
+        } | changes
+        await self.sql(
+            "INSERT INTO shipping_operations (key, order_id, shipment_id, kind, state, provider_ref, answer,"
+            " intended_at, answered_at) VALUES (:key, :order_id, :shipment_id, 'label', :state, :ref,"
+            " jsonb_build_object('accepted', true, 'cost', jsonb_build_object('minor', CAST(:cost AS int),"
+            " 'currency', 'GBP')), now() - interval '1 hour', now() - interval '1 hour')",
+            **row,
+        )
+
+    async def reserved(self, *, units: int = 2) -> str:
+        """An order with so many units reserved for its first shipment."""
+        draft = a_draft()
+        order_id = await accepted(self.store, draft)
+        (sku,) = skus_of(draft)
+        await stocked(self.store, north={sku: 10_000})
+        async with self.store.transaction() as session:
+            answer = await stock.reserve(
+                session,
+                key=f"order:{order_id}:reserve:1",
+                order_id=order_id,
+                plan_id=f"{order_id}:1",
+                wanted=[stock.Wanted(shipment_id=f"{order_id}:1", node="north", sku=sku, quantity=units)],
+                expires_at=NOON,
+            )
+        assert answer.reserved
+        return order_id
+
+    async def sql(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        async with self.store.transaction() as session:
+            result = await session.execute(text(statement), values)
+            return [dict(row) for row in result.mappings()] if statement.startswith("SELECT") else []
+
+    # --- reconciling ---
+    async def reconcile(self, area: Area, *, everything: bool = False) -> RunView:
+        """One run, step by step as the workflow takes them."""
+        self.runs += 1
+        run_id = f"reconciliation:{area}:{self.runs}"
+        steps = ReconciliationActivities(self.store)
+        begun = await run(
+            steps.begin_reconciliation, BeginReconciliation(run_id=run_id, area=area, everything=everything)
+        )
+        tally = Tally()
+        for part in self._parts(area):
+            cursor: str | None = ""
+            while cursor is not None:
+                step = step_of(part)
+                assert step is not None
+                asked = step.takes(run_id=run_id, since=begun.since, cursor=cursor)
+                answer = await run(part, asked)
+                tally += getattr(answer, "tally", Tally())
+                cursor = answer.cursor
+        await run(steps.finish_reconciliation, FinishReconciliation(run_id=run_id, area=area, tally=tally))
+        async with self.store.transaction() as session:
+            view = await books.run(session, run_id)
+        assert view is not None
+        return view
+
+    def _parts(self, area: Area) -> Sequence[Callable[..., Any]]:
+        if area is Area.MONEY:
+            money = MoneyReconciliation(self.store, self.payments, self.terms)
+            return (money.read_payment_statement, money.compare_money)
+        if area is Area.LABELS:
+            labels = LabelReconciliation(self.store, self.carrier, self.terms)
+            return (labels.read_carrier_statement, labels.compare_labels)
+        goods = StockReconciliation(self.store, self.terms)
+        return (goods.compare_reservations, goods.compare_stock)
+
+    async def differences(self, state: DifferenceState | None = None) -> tuple[DifferenceView, ...]:
+        async with self.store.transaction() as session:
+            return (await books.differences(session, state=state, limit=500)).differences
+
+    async def only_difference(self) -> DifferenceView:
+        (difference,) = await self.differences()
+        return difference
+
+    async def task(self) -> ReviewTask:
+        """The one task that waits."""
+        difference = await self.only_difference()
+        assert difference.task_id is not None
+        async with self.store.transaction() as session:
+            task = await reads.review(session, difference.task_id)
+        assert task is not None
+        return task
+
+    async def answers(self, verdict: Verdict) -> None:
+        """A person answers the one task that waits."""
+        task = await self.task()
+        async with self.store.transaction() as session:
+            await books.decide(session, task, verdict, actor="dana", reason="talked to them")
+
+    async def timeline(self, order_id: str) -> list[Any]:
+        async with self.store.transaction() as session:
+            return [
+                one for one in await reads.timeline(session, order_id) if one.kind == "reconciliation.healed"
+            ]
+
+
+@pytest.fixture
+async def shop(store: Store, tmp_path: Path) -> AsyncIterator[Shop]:
+    # Everything in the database is compared: what another test has left would differ, too.
+    async with store.transaction() as session:
+        await session.execute(text("SET LOCAL session_replication_role = replica"))
+        tables = ", ".join(metadata.tables.keys() - {"ledger_accounts"})
+        await session.execute(text(f"TRUNCATE {tables} CASCADE"))
+    # Nothing is collected while a test looks.
+    slow = Settings(seed=0, speed=1.0, token=NEIGHBOUR_TOKEN)
+    async with (
+        inside("payment", tmp_path / "p", slow) as payment,
+        inside("carrier", tmp_path / "c", slow) as carrier,
+    ):
+        yield Shop(
+            store,
+            HttpPaymentProvider("http://simulator", payment, NEIGHBOUR_TOKEN),
+            HttpCarrier("http://simulator", carrier, NEIGHBOUR_TOKEN),
+        )
+
+
+class Broken:
+    """A neighbour whose named methods raise, the first ``times`` calls."""
+
+    def __init__(self, port: object, failure: Exception, *methods: str, times: int = 10**9) -> None:
+        self._port, self._failure, self._methods, self._left = port, failure, methods, times
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+        if name not in self._methods:
+            return method
+
+        async def call(**arguments: Any) -> Any:
+            if self._left > 0:
+                self._left -= 1
+                raise self._failure
+            return await method(**arguments)
+
+        return call
+
+
+# --- healthy books ---
+async def test_books_that_agree_have_no_difference(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    capture = await shop.captured(order_id, held, amount=gbp(1000))
+    await run(
+        shop.money.refund_payment,
+        RefundPayment(
+            order_id=order_id,
+            shipment_id=f"{order_id}:1",
+            capture_id=capture,
+            amount=gbp(400),
+            cause="lost",
+            key=f"shipment:{order_id}:1:refund:1",
+        ),
+    )
+    await run(
+        shop.money.void_authorisation,
+        VoidAuthorisation(
+            order_id=order_id,
+            authorisation_key=f"order:{order_id}:authorise:1",
+            key=f"order:{order_id}:void:1",
+        ),
+    )
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.state, view.checked, view.differing, view.left_open) == (RunState.DONE, 4, 0, 0)
+    assert await shop.differences() == ()
+
+
+async def test_an_authorisation_that_was_declined_is_no_difference(shop: Shop) -> None:
+    draft = a_draft(tenders=[{"token": "tok_declined_1", "amount_minor": 1395}])
+    order_id = await accepted(shop.store, draft)
+    await run(
+        shop.money.authorise_payment,
+        AuthorisePayment(order_id=order_id, amount=TOTAL, key=f"order:{order_id}:authorise:1"),
+    )
+    assert (await shop.reconcile(Area.MONEY)).differing == 0
+
+
+async def test_free_samples_move_no_money_and_are_no_difference(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    await shop.captured(order_id, held, amount=gbp(0))
+    assert (await shop.reconcile(Area.MONEY)).differing == 0
+
+
+# --- money ---
+async def test_a_capture_that_the_provider_does_not_know_is_put_before_a_person_with_both_sides(
+    shop: Shop,
+) -> None:
+    order_id, held = await shop.authorised()
+    await shop.captured(
+        order_id, held, by_hand={"capture_id": "never-was", "amount": {"minor": 1395, "currency": "GBP"}}
+    )
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.differing, view.healed, view.opened, view.left_open) == (1, 0, 1, 1)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.OURS_ONLY, order_id)
+    assert difference.ours.found[0]["provider_ref"] == "never-was"
+    assert difference.theirs.found == ()
+    task = await shop.task()
+    assert task.state is ReviewState.OPEN
+    assert task.order_id == order_id
+    assert task.sides == (difference.ours, difference.theirs)
+    assert set(task.options) == {Verdict.REJECT, Verdict.FINISH}
+
+
+async def test_a_capture_that_our_books_do_not_have_is_put_before_a_person(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    taken = await shop.payments.capture(key="somebody", authorisation_id=held, amount=gbp(300))
+    await shop.reconcile(Area.MONEY)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.THEIRS_ONLY, order_id)
+    assert difference.theirs.found[0]["line_id"] == taken.capture_id
+
+
+async def test_money_that_moved_for_no_order_of_ours_is_put_before_a_person(shop: Shop) -> None:
+    await shop.payments.authorise(key="k", reference="web:nobody", token="tok_visa", amount=gbp(500))
+    await shop.reconcile(Area.MONEY)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id, difference.subject) == (
+        DifferenceKind.THEIRS_ONLY,
+        None,
+        "web:nobody",
+    )
+    assert (await shop.task()).order_id == "web:nobody"
+
+
+async def test_another_amount_is_put_before_a_person(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    await shop.captured(order_id, held, amount=gbp(1000))
+    await shop.sql("UPDATE payment_operations SET amount_minor = 900 WHERE kind = 'capture'")
+    await shop.reconcile(Area.MONEY)
+    difference = await shop.only_difference()
+    assert difference.kind is DifferenceKind.AMOUNT_DIFFERS
+    assert difference.ours.found[0]["amount"]["minor"] == 900
+    assert difference.theirs.found[0]["amount"]["minor"] == 1000
+
+
+async def test_a_second_charge_of_the_same_amount_is_told_as_such(shop: Shop) -> None:
+    order_id, held = await shop.authorised(gbp(2790))
+    await shop.captured(order_id, held)
+    await shop.payments.capture(key="again", authorisation_id=held, amount=TOTAL)
+    await shop.reconcile(Area.MONEY)
+    difference = await shop.only_difference()
+    assert difference.kind is DifferenceKind.TWICE_THEIRS
+    assert len(difference.theirs.found) == 2
+
+
+async def test_what_the_provider_still_holds_for_an_ended_order_is_given_back(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.differing, view.healed, view.left_open) == (1, 1, 0)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.state, difference.rule) == (
+        DifferenceKind.HELD_AFTER_END,
+        DifferenceState.HEALED,
+        Rule.VOID_HOLD,
+    )
+    lines = (await shop.payments.statement(reference=order_id)).lines
+    assert next(line for line in lines if line.line_id == held).held == gbp(0)
+    async with shop.store.transaction() as session:
+        money = await reads.money(session, order_id, "GBP")
+    assert (money.held, money.voided) == (gbp(0), TOTAL)
+    (entry,) = await shop.timeline(order_id)
+    assert entry.actor == "orderwright"
+    assert "void_hold" in (entry.why or "")
+    again = await shop.reconcile(Area.MONEY)
+    assert (again.differing, again.healed, again.left_open) == (0, 0, 0)
+
+
+async def test_a_hold_above_the_limit_waits_for_a_person_whose_word_gives_it_back(shop: Shop) -> None:
+    shop.terms = Terms(grace=timedelta(0), void_hold_up_to_minor=1_000)
+    order_id, _ = await shop.authorised()
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    assert (await shop.reconcile(Area.MONEY)).left_open == 1
+    assert set((await shop.task()).options) == {Verdict.APPROVE, Verdict.REJECT, Verdict.FINISH}
+    await shop.answers(Verdict.APPROVE)
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.healed, view.left_open) == (1, 0)
+    difference = await shop.only_difference()
+    assert (difference.state, difference.settled_by, difference.settled_why) == (
+        DifferenceState.HEALED,
+        "dana",
+        "talked to them",
+    )
+    (entry,) = await shop.timeline(order_id)
+    assert entry.actor == "dana"
+
+
+async def test_a_hold_that_goods_have_to_be_paid_from_is_not_given_back(shop: Shop) -> None:
+    order_id, _ = await shop.authorised()
+    await shop.ship(order_id, ShipmentState.DELIVERED, handed_over_at=NOON, delivered_at=NOON)
+    await shop.is_now(order_id, OrderState.CLOSED)
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.healed, view.left_open) == (0, 1)
+    assert "has left with the carrier" in (await shop.task()).why_flagged[1].reason
+
+
+async def test_an_answer_that_got_lost_is_written_down_with_all_that_follows(shop: Shop) -> None:
+    order_id = await shop.reserved()
+    answer = await run(
+        shop.money.authorise_payment,
+        AuthorisePayment(order_id=order_id, amount=TOTAL, key=f"order:{order_id}:authorise:1"),
+    )
+    lost = shop.payments
+    shop.payments = cast(PaymentProvider, Broken(_Deaf(lost), OutcomeUnknown("lost"), "find_capture"))
+    with pytest.raises(Exception, match="lost"):
+        await shop.captured(order_id, str(answer.authorisation_id))
+    shop.payments = lost
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.differing, view.healed, view.left_open) == (1, 1, 0)
+    (capture,) = await shop.sql("SELECT state, provider_ref FROM payment_operations WHERE kind = 'capture'")
+    assert capture["state"] == "confirmed"
+    (units,) = await shop.sql("SELECT state FROM reserved_units")
+    assert units["state"] == "consumed", "the goods that were paid for are gone"
+    assert (await shop.captured(order_id, str(answer.authorisation_id))) == capture["provider_ref"], (
+        "the step of the order finds the answer"
+    )
+
+
+class _Deaf:
+    """A provider that captures, and whose answer never comes."""
+
+    def __init__(self, port: PaymentProvider) -> None:
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "capture":
+            return getattr(self._port, name)
+
+        async def call(**arguments: Any) -> Any:
+            await self._port.capture(**arguments)
+            raise OutcomeUnknown("lost")
+
+        return call
+
+
+async def test_a_hold_that_was_given_back_by_hand_is_closed_in_our_books_too(shop: Shop) -> None:
+    order_id, _ = await shop.authorised()
+    await shop.payments.void_by_key(key="dashboard", authorisation_key=f"order:{order_id}:authorise:1")
+    assert (await shop.reconcile(Area.MONEY)).opened == 1, "its order still counts on it"
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.healed, view.left_open) == (1, 0)
+    async with shop.store.transaction() as session:
+        assert (await reads.money(session, order_id, "GBP")).held == gbp(0)
+
+
+async def test_an_answer_that_may_still_come_is_left_alone(shop: Shop) -> None:
+    shop.terms = Terms(grace=timedelta(minutes=5))
+    order_id, held = await shop.authorised()
+    await shop.captured(order_id, held)
+    await shop.sql(
+        "UPDATE payment_operations SET state = 'intended', provider_ref = NULL, answer = NULL, answered_at = NULL"
+        " WHERE kind = 'capture'"
+    )
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.differing, view.under_way, view.left_open) == (0, 1, 0)
+
+
+async def test_what_was_only_intended_and_never_done_is_no_difference(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    await shop.sql(
+        "INSERT INTO payment_operations (key, order_id, kind, state, parent, amount_minor, currency, intended_at)"
+        " VALUES ('k', :order_id, 'capture', 'intended', :held, 100, 'GBP', now() - interval '2 hours')",
+        order_id=order_id,
+        held=held,
+    )
+    assert (await shop.reconcile(Area.MONEY)).differing == 0
+
+
+# --- labels ---
+async def test_labels_that_agree_have_no_difference(shop: Shop) -> None:
+    order_id = await shop.order()
+    shipment = await shop.ship(order_id, ShipmentState.LABELLED)
+    await shop.know_label(shipment, await shop.label(shipment, "l1"), "l1")
+    view = await shop.reconcile(Area.LABELS)
+    assert (view.checked, view.differing) == (1, 0)
+
+
+async def test_the_label_of_a_cancelled_shipment_is_given_back(shop: Shop) -> None:
+    order_id = await shop.order()
+    shipment = await shop.ship(order_id, ShipmentState.CANCELLED)
+    await shop.know_label(shipment, await shop.label(shipment, "l1"), "l1")
+    view = await shop.reconcile(Area.LABELS)
+    assert (view.healed, view.left_open) == (1, 0)
+    assert (await shop.carrier.statement(reference=shipment)).lines[0].state == "undone"
+    (row,) = await shop.sql("SELECT state FROM shipping_operations WHERE kind = 'label'")
+    assert row["state"] == "called_off"
+    assert len(await shop.timeline(order_id)) == 1
+    assert (await shop.reconcile(Area.LABELS)).differing == 0
+
+
+async def test_a_label_that_nobody_of_ours_bought_is_put_before_a_person(shop: Shop) -> None:
+    order_id = await shop.order()
+    shipment = await shop.ship(order_id, ShipmentState.LABELLED)
+    await shop.know_label(shipment, await shop.label(shipment, "l1"), "l1")
+    stranger = await shop.label(shipment)
+    await shop.reconcile(Area.LABELS)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.LABEL_UNKNOWN, order_id)
+    assert difference.theirs.found[0]["line_id"] == stranger
+
+
+async def test_a_parcel_that_left_without_a_label_is_put_before_a_person(shop: Shop) -> None:
+    order_id = await shop.order()
+    await shop.ship(order_id, ShipmentState.IN_TRANSIT, handed_over_at=NOON)
+    await shop.reconcile(Area.LABELS)
+    assert (await shop.only_difference()).kind is DifferenceKind.LEFT_WITHOUT_LABEL
+
+
+async def test_a_label_of_another_price_is_put_before_a_person(shop: Shop) -> None:
+    order_id = await shop.order()
+    shipment = await shop.ship(order_id, ShipmentState.LABELLED)
+    await shop.know_label(shipment, await shop.label(shipment, "l1", price=450), "l1")
+    await shop.reconcile(Area.LABELS)
+    assert (await shop.only_difference()).kind is DifferenceKind.LABEL_COST_DIFFERS
+
+
+async def test_a_label_whose_answer_got_lost_is_written_down(shop: Shop) -> None:
+    order_id = await shop.order()
+    shipment = await shop.ship(order_id, ShipmentState.PICKED)
+    label = await shop.label(shipment, "l1")
+    await shop.know_label(shipment, None, "l1", state="intended")
+    assert (await shop.reconcile(Area.LABELS)).healed == 1
+    (row,) = await shop.sql("SELECT state, provider_ref FROM shipping_operations")
+    assert (row["state"], row["provider_ref"]) == ("confirmed", label)
+
+
+# --- reservations and stock ---
+async def test_units_that_an_open_order_holds_are_no_difference(shop: Shop) -> None:
+    order_id = await shop.reserved()
+    await shop.ship(order_id, ShipmentState.PICKED)
+    await shop.is_now(order_id, OrderState.RELEASED)
+    view = await shop.reconcile(Area.STOCK)
+    assert (view.differing, view.left_open) == (0, 0)
+    assert view.checked == 2, "the order, and the stock row"
+
+
+async def test_units_that_an_ended_order_holds_are_freed(shop: Shop) -> None:
+    order_id = await shop.reserved(units=3)
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    view = await shop.reconcile(Area.STOCK)
+    assert (view.healed, view.left_open) == (1, 0)
+    assert (await shop.sql("SELECT sum(reserved) AS reserved FROM stock"))[0]["reserved"] == 0
+    assert len(await shop.timeline(order_id)) == 1
+    assert (await shop.reconcile(Area.STOCK)).differing == 0
+
+
+async def test_more_units_than_the_limit_wait_for_a_person(shop: Shop) -> None:
+    shop.terms = Terms(grace=timedelta(0), release_up_to_units=2)
+    order_id = await shop.reserved(units=3)
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    assert (await shop.reconcile(Area.STOCK)).left_open == 1
+    assert (await shop.sql("SELECT sum(reserved) AS reserved FROM stock"))[0]["reserved"] == 3
+    await shop.answers(Verdict.APPROVE)
+    assert (await shop.reconcile(Area.STOCK)).healed == 1
+    assert (await shop.sql("SELECT sum(reserved) AS reserved FROM stock"))[0]["reserved"] == 0
+
+
+async def test_units_that_a_parcel_of_an_ended_order_still_needs_are_left(shop: Shop) -> None:
+    order_id = await shop.reserved()
+    await shop.ship(order_id, ShipmentState.PICKED)
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    assert (await shop.reconcile(Area.STOCK)).differing == 0
+
+
+async def test_a_released_order_without_a_reservation_is_put_before_a_person(shop: Shop) -> None:
+    order_id = await shop.reserved()
+    await shop.ship(order_id, ShipmentState.PICKED)
+    await shop.is_now(order_id, OrderState.RELEASED)
+    async with shop.store.transaction() as session:
+        await stock.release(session, key=f"order:{order_id}:reserve:1", order_id=order_id)
+    await shop.reconcile(Area.STOCK)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.OPEN_WITHOUT_RESERVATION, order_id)
+
+
+async def test_a_paid_order_without_stock_is_put_before_a_person(shop: Shop) -> None:
+    order_id, _ = await shop.authorised()
+    await shop.is_now(order_id, OrderState.RELEASED)
+    await shop.reconcile(Area.STOCK)
+    assert (await shop.only_difference()).kind is DifferenceKind.PAID_WITHOUT_STOCK
+
+
+async def test_units_held_for_an_order_that_never_was_are_put_before_a_person(shop: Shop) -> None:
+    await shop.reserved()
+    await shop.sql("UPDATE reservations SET order_id = 'web:never-was'")
+    await shop.reconcile(Area.STOCK)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.HELD_FOR_UNKNOWN, None)
+    await shop.answers(Verdict.APPROVE)
+    assert (await shop.reconcile(Area.STOCK)).healed == 1
+
+
+async def test_a_reserved_count_that_no_reservation_explains_is_put_before_a_person(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    await shop.sql("UPDATE stock SET reserved = 5")
+    await shop.reconcile(Area.STOCK)
+    difference = await shop.only_difference()
+    assert difference.kind is DifferenceKind.RESERVED_DIFFERS
+    assert (difference.ours.found[0]["reserved"], difference.theirs.found[0]["held"]) == (5, 2)
+
+
+# --- what becomes of differences ---
+async def test_a_difference_is_asked_once_and_taken_off_the_list_when_it_has_gone(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    await shop.sql("UPDATE stock SET reserved = 5")
+    assert (await shop.reconcile(Area.STOCK)).opened == 1
+    task = await shop.task()
+    assert (await shop.reconcile(Area.STOCK)).opened == 0
+    assert (await shop.task()).task_id == task.task_id
+    await shop.sql("UPDATE stock SET reserved = 2")
+    view = await shop.reconcile(Area.STOCK)
+    assert (view.gone, view.left_open) == (1, 0)
+    difference = await shop.only_difference()
+    assert (difference.state, difference.rule) == (DifferenceState.HEALED, Rule.GONE)
+    assert (await shop.task()).state is ReviewState.WITHDRAWN
+    await shop.sql("UPDATE stock SET reserved = 5")
+    assert (await shop.reconcile(Area.STOCK)).opened == 1
+    assert (await shop.only_difference()).times == 2
+    assert (await shop.task()).task_id != task.task_id
+
+
+async def test_an_accepted_difference_is_asked_again_only_when_a_side_changes(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    await shop.sql("UPDATE stock SET reserved = 5")
+    await shop.reconcile(Area.STOCK)
+    await shop.answers(Verdict.REJECT)
+    view = await shop.reconcile(Area.STOCK)
+    assert (view.differing, view.left_open) == (0, 0)
+    accepted_one = await shop.only_difference()
+    assert (accepted_one.state, accepted_one.settled_by) == (DifferenceState.ACCEPTED, "dana")
+    await shop.sql("UPDATE stock SET reserved = 6")
+    assert (await shop.reconcile(Area.STOCK)).left_open == 1
+
+
+async def test_what_was_looked_after_is_compared_again(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    await shop.sql("UPDATE stock SET reserved = 5")
+    await shop.reconcile(Area.STOCK)
+    await shop.answers(Verdict.FINISH)
+    assert (await shop.only_difference()).state is DifferenceState.RESOLVED
+    assert (await shop.reconcile(Area.STOCK)).opened == 1, "it is still there"
+
+
+async def test_an_answer_to_a_difference_that_has_gone_is_refused(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    await shop.sql("UPDATE stock SET reserved = 5")
+    await shop.reconcile(Area.STOCK)
+    task = await shop.task()
+    await shop.sql("UPDATE stock SET reserved = 2")
+    await shop.reconcile(Area.STOCK)
+    with pytest.raises(Refused, match="gone"):
+        async with shop.store.transaction() as session:
+            await books.decide(session, task, Verdict.REJECT, actor="dana", reason="late")
+
+
+async def test_the_invariant_job_takes_no_difference_for_a_broken_run(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    await shop.sql("UPDATE stock SET reserved = 5")
+    await shop.reconcile(Area.STOCK)
+    async with shop.store.transaction() as session:
+        assert await broken.open_tasks(session) == []
+
+
+async def test_two_runs_at_once_mend_and_ask_once(shop: Shop) -> None:
+    ended, _ = await shop.authorised()
+    await shop.is_now(ended, OrderState.CANCELLED)
+    _, held = await shop.authorised()
+    await shop.payments.capture(key="somebody", authorisation_id=held, amount=gbp(300))
+    await asyncio.gather(*(shop.reconcile(Area.MONEY) for _ in range(4)))
+    assert len(await shop.timeline(ended)) == 1
+    voids = [line for line in (await shop.payments.statement(reference=ended)).lines if line.kind == "void"]
+    assert [line.amount for line in voids] == [TOTAL]
+    tasks = await shop.sql("SELECT task_id, state FROM review_tasks")
+    assert [task["state"] for task in tasks] == ["open"]
+    assert {one.key: one.times for one in await shop.differences()} == {
+        one.key: 1 for one in await shop.differences()
+    }
+
+
+async def test_a_mend_whose_answer_got_lost_is_found_and_not_repeated(shop: Shop) -> None:
+    order_id, _ = await shop.authorised()
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    whole = shop.payments
+
+    class LosesTheVoid:
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(whole, name)
+
+            async def call(**arguments: Any) -> Any:
+                answer = await method(**arguments)
+                if name == "void_by_key":
+                    raise OutcomeUnknown("the answer to the void was lost")
+                return answer
+
+            return call
+
+    shop.payments = cast(PaymentProvider, LosesTheVoid())
+    with pytest.raises(Exception, match="lost"):
+        await shop.reconcile(Area.MONEY)
+    shop.payments = whole
+    await shop.reconcile(Area.MONEY)
+    voids = [line for line in (await whole.statement(reference=order_id)).lines if line.kind == "void"]
+    assert [line.amount for line in voids] == [TOTAL]
+    async with shop.store.transaction() as session:
+        assert (await reads.money(session, order_id, "GBP")).held == gbp(0)
+
+
+# --- reading statements ---
+async def test_a_statement_that_breaks_off_is_read_on_from_where_it_broke(shop: Shop) -> None:
+    for _ in range(5):
+        await shop.authorised()
+    whole = await shop.payments.statement()
+    pages = [
+        StatementPage(lines=(line,), next_cursor=str(number)) for number, line in enumerate(whole.lines, 1)
+    ]
+    pages[-1] = pages[-1].model_copy(update={"next_cursor": None})
+    asked: list[str | None] = []
+
+    class InPieces:
+        failing = True
+
+        async def statement(
+            self, *, since: Any = None, reference: Any = None, cursor: str | None = None
+        ) -> Any:
+            asked.append(cursor)
+            if cursor == "3" and self.failing:
+                raise NeighbourUnavailable("away")
+            return pages[int(cursor or 0)]
+
+    provider = InPieces()
+    money = MoneyReconciliation(shop.store, cast(PaymentProvider, provider), shop.terms)
+    read = ReadStatement(run_id="r", since=NOON)
+    with pytest.raises(Exception, match="away"):
+        await run(money.read_payment_statement, read)
+    assert len(await shop.sql("SELECT line_id FROM statement_lines")) == 3
+    provider.failing = False
+    answer = await run(money.read_payment_statement, read.model_copy(update={"cursor": "3"}))
+    assert (answer.lines, answer.cursor) == (2, None)
+    assert len(await shop.sql("SELECT line_id FROM statement_lines")) == 5
+
+
+async def test_a_run_looks_back_a_day_beyond_the_one_before_it_and_a_failed_one_does_not_count(
+    shop: Shop,
+) -> None:
+    first = await shop.reconcile(Area.STOCK)
+    steps = ReconciliationActivities(shop.store)
+    failed = BeginReconciliation(run_id="failed", area=Area.STOCK)
+    await run(steps.begin_reconciliation, failed)
+    await run(
+        steps.finish_reconciliation,
+        FinishReconciliation(run_id="failed", area=Area.STOCK, tally=Tally(), failure="away"),
+    )
+    second = await shop.reconcile(Area.STOCK)
+    assert first.since.year == 1970
+    assert second.since == first.started_at - timedelta(days=1)
+    assert (await shop.reconcile(Area.STOCK, everything=True)).since.year == 1970
+
+
+async def test_a_piece_ends_within_its_time_and_says_where_the_next_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        order_id, _ = await shop.authorised()
+        await shop.is_now(order_id, OrderState.CANCELLED)
+    monkeypatch.setattr("activities.reconciliation._LONG_ENOUGH", -1.0)
+    money = MoneyReconciliation(shop.store, shop.payments, shop.terms)
+    await run(money.read_payment_statement, ReadStatement(run_id="r", since=NOON))
+    cursor: str | None = ""
+    pieces = 0
+    while cursor is not None:
+        answer = await run(money.compare_money, Compare(run_id="r", since=NOON, cursor=cursor))
+        cursor, pieces = answer.cursor, pieces + 1
+        assert answer.tally.healed == 1
+    assert pieces == 3
