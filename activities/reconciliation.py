@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.exactly_once import Effect, Meaning, carry_out
@@ -173,7 +174,7 @@ class MoneyReconciliation:
         """As the movement's own step would have: found by its key, and with all that follows from it."""
         key = lost.key
 
-        async def nothing(_session: object) -> None:
+        async def nothing(_session: AsyncSession, _answer: Captured) -> None:
             """Only a capture has more to it than the money."""
 
         if lost.kind is PaymentKind.AUTHORISE:
@@ -190,6 +191,10 @@ class MoneyReconciliation:
             )
         elif lost.kind is PaymentKind.CAPTURE:
             shipment_id = lost.shipment_id
+
+            async def taken(session: AsyncSession, _answer: Captured) -> None:
+                await stock.consume(session, shipment_id or "")
+
             await carry_out(
                 self._store,
                 Effect(
@@ -199,9 +204,7 @@ class MoneyReconciliation:
                     ask=_gone,
                     look_up=lambda: self._payments.find_capture(key=key),
                     means=lambda captured: Meaning(provider_ref=captured.capture_id),
-                    follows=nothing
-                    if shipment_id is None
-                    else lambda session: stock.consume(session, shipment_id),
+                    follows=nothing if shipment_id is None else taken,
                 ),
             )
         else:

@@ -27,7 +27,7 @@ from models.states import ORDER_TERMINAL, OrderState
 from tests.builders import a_draft, order_id_of, skus_of, stocked
 from tests.workflows.saboteur import Trouble, mark
 from tests.workflows.stage import Child, Stage, set_up
-from workflows import order, shipment, steps
+from workflows import changing, order, order_case, paying, shipment, steps
 from workflows.steps import ALL_STEPS, Step
 
 pytestmark = pytest.mark.timeout(3600)
@@ -62,6 +62,7 @@ LOST = Scenario("lost", OrderState.COMPENSATED, city="LOSTVILLE")
 UNHEARD_PICK = Scenario("unheard-pick", OrderState.CLOSED)
 UNHEARD_AND_WAITING = Scenario("unheard-pick-waiting", OrderState.CLOSED, city="IDLEVILLE")
 RECALLED = Scenario("recalled", OrderState.COMPENSATED, city="SILENTVILLE", cancel_at="handed_over")
+AMENDED = Scenario("amended", OrderState.CLOSED, price=150_000)
 TRAVELLING = Scenario("travelling", OrderState.COMPENSATED, city="SILENTVILLE")
 
 
@@ -84,6 +85,7 @@ _C = CancelOutcome
 _ORDER = {
     steps.VALIDATE_ORDER.name: _row(PLAIN, PLAIN, OrderState.CANCELLED, _C.CANCELLING),
     steps.RECORD_PROGRESS.name: _row(REVIEWED, REVIEWED, OrderState.CANCELLED, _C.CANCELLING),
+    steps.APPLY_AMENDMENT.name: _row(AMENDED, AMENDED, OrderState.CANCELLED, _C.CANCELLING),
     steps.ASSESS_ORDER.name: _row(PLAIN, PLAIN, OrderState.CANCELLED, _C.CANCELLING),
     steps.AUTHORISE_PAYMENT.name: _row(PLAIN, PLAIN, OrderState.CANCELLED, _C.CANCELLING),
     steps.ROUTE_ORDER.name: _row(PLAIN, PLAIN, OrderState.CANCELLED, _C.CANCELLING),
@@ -132,19 +134,20 @@ _ONCE_PER_STEP = {COLUMNS[0]: Trouble.FAIL, COLUMNS[1]: Trouble.LOSE, COLUMNS[2]
 
 
 def test_no_step_of_either_workflow_is_without_its_row() -> None:
-    assert set(MATRIX) == steps_of("order", order) | steps_of("shipment", shipment), (
-        "a new step needs a row: who comes to it, how it ends"
-    )
+    assert set(MATRIX) == steps_of("order", order, order_case, paying, changing) | steps_of(
+        "shipment", shipment
+    ), "a new step needs a row: who comes to it, how it ends"
     # Those of the reconciliation have tests of their own: tests/workflows/test_reconciliation.py.
     rest = {step.name for step in ALL_STEPS} - {step.name for step in steps.OF_RECONCILIATION}
     assert {name.partition(".")[2] for name in MATRIX} == rest
 
 
-def steps_of(workflow: str, code: ModuleType) -> set[str]:
+def steps_of(workflow: str, *code: ModuleType) -> set[str]:
     """The steps that a workflow's code names, or has undone by naming what they take."""
     named = {
         (node.value.id, node.attr)
-        for node in ast.walk(ast.parse(inspect.getsource(code)))
+        for module in code
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
     found = {step.name for step in ALL_STEPS if ("e", step.takes.__name__) in named}
@@ -257,6 +260,7 @@ class _Driver:
         self._all = {played.order_id: played for played in everybody}
         self._calling_off: dict[str, asyncio.Task[None]] = {}
         self._decided: set[str] = set()
+        self._amending: dict[str, asyncio.Task[None]] = {}
 
     async def see_through(self) -> None:
         """Until every order has ended, or patience has."""
@@ -295,7 +299,7 @@ class _Driver:
                 return
             await self._look_after_all()
             await asyncio.sleep(0.3)
-        await asyncio.gather(*self._calling_off.values())
+        await asyncio.gather(*self._calling_off.values(), *self._amending.values())
 
     async def _look_after_all(self) -> None:
         rows = await self._stage.rows("SELECT order_id, state FROM orders")
@@ -327,6 +331,8 @@ class _Driver:
         played = self._all[task["order_id"]]
         if played.scenario.impatient and played.state is OrderState.IN_REVIEW:
             return  # it is called off here
+        if played.scenario is AMENDED and task["kind"] == ReviewKind.RISK and not await self._amended(played):
+            return  # it is changed first
         at_gate = played.called_off_at == f"order.{steps.RECORD_PROGRESS.name}"
         if at_gate and f"{task['order_id']} at {played.called_off_at}" not in self._calling_off:
             return  # it is to be called off first
@@ -337,6 +343,27 @@ class _Driver:
         await self._stage.client.get_workflow_handle(task["workflow_id"]).signal(
             "approve", {"actor": "ana", "reason": "go on", "task_id": task["task_id"]}
         )
+
+    async def _amended(self, played: Played) -> bool:
+        """Whether the order was amended while it was in review, which is asked for at first sight."""
+        if played.order_id not in self._amending:
+            self._amending[played.order_id] = asyncio.create_task(self._amend(played))
+        return self._amending[played.order_id].done()
+
+    async def _amend(self, played: Played) -> None:
+        elsewhere = played.draft.ship_to.model_copy(update={"city": "York"})
+        wish = {
+            "actor": "ana",
+            "reason": "they have moved",
+            "request_id": f"amend-{played.order_id}",
+            "ship_to": elsewhere.model_dump(mode="json"),
+        }
+        while True:
+            answer = await self._stage.api.post(f"/v1/orders/{played.order_id}/amendments", json=wish)
+            if answer.status_code in (200, 201, 202, 409):
+                return
+            assert answer.status_code in (429, 503), f"{played.order_id}: {answer.status_code} {answer.text}"
+            await asyncio.sleep(1)
 
     def _call_off(self, played: Played, when: str, let_go: str | None = None) -> None:
         name = f"{played.order_id} {when}"
