@@ -261,7 +261,9 @@ class Changing(Paying):
             return
         if not self._first_time("stock_lost", loss.event_id):
             return
-        planned = {ref.number for ref in memory.plan.shipments} if memory.plan and memory.reserved else set()
+        planned = {ref.number for ref in self._started_shipments()}
+        if memory.plan is not None and memory.reserved:
+            planned |= {ref.number for ref in memory.plan.shipments}
         lost = [n for n in loss.shipments if n in planned and not self._is_over(n) and not self._has_left(n)]
         self.note(
             "stock.lost",

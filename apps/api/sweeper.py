@@ -16,6 +16,7 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from activities.store import outbox, reads
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
+from activities.store.lost import told_of, untold_losses
 from activities.store.receipts import forget_receipts
 from activities.store.tenders import untold
 from apps.api.broken_runs import ASTRAY
@@ -25,6 +26,7 @@ from apps.api.parts import Parts
 from apps.api.runs import RunStart
 from apps.api.tenders import tell_run
 from models.errors import NotAwaited, NotReachable
+from models.identifiers import order_workflow_id
 from models.journal import SYSTEM
 from workers.logging import get_logger
 
@@ -79,6 +81,7 @@ class Sweeper:
                 looked_on = await self._guarded(self.look)
                 await self._guarded(self.prove)
                 await self._guarded(self.tell)
+                await self._guarded(self.plan_anew)
                 if not looked_on:
                     look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
             if time.monotonic() >= tidy_at and not await self._guarded(self.tidy):
@@ -146,6 +149,23 @@ class Sweeper:
                 else:
                     taken += 1
         return taken
+
+    async def plan_anew(self) -> int:
+        """Tell runs that a warehouse does not hold what was reserved for them, at most one batch; returns how many.
+
+        An order that has no run any more has nothing to plan. Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            losses = await untold_losses(session, _BATCH)
+        for loss in losses:
+            with bound_contextvars(order_id=loss.order_id, actor=SYSTEM):
+                told = await self._parts.runs.tell(
+                    order_workflow_id(loss.order_id), "stock_lost", loss.message
+                )
+                async with self._parts.store.transaction() as session:
+                    await told_of(session, loss.released)
+                _log.info("stock_lost_told", document_id=loss.document_id, told=told.name.lower())
+        return len(losses)
 
     async def tidy(self) -> int:
         """Forget old receipts of webhooks and old events, at most one batch of each; returns how many.

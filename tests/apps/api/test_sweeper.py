@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -20,11 +21,12 @@ from structlog.testing import capture_logs
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from activities.store import reads
+from activities.store import reads, stock, warehouse
 from activities.store.astray import Astray
 from activities.store.intake import accept_draft, mark_started, take_unstarted
 from activities.store.migrate import migrate
 from activities.store.record import record
+from activities.store.stock import Wanted
 from activities.store.store import Store
 from apps.api import invariants
 from apps.api import sweeper as sweeping
@@ -39,8 +41,10 @@ from models.errors import NotReachable
 from models.journal import Carried, OrderProjection
 from models.order import OrderDraft
 from models.states import OrderState
+from models.stock import Count, CountedUnits
 from tests.apps.api.builders import a_draft, an_entry, write_down
 from tests.apps.api.conftest import TOKEN, WEBHOOK_SECRET
+from tests.builders import stocked
 from workers.embedded.ports import any_port
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.temporal import EmbeddedTemporal
@@ -451,3 +455,70 @@ async def test_order_accepted_by_a_process_that_was_killed_is_run_by_the_next(
         assert err
         assert all(line.startswith(b"{") for line in err.splitlines()), err.decode()
         assert b"Wilhelmina" not in err
+
+
+async def an_order_that_lost_units(store: Store) -> str:
+    """A count found less than was promised to a started order."""
+    order_id, sku = await a_started_order(store), f"SKU-{uuid4().hex[:10]}"
+    await stocked(store, north={sku: 2})
+    wanted = Wanted(shipment_id=f"{order_id}:1", node="north", sku=sku, quantity=2)
+    async with store.transaction() as session:
+        reservation = await stock.reserve(
+            session,
+            key=f"order:{order_id}:reserve:1",
+            order_id=order_id,
+            plan_id=f"{order_id}:p1",
+            wanted=[wanted],
+            expires_at=datetime.now(UTC) + timedelta(days=7),
+        )
+        assert reservation.reserved
+    counted = Count(
+        document_id=f"C-{sku}", actor="wms", node="north", lines=(CountedUnits(sku=sku, quantity=1),)
+    )
+    async with store.transaction() as session:
+        await warehouse.count(session, counted)
+    return order_id
+
+
+async def signals(client: Client, order_id: str) -> list[tuple[str, Any]]:
+    found = []
+    async for event in client.get_workflow_handle(f"order:{order_id}").fetch_history_events():
+        if event.HasField("workflow_execution_signaled_event_attributes"):
+            told = event.workflow_execution_signaled_event_attributes
+            (message,) = await client.data_converter.decode(told.input.payloads)
+            found.append((told.signal_name, message))
+    return found
+
+
+async def test_a_run_is_told_of_units_that_the_warehouse_does_not_hold(
+    parts: Parts, own_store: Store, client: Client
+) -> None:
+    order_id = await an_order_that_lost_units(own_store)
+    await client.start_workflow("OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows")
+    assert await Sweeper(parts).plan_anew() == 1
+    assert await Sweeper(parts).plan_anew() == 0
+    ((name, message),) = await signals(client, order_id)
+    assert name == "stock_lost" and message["shipments"] == [1]
+
+
+async def test_a_run_that_was_told_before_we_died_is_told_of_the_same_event_again(
+    parts: Parts, own_store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = await an_order_that_lost_units(own_store)
+    await client.start_workflow("OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows")
+
+    async def dies(*_: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as dying, pytest.raises(ConnectionError):
+        dying.setattr("apps.api.sweeper.told_of", dies)
+        await Sweeper(parts).plan_anew()
+    assert await Sweeper(parts).plan_anew() == 1
+    first, second = await signals(client, order_id)
+    assert first == second
+
+
+async def test_an_order_without_a_run_has_nothing_to_plan_anew(parts: Parts, own_store: Store) -> None:
+    await an_order_that_lost_units(own_store)
+    assert await Sweeper(parts).plan_anew() == 1
+    assert await Sweeper(parts).plan_anew() == 0
