@@ -288,8 +288,8 @@ class Changing(Paying):
             return "the order has not been read yet: try again in a moment"
         if pending is not None:
             return f"amendment {pending.number} is being applied: try again when it is"
-        if memory.released and all(
-            self._is_over(ref.number) or self._has_left(ref.number) for ref in self._planned_shipments()
+        if (memory.released or memory.rest_dropped) and all(
+            self._is_over(ref.number) or self._has_left(ref.number) for ref in self._started_shipments()
         ):
             return "it is past the cut-off: everything has left; call it off or arrange a return instead"
         return None

@@ -16,10 +16,13 @@ def order_page(memory: OrderMemory) -> str:
             f"{facts.customer_type.upper()}, {facts.line_count} lines, {facts.unit_count} units, "
             f"{facts.total}, to {facts.ship_country}"
         )
+    shipments = [started.ref for started in memory.earlier]
     if memory.plan:
         rows.append(f"Plan: {memory.plan.cost}, promised {memory.plan.promised_at:%Y-%m-%d}\n")
+        shipments += memory.plan.shipments
+    if shipments:
         rows.append("| # | node | service | units | state | tracking |\n|---|---|---|---|---|---|")
-        for ref in memory.plan.shipments:
+        for ref in shipments:
             progress = memory.shipments.get(ref.number)
             rows.append(
                 f"| {ref.number} | {ref.node} | {ref.carrier}/{ref.service} | {ref.units} | "

@@ -208,12 +208,16 @@ class Paying(OrderCase):
         held = self.memory.authorisation
         if held is None or not (unpaid := self._unpaid_shipments()):
             return False
-        return self._runs_out(held) or any(self._expired_hold(number) for number in unpaid)
+        # What is called off is not to be paid, unless it has left all the same.
+        runs_out = self._runs_out(held) and self.memory.cancel is None
+        return runs_out or any(self._expired_hold(number) for number in unpaid)
 
     def _hold_due_at(self) -> datetime | None:
         """When what is held has to be held anew, if anything is still to be captured from it."""
         held = self.memory.authorisation
-        if held is None or held.expires_at is None or not self._unpaid_shipments():
+        if held is None or held.expires_at is None or self.memory.cancel is not None:
+            return None
+        if not self._unpaid_shipments():
             return None
         return held.expires_at - _RENEW_BEFORE
 
