@@ -36,6 +36,7 @@ class Measures(Contract):
     reviews_overdue: int
     effects_unclear: dict[str, Waiting]
     never_started: Waiting
+    awaiting_customer: Waiting = Waiting()
     late_events: int
     subscribers: tuple[SubscriberView, ...] = ()
 
@@ -50,6 +51,7 @@ async def measures(session: AsyncSession) -> Measures:
         reviews_overdue=await _overdue(session, now),
         effects_unclear=await _unclear(session, now),
         never_started=await _never_started(session, now),
+        awaiting_customer=await _awaiting_customer(session, now),
         late_events=await reads.late_event_count(session),
         subscribers=tuple(await all_subscribers(session)),
     )
@@ -107,6 +109,14 @@ async def _unclear(session: AsyncSession, now: datetime) -> dict[str, Waiting]:
 async def _never_started(session: AsyncSession, now: datetime) -> Waiting:
     query = select(func.count(), func.min(col(IntakeRow.received_at))).where(
         col(IntakeRow.state) == IntakeState.ACCEPTED
+    )
+    count, oldest = (await session.execute(query)).one()
+    return _waiting(count, oldest, now)
+
+
+async def _awaiting_customer(session: AsyncSession, now: datetime) -> Waiting:
+    query = select(func.count(), func.min(col(OrderRow.updated_at))).where(
+        col(OrderRow.state) == OrderState.AWAITING_CUSTOMER
     )
     count, oldest = (await session.execute(query)).one()
     return _waiting(count, oldest, now)

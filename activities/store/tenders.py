@@ -15,12 +15,15 @@ from models.messages import OfferTender
 from models.money import Money
 from models.operations import OperationState, PaymentKind
 from models.order import TenderKind
-from models.states import ORDER_TERMINAL, OrderState
+from models.states import ORDER_TERMINAL, OrderState, ReviewState
+from models.tables.journal import ReviewTaskRow
 from models.tables.operations import PaymentOperationRow
 from models.tables.orders import OrderRow
 from models.tables.tenders import TenderRow
 from models.tender import CUSTOMER, PayLink, TenderState
 
+# The flag of the review that asks about a hold which could not be renewed (workflows/paying.py).
+RENEWAL_DECLINED = "renewal_declined"
 _STANDING = (TenderState.OFFERED, TenderState.TAKEN)
 
 
@@ -61,8 +64,9 @@ async def offer(
 ) -> Offered:
     """Store a tender under the next number; one with this ``request_id`` is the same one again.
 
-    Raises ``NotFound``, ``NotAwaited`` while the order does not wait for one, and ``Conflict`` for another tender under
-    a request id that was used.
+    It is wanted by an order that awaits its customer, and by one of which a person of ours is asked because its hold
+    ran out. Raises ``NotFound``, ``NotAwaited`` while the order does not wait for one, and ``Conflict`` for another
+    tender under a request id that was used.
     """
     state = await _locked(session, order_id)
     known = await session.scalar(
@@ -74,7 +78,8 @@ async def offer(
                 f"request {request_id} has offered another tender for order {order_id}: a request id is used once"
             )
         return _offered(known)
-    _require_waiting(order_id, state)
+    if not await _asked_to_renew(session, order_id):
+        _require_waiting(order_id, state)
     return await _store(session, order_id, kind=kind, token=token, request_id=request_id, actor=actor)
 
 
@@ -159,6 +164,21 @@ async def _locked(session: AsyncSession, order_id: str) -> OrderState:
     if state is None:
         raise NotFound(f"there is no order {order_id}")
     return OrderState(state)
+
+
+async def _asked_to_renew(session: AsyncSession, order_id: str) -> bool:
+    """Whether a person of ours is asked about a hold that ran out and could not be renewed: another tender helps."""
+    why: list[dict[str, str]] = [{"code": RENEWAL_DECLINED}]
+    found = await session.scalar(
+        select(func.count())
+        .select_from(ReviewTaskRow)
+        .where(
+            col(ReviewTaskRow.order_id) == order_id,
+            col(ReviewTaskRow.state) == ReviewState.OPEN,
+            col(ReviewTaskRow.task)["why_flagged"].contains(why),
+        )
+    )
+    return bool(found)
 
 
 def _require_waiting(order_id: str, state: OrderState) -> None:

@@ -178,6 +178,11 @@ class Metrics:
             ["subscriber"],
             registry=self._counted,
         )
+        self._oldest_awaited = Gauge(
+            "orderwright_orders_awaiting_customer_oldest_seconds",
+            "For how long the order has waited that has waited longest for its customer; 0 when there is none",
+            registry=self._counted,
+        )
 
     def render(self, found: Measures | None) -> bytes:
         """The text exposition, with the database's gauges as ``found``; without them when it did not answer."""
@@ -204,6 +209,7 @@ class Metrics:
             self._oldest_unclear.labels(effect.value).set(unclear.oldest_seconds)
         self._never_started.set(found.never_started.count)
         self._oldest_never_started.set(found.never_started.oldest_seconds)
+        self._oldest_awaited.set(found.awaiting_customer.oldest_seconds)
         self._late_events.set(found.late_events)
         # A subscriber that was removed is shown no more.
         for gauge in (self._outbox_waiting, self._outbox_oldest, self._dead_letters):

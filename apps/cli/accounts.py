@@ -32,7 +32,8 @@ class Outcomes(Contract):
     """What became of the orders; the figures add up to ``submitted``.
 
     ``failed``: the run ended badly and left the order unfinished. ``orphaned``: an unfinished order without a run.
-    ``still_open``: under way when the wait ended. ``in_review`` counts all that wait for a decision or a customer.
+    ``still_open``: under way when the wait ended. ``in_review`` counts all that wait for a decision, and
+    ``awaiting_customer`` those whose customer is asked for another means of payment.
     """
 
     submitted: int
@@ -41,6 +42,7 @@ class Outcomes(Contract):
     compensated: int = 0
     rejected: int = 0
     in_review: int = 0
+    awaiting_customer: int = 0
     needs_operator: int = 0
     failed: int = 0
     orphaned: int = 0
@@ -145,6 +147,21 @@ async def done_twice(simulators: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+async def about_to_pay(message_url: str | None) -> int:
+    """How many simulated customers have yet to give another means of payment; none without a simulator."""
+    if message_url is None:
+        return 0
+    try:
+        async with httpx.AsyncClient(timeout=30) as client:
+            answer = await client.get(f"{message_url}/healthz")
+            answer.raise_for_status()
+        return int(answer.json()["webhooks"]["waiting"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise NotReachable(
+            f"the simulator at {message_url} does not answer ({type(error).__name__})"
+        ) from error
+
+
 async def effort(tally: Tally, store: Store, client: Client) -> Effort:
     """Count shipments, reviews and, on a sample, activities."""
     order_ids = list(tally.standings)
@@ -197,6 +214,8 @@ def _account(standing: Standing, run: str | None) -> str:
         return run
     if standing.state is OrderState.NEEDS_OPERATOR:
         return "needs_operator"
+    if standing.state is OrderState.AWAITING_CUSTOMER and standing.parked:
+        return "awaiting_customer"
     return "in_review" if standing.parked else "still_open"
 
 

@@ -209,6 +209,7 @@ async def _replay(
                 in_flight=options.in_flight,
                 patience=options.patience,
                 on_change=display.show,
+                customers=lambda: accounts.about_to_pay(live.simulators.get("messages")),
             )
             tally = await replay.run(invoices)
             display.show(tally)
@@ -402,6 +403,10 @@ def _print_summary(told: Console, tally: Tally, became: Outcomes, money: Books |
         told.print(Text(f"stopped waiting: {tally.gave_up}", style="bold red"), soft_wrap=True)
     if became.in_review:
         told.print("what waits for a person: orderwright review list")
+    if became.awaiting_customer:
+        told.print(
+            "what waits for another means of payment: orderwright orders list --state awaiting_customer"
+        )
 
 
 def _money_rows(money: Books | None) -> list[tuple[str, str | None]]:

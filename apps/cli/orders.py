@@ -18,6 +18,8 @@ from apps.api.contracts import (
     CancelTaken,
     OrderAccepted,
     Queued,
+    TenderRequest,
+    TenderTaken,
 )
 from apps.cli.amending import latest, line_change, print_amendments, print_preview
 from apps.cli.app import exit_code
@@ -175,6 +177,47 @@ def list_orders(
         print_json(found)
         return
     _print_list(console(), found, more=more)
+
+
+@app.command()
+def tender(
+    order_id: Annotated[str, typer.Argument(metavar="ID", help="The order that awaits its customer.")],
+    *,
+    card_token: Annotated[
+        str, typer.Option("--card-token", help="The payment provider's token of the other card; no number.")
+    ],
+    actor: Actor = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Makes a repeat of this very request harmless; default: a new one.")
+    ] = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pay an order whose payment was declined with another card, as its customer says on the phone."""
+    offer = message(
+        TenderRequest,
+        {"token": "--card-token"},
+        token=card_token,
+        actor=acting_as(actor),
+        request_id=request_id or f"cli-{uuid.uuid4()}",
+    )
+    with open_api(api_url, token, data_dir) as api:
+        answer: TenderTaken | Queued = api.post(
+            f"/v1/orders/{path_part(order_id)}/tenders",
+            offer,
+            TenderTaken | Queued,  # type: ignore[arg-type] # a union is a type to pydantic, not to mypy
+        )
+    if as_json:
+        print_json(answer)
+        return
+    if isinstance(answer, Queued):
+        console().print(
+            f"{order_id}: kept as {answer.request_id}: its run could not be asked, and tries the card once it can"
+        )
+    else:
+        console().print(Text(plain(f"{order_id}: tender {answer.tender}: {answer.message}")), soft_wrap=True)
 
 
 @app.command()

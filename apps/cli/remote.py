@@ -3,7 +3,7 @@
 import getpass
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -221,15 +221,21 @@ def needs_reason(reason: str) -> str:
     return reason.strip()
 
 
-def message(contract: type[Message], **fields: object) -> Message:
-    """A message to the API from what a person typed. Raises ``InvalidDocument`` naming the options that do not fit."""
+def message(
+    contract: type[Message], options: Mapping[str, str] = MappingProxyType({}), /, **fields: object
+) -> Message:
+    """A message to the API from what a person typed. Raises ``InvalidDocument`` naming the options that do not fit.
+
+    ``options``: by what option a field is given, where that is not its own name.
+    """
     try:
         return contract.model_validate(fields)
     except ValidationError as error:
         raise InvalidDocument(
             tuple(
                 Problem(
-                    path="--" + ".".join(str(part) for part in item["loc"]).replace("_", "-"),
+                    path=options.get(str(item["loc"][0]) if item["loc"] else "")
+                    or "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-"),
                     code=item["type"],
                     message=item["msg"][:1].lower() + item["msg"][1:],
                 )

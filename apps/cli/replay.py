@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
-from sqlalchemy import select
+from sqlalchemy import and_, exists, select
 from sqlmodel import col
 
 from activities.channels.online_retail import ImportedInvoice, RefusalKind
@@ -19,6 +19,8 @@ from models.order import OrderDraft
 from models.states import ORDER_TERMINAL, OrderState
 from models.tables.journal import TimelineRow
 from models.tables.orders import OrderRow
+from models.tables.tenders import TenderRow
+from models.tender import TenderState
 
 POLL_SECONDS = 0.5
 LAST_EVENTS = 6
@@ -33,6 +35,8 @@ class Standing:
     state: OrderState = OrderState.RECEIVED
     needs_review: bool = False
     version: int = -1
+    # Its customer has just given another means of payment: its run is about to go on.
+    paid: bool = False
 
     @property
     def finished(self) -> bool:
@@ -42,7 +46,7 @@ class Standing:
     @property
     def parked(self) -> bool:
         """A person has to act before it goes on, or before all of it does."""
-        return not self.finished and (self.needs_review or self.state in PARKED)
+        return not self.finished and not self.paid and (self.needs_review or self.state in PARKED)
 
     @property
     def in_flight(self) -> bool:
@@ -66,6 +70,7 @@ class Tally:
     trouble: str = ""
     gave_up: str = ""
     read_all: bool = False
+    about_to_pay: int = 0
     first_sent: float | None = None
     first_delivered: float | None = None
     ended: float | None = None
@@ -106,6 +111,10 @@ class Tally:
         return max(rested, 0) / self.seconds if self.seconds else 0.0
 
 
+async def _nobody() -> int:
+    return 0
+
+
 class Replay:
     """One run of the loop over ``invoices``.
 
@@ -114,6 +123,7 @@ class Replay:
         store: read for where the orders stand.
         limit: how many orders to send; 0 sends all.
         in_flight: how many may be under way at once; those that wait for a person do not count.
+        customers: how many customers are about to give another means of payment.
         patience: seconds without any order moving, or without an answer, after which it gives up and says so.
     """
 
@@ -126,6 +136,7 @@ class Replay:
         in_flight: int,
         patience: float,
         on_change: Callable[[Tally], None] = lambda _: None,
+        customers: Callable[[], Awaitable[int]] = _nobody,
     ) -> None:
         self._client = client
         self._store = store
@@ -133,6 +144,7 @@ class Replay:
         self._in_flight = in_flight
         self._patience = patience
         self._on_change = on_change
+        self._customers = customers
         self._last_movement = time.monotonic()
         self.tally = Tally(wanted=limit)
 
@@ -141,12 +153,22 @@ class Replay:
         watching = asyncio.create_task(self._watch())
         try:
             await self._send_all(invoices)
-            await self._until(lambda: self.tally.in_flight == 0)
+            await self._until(self._all_rest)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             self.tally.ended = time.monotonic()
         return self.tally
+
+    def _all_rest(self) -> bool:
+        if self.tally.in_flight:
+            return False
+        # On a slow clock a customer takes hours: then the order rests with a person, like those in review.
+        return not self.tally.about_to_pay or self._still() > self._patience
+
+    def _still(self) -> float:
+        """Seconds without a movement."""
+        return time.monotonic() - self._last_movement
 
     async def _send_all(self, invoices: Iterator[ImportedInvoice]) -> None:
         tally = self.tally
@@ -195,8 +217,7 @@ class Replay:
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached() and not self.tally.gave_up:
-            still = time.monotonic() - self._last_movement
-            if still > self._patience:
+            if self._still() > self._patience:
                 self.tally.gave_up = (
                     f"no order moved for {self._patience:.0f} s, {self.tally.in_flight} are still under way"
                 )
@@ -212,6 +233,9 @@ class Replay:
         tally = self.tally
         unfinished = [order for order, standing in tally.standings.items() if not standing.finished]
         try:
+            # Before the orders: who has paid by now shows there.
+            asked = _awaiting(tally.standings)
+            about_to_pay = await self._customers() if asked else 0
             found = await standings(self._store, unfinished)
             tally.last_events = await _last_events(self._store)
         except OrderwrightError as error:
@@ -221,6 +245,8 @@ class Replay:
             if standing != tally.standings[order_id]:
                 self._last_movement = time.monotonic()
                 tally.standings[order_id] = standing
+        # Of those that began to wait just now it is known at the next look.
+        tally.about_to_pay = about_to_pay or len(_awaiting(found) - asked)
         if tally.first_delivered is None and any(
             s.state in (OrderState.DELIVERED, OrderState.CLOSED) for s in found.values()
         ):
@@ -253,6 +279,10 @@ async def post_order(client: httpx.AsyncClient, draft: OrderDraft) -> tuple[str,
     return accepted.order_id, response.status_code == 202
 
 
+def _awaiting(orders: Mapping[str, Standing]) -> set[str]:
+    return {order_id for order_id, one in orders.items() if one.state is OrderState.AWAITING_CUSTOMER}
+
+
 async def standings(store: Store, order_ids: Collection[str]) -> dict[str, Standing]:
     """Where the orders stand; an id that is not stored is left out. Raises ``NotReachable``."""
     if not order_ids:
@@ -260,13 +290,30 @@ async def standings(store: Store, order_ids: Collection[str]) -> dict[str, Stand
     async with store.transaction() as session:
         rows = await session.execute(
             select(
-                col(OrderRow.order_id), col(OrderRow.state), col(OrderRow.needs_review), col(OrderRow.version)
+                col(OrderRow.order_id),
+                col(OrderRow.state),
+                col(OrderRow.needs_review),
+                col(OrderRow.version),
+                _HAS_PAID,
             ).where(col(OrderRow.order_id).in_(order_ids))
         )
         return {
-            order_id: Standing(OrderState(state), needs_review, version)
-            for order_id, state, needs_review, version in rows
+            order_id: Standing(OrderState(state), needs_review, version, paid)
+            for order_id, state, needs_review, version, paid in rows
         }
+
+
+# A tender came, and the run has written nothing down since.
+_HAS_PAID = and_(
+    col(OrderRow.state) == OrderState.AWAITING_CUSTOMER,
+    exists()
+    .where(
+        col(TenderRow.order_id) == col(OrderRow.order_id),
+        col(TenderRow.state) != TenderState.REFUSED,
+        col(TenderRow.offered_at) > col(OrderRow.updated_at),
+    )
+    .correlate(OrderRow),
+)
 
 
 async def _last_events(store: Store) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def preset_script(name: str) -> FaultScript:
 
 def _print_script(script: FaultScript) -> None:
     target = console()
+    if script.customers_pay:
+        target.print(f"{script.customers_pay:.0%} of customers whose payment is declined give another card")
     if not script.fault:
         target.print("the simulators behave: no fault script is in force")
         return

@@ -1,4 +1,7 @@
-"""Delivers the webhooks that a simulator owes: signed, in the order of each subject, and again until they are taken."""
+"""Delivers the webhooks that a simulator owes: signed, in the order of each subject, and again until they are taken.
+
+It also sends what a simulated customer sends: unsigned, to an address of its own.
+"""
 
 import asyncio
 import contextlib
@@ -63,6 +66,19 @@ class Courier:
                     body=envelope.model_dump_json(exclude_none=True),
                 )
             )
+
+    def plan_post(self, event_id: str, *, url: str, body: str, after: timedelta) -> None:
+        """Post ``body`` (JSON) to ``url`` when the business time ``after`` has passed, as anybody could."""
+        self._ledger.owe(
+            OwedWebhook(
+                event_id=event_id,
+                subject=event_id,
+                number=1,
+                due_at=time.time() + after.total_seconds() / self._speed,
+                body=body,
+                url=url,
+            )
+        )
 
     def happened(self, subject: str) -> list[WebhookEnvelope]:
         """What has happened to ``subject`` by now, in its order, whether or not anybody could be told."""
@@ -130,15 +146,17 @@ class Courier:
     async def _try_once(self, client: httpx.AsyncClient, webhook: OwedWebhook) -> None:
         body = webhook.body.encode()
         timestamp = int(time.time())
-        headers = {
-            "Content-Type": "application/json",
-            TIMESTAMP_HEADER: str(timestamp),
-            SIGNATURE_HEADER: sign(self._secret, timestamp, body),
-        }
+        headers = {"Content-Type": "application/json"}
+        if webhook.url is None:
+            headers |= {
+                TIMESTAMP_HEADER: str(timestamp),
+                SIGNATURE_HEADER: sign(self._secret, timestamp, body),
+            }
         try:
-            response = await client.post(self._url, content=body, headers=headers)
+            response = await client.post(webhook.url or self._url, content=body, headers=headers)
         except httpx.HTTPError as failure:
-            self._postpone(webhook, f"{type(failure).__name__}: {failure}")
+            # Of a customer's own address nothing is written down: it is the key to somebody's order.
+            self._postpone(webhook, type(failure).__name__ + (f": {failure}" if webhook.url is None else ""))
             return
         status = response.status_code
         if response.is_success:
@@ -149,8 +167,9 @@ class Courier:
             self._postpone(webhook, f"HTTP {status}")
         else:
             self._ledger.settle_webhook(webhook.event_id, state=REFUSED, error=f"HTTP {status}")
+            who = self._url if webhook.url is None else "a pay link"
             print(
-                f"{self._url} refused webhook {webhook.event_id} with {status}: not sent again",
+                f"{who} refused webhook {webhook.event_id} with {status}: not sent again",
                 file=sys.stderr,
                 flush=True,
             )
@@ -168,6 +187,8 @@ class Courier:
 
     @staticmethod
     def _may_still_appear(webhook: OwedWebhook) -> bool:
+        if webhook.url is not None:
+            return False
         first = webhook.first_tried_at
         return first is None or time.time() - first < KEEP_TRYING_UNKNOWN_SUBJECT
 

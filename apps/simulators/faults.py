@@ -14,6 +14,8 @@ idempotency key: the same script does the same harm to the same orders every tim
     share = 0.1                         # of the keys; default: all of them
     times = 2                           # so often under one key, then it behaves; 0: always; default: 1
 
+Above the first fault ``customers_pay = 0.7`` says which share of customers answer a declined payment with another card.
+
 A decision of the business (a decline, a refused pick, a parcel's fate) counts for all attempts at it together.
 """
 
@@ -186,9 +188,14 @@ def _fits(pattern: str, place: str) -> bool:
 
 
 class FaultScript(Document):
-    """Faults, tried in their order."""
+    """Faults, tried in their order.
+
+    ``customers_pay`` is no fault: the share of the messages that ask for another means of payment whose customer gives
+    one, some hours later.
+    """
 
     seed: int = 0
+    customers_pay: Annotated[float, Field(ge=0, le=1)] = 0.0
     fault: tuple[Fault, ...] = Field(default=(), max_length=200)
 
     def digest(self) -> str:
@@ -201,6 +208,7 @@ OFF = FaultScript()
 # Every kind of misfortune, each rare enough that most orders still arrive, all of them together hitting most orders.
 HARSH = FaultScript(
     seed=1,
+    customers_pay=0.7,
     fault=(
         Fault(do=FaultKind.LATENCY, share=0.1, seconds=0.5),
         Fault(do=FaultKind.STATUS, share=0.05, status=503, times=2),
@@ -300,6 +308,11 @@ class Faults:
             ):
                 return fault
         return None
+
+    def customer_pays(self, key: str) -> bool:
+        """Whether the customer who is sent the message under ``key`` gives another means of payment."""
+        self._look_for_a_new_script()
+        return fraction(self._script.seed, key, "the customer pays") < self._script.customers_pay
 
     def _look_for_a_new_script(self) -> None:
         try:

@@ -50,6 +50,7 @@ create table if not exists webhooks (
     state text not null default 'waiting',
     body text not null,
     last_error text,
+    url text,
     unique (subject, number)
 );
 create table if not exists faults_struck (
@@ -97,7 +98,8 @@ class KeptAnswer:
 class OwedWebhook:
     """A webhook about what happens at ``due_at`` (Unix seconds), sent then or, if that is later, at ``next_try_at``.
 
-    Those of one ``subject`` go out in the order of ``number``.
+    Those of one ``subject`` go out in the order of ``number``. ``url``: somebody else than the one who is told of all
+    others; what is sent there is no webhook, but what a person would send.
     """
 
     event_id: str
@@ -109,6 +111,7 @@ class OwedWebhook:
     first_tried_at: float | None = None
     attempts: int = 0
     state: str = WAITING
+    url: str | None = None
 
 
 class AlreadyRunning(Exception):
@@ -143,8 +146,14 @@ class Ledger:
             self._db.execute(
                 "create index if not exists effects_by_change on effects (changed_at, effect_id)"
             )
+            self._add_what_is_new()
         else:
             self._db.execute("pragma query_only=on")
+
+    def _add_what_is_new(self) -> None:
+        """A file that an older version made lacks a column."""
+        if not any(row["name"] == "url" for row in self._db.execute("pragma table_info(webhooks)")):
+            self._db.execute("alter table webhooks add column url text")
 
     def close(self) -> None:
         """Close the file; the lock ends with it."""
@@ -261,8 +270,8 @@ class Ledger:
     def owe(self, webhook: OwedWebhook) -> None:
         """Plan a webhook."""
         self._db.execute(
-            "insert into webhooks (event_id, subject, number, due_at, next_try_at, body, state)"
-            " values (?, ?, ?, ?, ?, ?, ?)",
+            "insert into webhooks (event_id, subject, number, due_at, next_try_at, body, state, url)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 webhook.event_id,
                 webhook.subject,
@@ -271,6 +280,7 @@ class Ledger:
                 max(webhook.due_at, webhook.next_try_at),
                 webhook.body,
                 webhook.state,
+                webhook.url,
             ),
         )
 
@@ -305,7 +315,7 @@ class Ledger:
     def next_webhooks(self, limit: int) -> list[OwedWebhook]:
         """The ones to try next, soonest first; a webhook waits for the earlier ones of its subject."""
         rows = self._db.execute(
-            "select event_id, subject, number, due_at, body, next_try_at, first_tried_at, attempts"
+            "select event_id, subject, number, due_at, body, next_try_at, first_tried_at, attempts, url"
             " from webhooks as w where state = 'waiting' and not exists ("
             "   select 1 from webhooks as e"
             "   where e.subject = w.subject and e.state = 'waiting' and e.number < w.number)"

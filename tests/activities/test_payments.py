@@ -13,7 +13,7 @@ from activities.adapters import http
 from activities.adapters.neighbours import open_neighbours
 from activities.payments import PaymentActivities
 from activities.ports import PaymentProvider
-from activities.store import reads, tenders
+from activities.store import ledger, reads, tenders
 from activities.store.stock import Wanted, reserve
 from activities.store.store import Store
 from activities.store.views import MoneyTotals
@@ -28,6 +28,7 @@ from models.effects import (
 )
 from models.errors import NeighbourRefused, NeighbourUnavailable, OutcomeUnknown
 from models.journal import Carried
+from models.ledger import TransactionKind
 from models.money import Money
 from models.order import OrderDraft, TenderKind
 from models.states import OrderState, ShipmentState
@@ -737,6 +738,9 @@ async def test_a_capture_of_a_hold_that_expired_is_an_answer_and_the_next_one_ou
     assert await operations_of(store, order_id) == {"authorise": "called_off", "capture": "declined"}
     assert await units_of(store, order_id) == {UnitState.HELD}, "the goods wait for the capture that follows"
     assert [effect["state"] for effect in statement["effects"]] == ["expired"]
+    async with store.transaction() as session:
+        books = await ledger.of_order(session, order_id)
+    assert [entry.kind for entry in books.transactions] == [TransactionKind.AUTHORISE, TransactionKind.LAPSE]
 
     lasting = Simulator("payment", tmp_path)
     with running(lasting):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,7 @@ from models.states import OrderState, ReviewState, ShipmentState
 from models.webhooks import WebhookKind
 from tests.activities.conftest import Street
 from tests.apps.cli.conftest import run
-from tests.builders import a_draft, order_id_of, skus_of, stocked, write_down
+from tests.builders import a_draft, order_id_of, paying_with, skus_of, stocked, write_down
 from tests.workflows.engine import eventually
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
@@ -79,6 +80,7 @@ def settings(database_url: str, street: Street) -> Settings:
         database_url=database_url,
         api_token=TOKEN,
         webhook_secret="a-secret",
+        pay_link_secret="another-secret",
         payment_url=street.simulators["payment"].url,
         warehouse_url=street.simulators["warehouse"].url,
         carrier_url=street.simulators["carrier"].url,
@@ -203,6 +205,18 @@ class Shop:
             )
         return int(units or 0)
 
+    async def messages(self) -> list[str]:
+        """The ids of the messages by which its customer was asked for another means of payment."""
+        async with self.store.transaction() as session:
+            found = await session.scalars(
+                text(
+                    "SELECT message_id FROM notifications WHERE order_id = :id AND state = 'sent'"
+                    " AND template = 'payment_declined'"
+                ),
+                {"id": self.order_id},
+            )
+            return list(found)
+
     def done(self, simulator: str, kind: str, reference: str = "") -> list[str]:
         """The states of what a neighbour did for the order (or its first shipment)."""
         found = self.street.effects(simulator, kind=kind, reference=reference or self.order_id)
@@ -265,6 +279,71 @@ async def shop(client: Client, store: Store, street: Street, workers: None) -> A
 
 async def test_an_order_that_goes_on_is_well(shop: Shop, routing: None) -> None:
     await shop.picking()
+    assert await shop.well()
+
+
+def link_sent_for(shop: Shop) -> str:
+    """What the message gateway was given for the customer; its statement does not show it."""
+    file = shop.street.simulators["messages"].data_dir / "messages.sqlite"
+    with sqlite3.connect(file) as kept:
+        (details,) = kept.execute(
+            "select details from effects where reference = 'payment_declined' and key like ?",
+            (f"%{shop.order_id}:%",),
+        ).fetchone()
+    return str(json.loads(details)["facts"]["pay_link"])
+
+
+async def test_an_order_that_awaits_its_customer_is_well_and_goes_on_when_it_is_paid_by_the_link(
+    shop: Shop, routing: None, settings: Settings
+) -> None:
+    shop.draft = OrderDraft.model_validate(
+        shop.draft.model_dump() | paying_with("tok_insufficient_1", shop.draft)
+    )
+    await shop.submit()
+    await shop.in_state(OrderState.AWAITING_CUSTOMER)
+    assert await shop.well(), "its timer runs"
+    assert not (await shop.view()).needs_review
+
+    async def told() -> bool:
+        return bool(await shop.messages())
+
+    await eventually(told, "the customer to be told")
+    link = link_sent_for(shop)
+    assert link.startswith(settings.pay_link_base)
+    token = link.removeprefix(settings.pay_link_base)
+    history = await shop.client.get_workflow_handle(shop.order).fetch_history()
+    assert token not in history.to_json()
+
+    app = create_app(settings, client=shop.client)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", timeout=60) as customer,
+    ):
+        due = (await customer.get(f"/v1/pay/{token}")).json()
+        assert (due["order_number"], due["amount"]) == (
+            shop.draft.external_id,
+            {"minor": 1395, "currency": "GBP"},
+        )
+        # Two clicks, and a card that is declined as well.
+        bad = {"token": "tok_insufficient_2"}
+        assert {(await customer.post(f"/v1/pay/{token}", json=bad)).status_code for _ in range(2)} == {200}
+
+        async def told_again() -> bool:
+            return len(await shop.messages()) == 2
+
+        await eventually(told_again, "the customer to be told of the second decline")
+        used = await customer.post(f"/v1/pay/{token}", json={"token": "tok_good"})
+        assert used.json()["code"] == "pay_link_used"
+        good = {"token": "tok_good", "actor": "dana"}
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        offered = await customer.post(f"/v1/orders/{shop.order_id}/tenders", json=good, headers=bearer)
+        assert (offered.status_code, offered.json()["tender"]) == (200, 2)
+        await shop.in_state(OrderState.RELEASED)
+        late = await customer.get(f"/v1/pay/{token}")
+        assert late.json()["code"] == "not_awaited"
+    view = await shop.view()
+    assert view.money.held.minor == 1395
+    assert shop.done("payment", "authorisation") == ["declined", "declined", "open"]
     assert await shop.well()
 
 

@@ -176,6 +176,8 @@ def concerned_by(variable: str) -> list[str]:
     if _OF_NEIGHBOURS.fullmatch(variable):
         # Who signs, and who verifies.
         return ["api", "simulator-payment", "simulator-warehouse", "simulator-carrier"]
+    if variable.startswith("ORDERWRIGHT_PAY_LINK"):
+        return ["api", *WORKERS]
     if _OF_THE_API.match(variable):
         return ["api"]
     return [*WORKERS] if _OF_WORKERS.fullmatch(variable) else ["prepare", "api", *WORKERS]
@@ -227,7 +229,7 @@ def test_no_log_grows_without_bound() -> None:
 def test_no_default_of_a_setting_is_written_down_twice() -> None:
     written = set(re.findall(r"\$\{(\w+):-[^}]+\}", TEXT)) & settings_variables()
     # The simulators get the speed as an option, which has to have a value. The others are not the settings' defaults.
-    assert written == {"ORDERWRIGHT_SPEED", "DATABASE_URL", "ORDERWRIGHT_LOG_JSON"}
+    assert written == {"ORDERWRIGHT_SPEED", "DATABASE_URL", "ORDERWRIGHT_LOG_JSON", "ORDERWRIGHT_PAY_LINK"}
     said = SERVICES["api"]["environment"]
     assert Settings.model_fields["database_url"].default != said["DATABASE_URL"]
     assert Settings.model_fields["log_json"].default is False

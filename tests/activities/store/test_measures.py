@@ -73,3 +73,20 @@ async def test_an_effect_is_unclear_once_its_answer_is_overdue(fresh_store: Stor
     assert set(unclear) == {"authorise"}
     assert unclear["authorise"].count == 1
     assert unclear["authorise"].oldest_seconds >= UNCLEAR_AFTER.total_seconds()
+
+
+async def test_orders_that_await_their_customer_are_counted_with_the_age_of_the_oldest(
+    fresh_store: Store,
+) -> None:
+    ages = (timedelta(hours=1), timedelta(hours=5))
+    for age in ages:
+        order_id = await accepted(fresh_store, a_draft())
+        async with fresh_store.transaction() as session:
+            row = await session.get(OrderRow, order_id)
+            assert row is not None
+            row.state, row.updated_at = OrderState.AWAITING_CUSTOMER, datetime.now(UTC) - age
+    await accepted(fresh_store, a_draft())
+    async with fresh_store.transaction() as session:
+        found = (await measures(session)).awaiting_customer
+    assert found.count == 2
+    assert 5 * 3600 <= found.oldest_seconds < 5 * 3600 + 60

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -12,12 +13,15 @@ from activities.store.operations import PaymentOperation, answer, intend
 from activities.store.store import Store
 from activities.store.tenders import Offered
 from models.errors import Conflict, NotAwaited, NotFound, OrderwrightError, PayLinkUsed
+from models.journal import Carried
 from models.money import Money
 from models.operations import OperationState, PaymentKind
 from models.order import TenderKind
-from models.states import OrderState
+from models.review import Flag
+from models.states import OrderState, ReviewState
 from models.tender import CUSTOMER, PayLink, TenderState
-from tests.builders import a_draft, accepted, carrying, gbp, write_down
+from tests.builders import a_draft, a_review, accepted, carrying, gbp, write_down
+from workflows import paying
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
@@ -124,6 +128,29 @@ async def test_an_order_that_waits_for_nothing_takes_nothing(store: Store, state
             await refused
     async with store.transaction() as session:
         assert await tenders.tenders_of(session, order_id) == 0
+
+
+async def test_a_hold_that_could_not_be_renewed_takes_another_tender_while_a_person_is_asked(
+    store: Store,
+) -> None:
+    order_id = await awaiting(store, OrderState.IN_REVIEW)
+    flag = Flag(code=tenders.RENEWAL_DECLINED, reason="declined: insufficient_funds")
+    asked = a_review(order_id, 1, why_flagged=(flag,))
+    other = a_review(order_id, 2, why_flagged=(Flag(code="high_value", reason="declined by nobody"),))
+    await write_down(store, order_id, Carried(reviews=(other,)))
+    with pytest.raises(NotAwaited):
+        await offered(store, order_id)
+    await write_down(store, order_id, Carried(reviews=(asked,)))
+    assert (await offered(store, order_id)).number == 1
+    await write_down(
+        store, order_id, Carried(reviews=(asked.model_copy(update={"state": ReviewState.DECIDED}),))
+    )
+    with pytest.raises(NotAwaited):
+        await offered(store, order_id, "r2", "tok_b")
+
+
+def test_the_flag_is_the_one_that_the_run_raises() -> None:
+    assert f'code="{tenders.RENEWAL_DECLINED}"' in Path(paying.__file__).read_text(encoding="utf-8")
 
 
 async def test_a_repeat_is_answered_also_when_the_order_has_gone_on(store: Store) -> None:

@@ -174,6 +174,22 @@ def test_a_review_that_waits_for_hours_is_an_alarm_but_a_return_may_wait_for_day
     assert fires_after("OrderwrightReviewsOverdue", [overdue]) == 10
 
 
+def test_customers_whose_payments_are_declined_are_an_alarm_when_they_are_many_or_wait_too_long() -> None:
+    def awaiting(count: float) -> Series:
+        return scraped_series("orderwright_orders", lambda _at: count, state="awaiting_customer")
+
+    assert fires_after("OrderwrightCustomersAwaited", [awaiting(51)]) == 15
+    assert fires_after("OrderwrightCustomersAwaited", [awaiting(50)]) is None
+    oldest = scraped_series(
+        "orderwright_orders_awaiting_customer_oldest_seconds", lambda at: 345_000.0 + at, instance="api-1"
+    )
+    assert fires_after("OrderwrightCustomersAwaitedTooLong", [oldest]) is not None
+    in_time = scraped_series(
+        "orderwright_orders_awaiting_customer_oldest_seconds", lambda _at: 259_200.0, instance="api-1"
+    )
+    assert fires_after("OrderwrightCustomersAwaitedTooLong", [in_time]) is None
+
+
 def everything_else_is_well() -> list[Series]:
     groups = re.findall(
         r'absent\(up\{job="([\w-]+)",group="([\w-]+)"\}\)', RULES["OrderwrightGroupGone"]["expr"]

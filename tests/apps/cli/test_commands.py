@@ -46,6 +46,7 @@ def a_problem(code: str, detail: str, *problems: dict[str, str]) -> str:
         ("orders", "submit", SIMPLE),
         ("orders", "cancel", "web:1001", "--reason", "twice"),
         ("orders", "amend", "web:1001", "--line", "A=1", "--actor", "dana", "--preview"),
+        ("orders", "tender", "web:1001", "--card-token", "tok_b", "--actor", "dana"),
         ("review", "list"),
         ("review", "show", "web:1001:r1"),
         ("review", "approve", "web:1001:r1", "--reason", "known"),
@@ -345,6 +346,39 @@ def test_the_user_of_the_operating_system_acts_by_default(
     assert outcome.code == 0
     assert "cancelling: Nothing has left a warehouse" in outcome.out
     assert json.loads(answers.asked[0][2])["actor"] == "robin"
+
+
+def test_a_card_that_a_customer_names_on_the_phone_is_offered(run: Run, answers: Answers) -> None:
+    answers.given["POST /v1/orders/web:1001/tenders"] = (200, json.dumps(examples.TENDER_TAKEN))
+    offer = ("orders", "tender", "web:1001", "--card-token", "tok_b", "--actor", "dana")
+    outcome = run(*offer, "--request-id", "t-1", *at(answers))
+    assert outcome.code == 0
+    assert "web:1001: tender 1: the payment is tried with it now" in outcome.out
+    assert json.loads(answers.asked[-1][2]) == {
+        "token": "tok_b",
+        "kind": "card",
+        "actor": "dana",
+        "request_id": "t-1",
+    }
+    assert json.loads(run(*offer, "--json", *at(answers)).out) == examples.TENDER_TAKEN
+    answers.given["POST /v1/orders/web:1001/tenders"] = (202, json.dumps(examples.TENDER_QUEUED))
+    assert "tries the card once it can" in run(*offer, *at(answers)).out.replace("\n", " ")
+    refused = a_problem("not_awaited", "order web:1001 is closed: it has ended")
+    answers.given["POST /v1/orders/web:1001/tenders"] = (409, refused)
+    outcome = run(*offer, *at(answers))
+    assert outcome.code == 1
+    assert "it has ended" in outcome.err
+
+
+def test_the_number_of_a_card_is_not_even_sent(run: Run, answers: Answers) -> None:
+    outcome = run(
+        "orders", "tender", "web:1001", "--card-token", "4111111111111111", "--actor", "dana", *at(answers)
+    )
+    assert outcome.code == 2
+    assert "--card-token" in outcome.err
+    assert "looks like the number of a card" in outcome.err.replace("\n", " ")
+    assert "4111" not in outcome.err
+    assert answers.asked == []
 
 
 @pytest.mark.parametrize("user", ["service", "nobody", "orderwright", "Temporal"])

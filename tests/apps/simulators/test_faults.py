@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from apps.simulators.faults import (
 )
 from apps.simulators.faults import Simulator as Simulated
 from apps.simulators.misbehaving import Misbehaving
+from apps.simulators.serving import Settings
 from models.errors import InvalidDocument
 from models.messages import CarrierEventKind
 from tests.apps.simulators.requests import a_label, a_pick, an_amount, an_authorisation
-from tests.apps.simulators.running import Simulator, ask, eventually, inside, listening, running
+from tests.apps.simulators.running import Simulator, answer, ask, eventually, inside, listening, running
 
 
 def script(*faults: Fault, seed: int = 0) -> FaultScript:
@@ -361,3 +363,133 @@ async def test_every_endpoint_of_a_simulator_can_be_named(tmp_path: Path, name: 
 def test_the_harsh_preset_knows_every_kind_of_fault() -> None:
     assert {fault.do for fault in HARSH.fault} == set(FaultKind)
     assert PRESETS["off"] == OFF == FaultScript()
+
+
+# --- the customer whose payment was declined -------------------------------------------------------------------------
+async def all_are_settled(gateway: httpx.AsyncClient) -> dict[str, int]:
+    """What became of everything that was planned, once nothing of it waits any more."""
+    deadline = time.monotonic() + 60
+    while True:
+        counts: dict[str, int] = (await gateway.get("/healthz")).json()["webhooks"]
+        if not counts["waiting"]:
+            return counts
+        assert time.monotonic() < deadline, counts
+        await asyncio.sleep(0.02)
+
+
+def a_decline(post_url: str, n: int = 0) -> dict[str, object]:
+    facts = {"pay_link": f"{post_url}/v1/pay/link-{n}.signature", "until": "2026-03-05T09:30:00+00:00"}
+    return {
+        "audience": "customer",
+        "template": "payment_declined",
+        "to": "a@b.example",
+        "facts": facts,
+    }
+
+
+async def test_a_share_of_customers_pay_by_the_link_some_hours_later_and_the_same_ones_every_time(
+    tmp_path: Path,
+) -> None:
+    paid: list[set[str]] = []
+    for folder in ("first", "again"):
+        put_in_force(FaultScript(seed=3, customers_pay=0.5), tmp_path / folder)
+        async with listening() as post, inside("messages", tmp_path / folder) as gateway:
+            post.behaviour = answer(200, b"{}")
+            for n in range(40):
+                sent = await gateway.post(
+                    "/messages",
+                    json=a_decline(post.url, n),
+                    headers={"Idempotency-Key": f"order:web:{n}:notify:1"},
+                )
+                assert sent.status_code == 201
+            await all_are_settled(gateway)
+            targets = [request.target for request in post.received]
+            assert len(targets) == len(set(targets)), "each pays once"
+            paid.append(set(targets))
+            for request in post.received:
+                assert json.loads(request.body)["token"].startswith("tok_another_")
+                assert "orderwright-signature" not in {name.lower() for name in request.headers}
+    assert paid[0] == paid[1]
+    assert 10 < len(paid[0]) < 30
+
+
+@pytest.mark.parametrize(
+    ("share", "changes"),
+    [
+        (0.0, {}),
+        (1.0, {"template": "shipped"}),
+        (1.0, {"facts": {}}),
+        (1.0, {"facts": {"pay_link": "https://shop.example/pay?token=a.b"}}),
+    ],
+    ids=["off", "another message", "no link", "a page of the shop's"],
+)
+async def test_no_customer_pays_unless_a_script_says_so_and_there_is_a_link_of_the_apis(
+    tmp_path: Path, share: float, changes: dict[str, object]
+) -> None:
+    put_in_force(FaultScript(customers_pay=share), tmp_path)
+    async with listening() as post, inside("messages", tmp_path) as gateway:
+        asked = a_decline(post.url) | changes
+        await gateway.post("/messages", json=asked, headers={"Idempotency-Key": "order:web:1:notify:1"})
+        counts = (await gateway.get("/healthz")).json()["webhooks"]
+    assert counts == {"waiting": 0, "delivered": 0, "refused": 0, "lost": 0}
+
+
+async def test_a_customer_waits_on_the_business_clock_and_tries_again_when_nobody_answers(
+    tmp_path: Path,
+) -> None:
+    put_in_force(FaultScript(customers_pay=1.0), tmp_path)
+    slowly = Settings(seed=0, speed=60.0)
+    async with listening() as post:
+        async with inside("messages", tmp_path, slowly) as gateway:
+            key = {"Idempotency-Key": "order:web:1:notify:1"}
+            await gateway.post("/messages", json=a_decline(post.url), headers=key)
+            assert (await gateway.get("/healthz")).json()["webhooks"]["waiting"] == 1
+        ledger = sqlite3.connect(tmp_path / "messages.sqlite")
+        due, asked_at = ledger.execute("select due_at, ? from webhooks", (time.time(),)).fetchone()
+        assert 3600 / 60 - 5 <= due - asked_at <= 30 * 3600 / 60
+        # What was planned is kept over the end of the process.
+        ledger.execute("update webhooks set due_at = 0, next_try_at = 0")
+        ledger.commit()
+        post.behaviour = answer(503, Retry_After="1")
+        async with inside("messages", tmp_path, slowly) as gateway:
+            await eventually(lambda: len(post.received) >= 2, "a second try")
+            post.behaviour = answer(202)
+            assert (await all_are_settled(gateway))["delivered"] == 1
+
+
+async def test_a_customer_whose_link_is_over_gives_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_in_force(FaultScript(customers_pay=1.0), tmp_path)
+    async with listening() as post, inside("messages", tmp_path) as gateway:
+        post.behaviour = answer(404, b"{}")
+        key = {"Idempotency-Key": "order:web:1:notify:1"}
+        await gateway.post("/messages", json=a_decline(post.url), headers=key)
+        assert (await all_are_settled(gateway))["refused"] == 1
+    said = capsys.readouterr().err
+    assert "a pay link refused" in said
+    assert "link-0" not in said
+
+
+async def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    async with inside("messages", tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "messages.sqlite") as file:
+        file.execute("alter table webhooks drop column url")
+    put_in_force(FaultScript(customers_pay=1.0), tmp_path)
+    async with listening() as post, inside("messages", tmp_path) as gateway:
+        await gateway.post(
+            "/messages", json=a_decline(post.url), headers={"Idempotency-Key": "order:web:1:notify:1"}
+        )
+        await eventually(lambda: len(post.received) == 1, "the customer's card")
+
+
+def test_harsh_lets_most_customers_pay_and_is_told_by_the_command(tmp_path: Path) -> None:
+    assert HARSH.customers_pay == 0.7
+    assert OFF.customers_pay == 0
+    file = tmp_path / "script.toml"
+    file.write_text("customers_pay = 0.7\n")
+    assert read_script(file).customers_pay == 0.7
+    file.write_text("customers_pay = 1.5\n")
+    with pytest.raises(InvalidDocument, match="customers_pay"):
+        read_script(file)
