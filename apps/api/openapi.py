@@ -11,7 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
-from apps.api.contracts import CancelRequest, DecisionRequest
+from apps.api.contracts import (
+    CancelRequest,
+    DecisionRequest,
+    DropRequest,
+    NewSubscriber,
+    ReplayRequest,
+    RetryRequest,
+    SecretRequest,
+)
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
@@ -38,6 +46,11 @@ TAGS = [
         "description": "The books: double entry, append-only, every balance a sum of entries.",
     },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
+    {"name": "availability", "description": "What can be promised to customers."},
+    {
+        "name": "subscribers",
+        "description": "Who is told by us of what happens, and what one of them did not take.",
+    },
     {"name": "operations", "description": "Health and metrics."},
 ]
 
@@ -66,11 +79,37 @@ _LINKS = {
         ("show_order", "show_timeline", "show_order_ledger", "cancel_order"),
         {"order_id": "/orders/0/order_id"},
     ),
+    "add_subscriber": (
+        ("201",),
+        (
+            "show_subscriber",
+            "pause_subscriber",
+            "resume_subscriber",
+            "list_dead_letters",
+            "remove_subscriber",
+        ),
+        {"subscriber_id": "/subscriber/subscriber_id"},
+    ),
+    "list_dead_letters": (
+        ("200",),
+        ("drop_dead_letter",),
+        {"subscriber_id": "/dead_letters/0/subscriber_id", "position": "/dead_letters/0/position"},
+    ),
     "list_reviews": (("200",), ("show_review", "decide_review"), {"task_id": "/reviews/0/task_id"}),
 }
 
 # Bodies that handlers read themselves, so that FastAPI does not see them.
-_READ_BY_HAND = (OrderDraft, CancelRequest, DecisionRequest, WebhookEnvelope)
+_READ_BY_HAND = (
+    OrderDraft,
+    CancelRequest,
+    DecisionRequest,
+    WebhookEnvelope,
+    NewSubscriber,
+    SecretRequest,
+    ReplayRequest,
+    RetryRequest,
+    DropRequest,
+)
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
 _EXAMPLES_WITH_NULLS = {
@@ -134,7 +173,7 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/ledger")):
+    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/ledger", "/v1/subscribers", "/v1/availability")):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.
