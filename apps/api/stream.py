@@ -36,12 +36,21 @@ router = APIRouter(
 )
 
 
+LastEventId = Annotated[
+    str,
+    Header(
+        pattern=r"^[0-9]{1,18}$",
+        description="The last `id` that was read: goes on behind it, if it still can",
+    ),
+]
+
+
 @router.get(
     "/stream",
     summary="Follow availability",
     response_class=StreamingResponse,
     responses=answers(401, 422, 503)
-    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": examples.STREAM}}}},
+    | {200: {"content": {"text/event-stream": {"example": examples.STREAM}}}},
 )
 async def stream_availability(
     *,
@@ -53,13 +62,7 @@ async def stream_availability(
         int | None,
         Query(ge=0, le=86_400, description="How long to follow; else until one of us ends it"),
     ] = None,
-    last_event_id: Annotated[
-        str | None,
-        Header(
-            pattern=r"^[0-9]{1,18}$",
-            description="The last `id` that was read: goes on behind it, if it still can",
-        ),
-    ] = None,
+    last_event_id: LastEventId = None,  # type: ignore[assignment] # may be left out, but is no null when it is there
 ) -> StreamingResponse:
     """Server-sent events (`text/event-stream`): a `start`, then an `availability` for each change that is committed.
 
@@ -70,7 +73,7 @@ async def stream_availability(
     state = request.scope["state"]
     reader, position = await parts.streams.join()
     try:
-        since = None if last_event_id is None else int(last_event_id)
+        since = int(last_event_id) if last_event_id else None
         async with parts.store.transaction() as session:
             goes_on = since is not None and await outbox.goes_on(session, Topic.AVAILABILITY, since, position)
         stream = _Stream(

@@ -207,7 +207,7 @@ async def list_dead_letters(subscriber_id: WhoFailed, parts: PartsOf) -> DeadLet
     responses=answers(401, 404, 413, 422, 503)
     | {200: {"content": {"application/json": {"example": {"retried": 1}}}}},
 )
-async def retry_dead_letters(subscriber_id: WhoFailed, request: Request, parts: PartsOf) -> Retried:
+async def retry_dead_letters(subscriber_id: ASubscriber, request: Request, parts: PartsOf) -> Retried:
     """Try the one at `position` again at once, or all of them, as often as a new event is tried.
 
     `retried` 0: there is none that is dead.

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -188,11 +188,11 @@ async def test_silence_is_broken_by_a_heartbeat(
     caller: httpx.AsyncClient, fresh_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
-    async with caller.stream("GET", PATH) as response, aclosing(response.aiter_lines()) as lines:
-        async with asyncio.timeout(20):
-            async for line in lines:
-                if line.startswith(":"):
-                    return
+    async with caller.stream("GET", PATH) as response, asyncio.timeout(20):
+        async for line in response.aiter_lines():
+            if line.startswith(":"):
+                return
+    raise AssertionError("the stream ended without one")
 
 
 async def test_no_more_streams_than_there_is_room_for_and_a_place_that_is_left_is_free_again(
