@@ -40,7 +40,7 @@ class AccountKind(StrEnum):
     MEMO = "memo"
 
 
-class Side(StrEnum):
+class UsualSide(StrEnum):
     """On which side of an account its balance usually stands."""
 
     DEBIT = "debit"
@@ -53,7 +53,7 @@ class Account(Contract):
     code: str
     name: str
     kind: AccountKind
-    side: Side
+    side: UsualSide
     tender: bool = False
 
 
@@ -67,7 +67,7 @@ OTHER_REFUNDS = "refunds.other"
 GOODWILL = "expense.goodwill"
 
 _A, _L, _I, _E, _M = AccountKind
-_DR, _CR = Side
+_DR, _CR = UsualSide
 
 CHART: tuple[Account, ...] = (
     Account(code=HELD, name="Authorised and held", kind=_M, side=_DR, tender=True),

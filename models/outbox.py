@@ -5,9 +5,11 @@ An event keeps its ``event_id`` however often it is sent, so that a receiver tha
 """
 
 from enum import StrEnum
-from typing import Any
+from ipaddress import IPv6Address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from models.base import Contract
 
@@ -20,6 +22,31 @@ class Topic(StrEnum):
     FULFILMENT = "fulfilment"
     FINANCE = "finance"
     ORDERS = "orders"
+
+
+SUBSCRIBER_ID_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
+SubscriberId = Annotated[str, StringConstraints(pattern=SUBSCRIBER_ID_PATTERN)]
+# Where it is posted to. There is no place for a user and a password, which would stand in lists and logs.
+SubscriberUrl = Annotated[
+    str,
+    StringConstraints(
+        max_length=1000,
+        pattern=r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!\"$-~]*)?$",
+    ),
+]
+Secret = Annotated[str, StringConstraints(min_length=32, max_length=200, pattern=r"^[!-~]+$")]
+
+
+def address_problem(url: str) -> str | None:
+    """What is wrong with a ``SubscriberUrl`` beyond its form, in words; None if nothing is."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        if parts.netloc.startswith("["):
+            IPv6Address(parts.hostname or "")
+    except ValueError as error:
+        return f"is no address that can be posted to: {error}"
+    return "has port 0" if port == 0 else None
 
 
 class OutboxEvent(Contract):

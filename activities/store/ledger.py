@@ -4,6 +4,7 @@ Every balance is a sum of entries, made when it is asked for.
 """
 
 from collections.abc import Collection, Sequence
+from typing import LiteralString
 
 from pydantic import AwareDatetime, Field
 from sqlalchemy import Select, func, select, text
@@ -12,9 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store.driver import call
 from models.base import Contract
 from models.errors import LedgerRefused
-from models.ledger import HELD, NAMES, Side, TransactionKind
+from models.ledger import HELD, NAMES, TransactionKind, UsualSide
 from models.money import Money
 from models.tables.ledger import LedgerAccountRow, LedgerEntryRow, LedgerTransactionRow
 
@@ -52,7 +54,7 @@ class BalanceView(Contract):
 
     account: str
     name: str
-    side: Side
+    side: UsualSide
     debits: Money
     credits: Money
     balance: Money
@@ -177,9 +179,7 @@ async def trial_balance(session: AsyncSession) -> TrialBalance:
 async def moved(session: AsyncSession, order_id: str) -> Moved:
     """An order's money."""
     sums: dict[str, int] = {}
-    for kind, account, amount in await session.execute(
-        _sums().where(col(LedgerTransactionRow.order_id).in_((order_id,)))
-    ):
+    for kind, account, amount in await call(session, _MOVED, (order_id,)):
         for what, minor in _meaning(kind, account, int(amount)).items():
             sums[what] = sums.get(what, 0) + minor
     return Moved(**sums)
@@ -243,6 +243,15 @@ _WHAT_TO_DO = {
 }
 
 
+# What ``_sums`` asks, for one order: it is asked at every step of it.
+_MOVED: LiteralString = """
+SELECT coalesce(json_agg(json_build_array(kind, account, amount)), '[]') FROM (
+    SELECT t.kind, e.account, sum(e.amount_minor) AS amount
+      FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+     WHERE t.order_id = %s AND e.tender IS NOT NULL GROUP BY t.kind, e.account) AS moved
+"""
+
+
 def _sums() -> Select[str, str, int]:
     """Per kind and account, what moved for tenders."""
     return (
@@ -291,7 +300,7 @@ async def _balances(session: AsyncSession, order_id: str | None) -> tuple[Balanc
         BalanceView(
             account=code,
             name=name,
-            side=Side(side),
+            side=UsualSide(side),
             debits=Money(minor=int(debit), currency=currency),
             credits=Money(minor=-int(credit), currency=currency),
             balance=Money(minor=int(debit + credit), currency=currency),

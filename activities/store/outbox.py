@@ -133,10 +133,25 @@ async def want(session: AsyncSession, topic: Topic, keep: timedelta) -> bool:
     return anew
 
 
-async def wanted_since(session: AsyncSession, topic: Topic) -> datetime | None:
-    """Since when events of ``topic`` are written for streams; None if they are not."""
-    row = await session.get(OutboxStreamRow, topic.value, populate_existing=True)
-    return None if row is None or row.wanted_until <= datetime.now(UTC) else row.wanted_since
+async def goes_on(session: AsyncSession, topic: Topic, after: int, upto: int) -> bool:
+    """Whether every event of ``topic`` since position ``after`` was written and is kept, up to ``upto`` at least."""
+    return bool(
+        await session.scalar(
+            text(
+                """
+                SELECT EXISTS (
+                    SELECT FROM outbox e WHERE e.position = :after AND e.position <= :upto AND (
+                        EXISTS (SELECT FROM outbox_streams t
+                                 WHERE t.topic = :topic AND t.wanted_since <= e.created_at)
+                        OR EXISTS (SELECT FROM subscribers s
+                                    WHERE :topic = ANY (s.topics) AND s.created_at <= e.created_at)
+                    )
+                )
+                """
+            ),
+            {"topic": topic.value, "after": after, "upto": upto},
+        )
+    )
 
 
 async def next_transaction(session: AsyncSession) -> int:

@@ -5,6 +5,7 @@ grows. The dispatcher that holds the lease writes down how far it has come, if l
 it started from; else it starts again from what is written here.
 """
 
+import hmac
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +21,7 @@ from models.errors import NotFound, Refused
 from models.outbox import OutboxEvent, Topic
 from models.tables.outbox import OutboxDroppedRow, OutboxHeldRow, OutboxRow, SubscriberRow
 
+_ADDING = 0x0DE1231A
 # What is counted at most of a backlog: whoever sees so many need not know how many more there are.
 COUNTED = 10_000
 
@@ -39,9 +41,9 @@ class SubscriberView(Contract):
     dead_letters: int = Field(
         description="keys whose next event is not tried any more until somebody decides"
     )
-    failing_since: AwareDatetime | None
-    last_failure: str | None
     created_at: AwareDatetime
+    failing_since: AwareDatetime | None = None
+    last_failure: str | None = None
 
 
 class DeadLetter(Contract):
@@ -103,6 +105,17 @@ async def add(
     await session.flush()
     await wake(session)
     return position
+
+
+async def hold_all(session: AsyncSession) -> None:
+    """Have whoever adds a subscriber do so alone, until the transaction ends."""
+    await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADDING})
+
+
+async def signs_with(session: AsyncSession, subscriber_id: str, secret: str) -> bool:
+    """Whether ``secret`` is the subscriber's. Raises ``NotFound``."""
+    row = await _row(session, subscriber_id, lock=False)
+    return hmac.compare_digest(row.secret.encode(), secret.encode())
 
 
 async def all_subscribers(session: AsyncSession) -> list[SubscriberView]:
@@ -188,7 +201,10 @@ async def dead_letters(session: AsyncSession, subscriber_id: str, most: int = 1_
 
 
 async def retry(session: AsyncSession, subscriber_id: str, position: int | None = None) -> int:
-    """Try a dead letter again at once, or all of them; returns how many. Raises ``NotFound``."""
+    """Try the dead letter at ``position`` again at once, or all of them; returns how many that are.
+
+    Raises ``NotFound`` for a subscriber that does not exist.
+    """
     row = await _row(session, subscriber_id)
     which = [col(OutboxHeldRow.subscriber_id) == subscriber_id, col(OutboxHeldRow.dead_at).is_not(None)]
     if position is not None:
@@ -200,15 +216,22 @@ async def retry(session: AsyncSession, subscriber_id: str, position: int | None 
         .returning(col(OutboxHeldRow.key))
     )
     count = len(tried.all())
-    if position is not None and not count:
-        raise _no_letter(subscriber_id, position)
-    await _changed(session, row)
+    if count:
+        await _changed(session, row)
     return count
 
 
 async def drop(session: AsyncSession, subscriber_id: str, position: int, *, actor: str, reason: str) -> None:
-    """Never send a dead letter; its key goes on with what comes behind it. Raises ``NotFound``."""
+    """Never send a dead letter; its key goes on with what comes behind it. Once more changes nothing.
+
+    Raises ``NotFound``.
+    """
     row = await _row(session, subscriber_id)
+    if (
+        await session.get(OutboxDroppedRow, {"subscriber_id": subscriber_id, "position": position})
+        is not None
+    ):
+        return
     held = await session.scalar(
         select(OutboxHeldRow).where(
             col(OutboxHeldRow.subscriber_id) == subscriber_id,
@@ -218,11 +241,10 @@ async def drop(session: AsyncSession, subscriber_id: str, position: int, *, acto
     )
     event = await session.get(OutboxRow, position)
     if held is None or event is None:
-        raise _no_letter(subscriber_id, position)
+        raise NotFound(f"{subscriber_id} has no dead letter at position {position}")
     now = datetime.now(UTC)
-    await session.execute(
-        insert(OutboxDroppedRow)
-        .values(
+    session.add(
+        OutboxDroppedRow(
             subscriber_id=subscriber_id,
             position=position,
             event_id=event.event_id,
@@ -231,7 +253,6 @@ async def drop(session: AsyncSession, subscriber_id: str, position: int, *, acto
             reason=reason,
             dropped_at=now,
         )
-        .on_conflict_do_nothing()
     )
     held.position, held.attempts, held.dead_at, held.try_at = position + 1, 0, None, now
     await _changed(session, row)
@@ -433,7 +454,3 @@ def _letter(held: OutboxHeldRow, events: list[OutboxEvent]) -> DeadLetter:
         dead_at=held.dead_at,
         behind=len(events) - 1,
     )
-
-
-def _no_letter(subscriber_id: str, position: int) -> NotFound:
-    return NotFound(f"{subscriber_id} has no dead letter at position {position}")

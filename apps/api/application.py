@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
 from activities.store.store import Store
-from apps.api import amendments, docs, health, ledger, orders, reviews, tenders, webhooks
+from apps.api import amendments, docs, health, ledger, orders, reviews, stream, subscribers, tenders, webhooks
 from apps.api.gate import NEIGHBOURS, PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
@@ -51,6 +51,7 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
             asyncio.create_task(runs.keep_trying_to_connect(), name="connect to Temporal"),
             asyncio.create_task(Sweeper(parts).run(), name="sweeper"),
             asyncio.create_task(parts.outbox.run(), name="outbox"),
+            asyncio.create_task(parts.streams.run(), name="streams"),
         ]
         try:
             yield
@@ -91,6 +92,8 @@ def routes_only(
         reviews.router,
         ledger.router,
         webhooks.router,
+        subscribers.router,
+        stream.router,
         health.router,
     ):
         app.include_router(router)

@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
+from activities.store.subscribers import DeadLetter, SubscriberView
 from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
 from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestId
 from models.money import Money
 from models.order import TenderKind
+from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
 from models.review import Verdict
 from models.states import OrderState
 from models.webhooks import WebhookResult
@@ -197,6 +199,77 @@ class WebhookTaken(Contract):
 
     status: WebhookResult
     repeated: bool = False
+
+
+class NewSubscriber(Document):
+    """Who is to be told, where, of what. A secret of your own, or one is made."""
+
+    subscriber_id: SubscriberId
+    name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$")] | None = None
+    url: SubscriberUrl
+    topics: Annotated[list[Topic], Field(min_length=1, max_length=20)]
+    secret: Secret | None = Field(default=None, repr=False)
+
+
+class SubscriberAdded(Contract):
+    """The subscriber, and the secret that signs what it is sent: it is not shown again."""
+
+    subscriber: SubscriberView
+    secret: str = Field(repr=False)
+
+
+class Subscribers(Contract):
+    """Every subscriber, the oldest first."""
+
+    subscribers: tuple[SubscriberView, ...]
+
+
+class SecretRequest(Document):
+    """A secret of your own; without one, one is made."""
+
+    secret: Secret | None = Field(default=None, repr=False)
+
+
+class NewSecret(Contract):
+    """What signs from now on: it is not shown again."""
+
+    subscriber_id: str
+    secret: str = Field(repr=False)
+
+
+# A whole number that the database can hold.
+Position = Annotated[int, Field(ge=0, le=2**63 - 2)]
+
+
+class ReplayRequest(Document):
+    """From which position on everything is to be sent once more."""
+
+    position: Position
+
+
+class DeadLetters(Contract):
+    """What a subscriber did not take, the oldest first."""
+
+    dead_letters: tuple[DeadLetter, ...]
+
+
+class RetryRequest(Document):
+    """Which dead letter to try again; without a position all of them."""
+
+    position: Position | None = None
+
+
+class Retried(Contract):
+    """How many dead letters are tried again."""
+
+    retried: int
+
+
+class DropRequest(Document):
+    """Who decides that an event is not sent, and why."""
+
+    actor: Person
+    reason: Reason
 
 
 class Health(Contract):

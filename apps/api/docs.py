@@ -12,12 +12,14 @@ from typing import Any
 from apps.api import examples
 from apps.api.problems import MEDIA_TYPE, answered_codes
 
-# What stands in a path where an order, a task, a neighbour or a pay link is meant.
+# What stands in a path where an order, a task, a neighbour, a subscriber or a pay link is meant.
 _SAMPLES = {
     "order_id": "web:1001",
     "task_id": "web:1001:r1",
     "neighbour": "carrier",
     "token": examples.PAY_TOKEN,
+    "subscriber_id": "erp",
+    "position": "4711",
 }
 
 
@@ -309,7 +311,7 @@ article { margin: 1.5rem 0; padding: 1.25rem; border: 1px solid var(--line); bor
 code, pre { font: .875rem/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .call b { font-family: ui-monospace, Menlo, Consolas, monospace; }
 .call .get { color: var(--get); }
-.call .post { color: var(--post); }
+.call .post, .call .delete { color: var(--post); }
 .call span, .media { color: var(--quiet); font-size: .85rem; margin-left: .75rem; }
 pre { margin: .35rem 0; padding: .75rem 1rem; max-height: 24rem; overflow: auto; background: var(--box);
   border: 1px solid var(--line); border-radius: .35rem; white-space: pre-wrap; }

@@ -357,6 +357,89 @@ TRIAL_BALANCE: dict[str, Any] = {"balances": _BALANCES, "in_balance": True}
 
 REVIEW_PAGE: dict[str, Any] = {"reviews": [REVIEW], "next_cursor": None}
 
+NEW_SUBSCRIBER: dict[str, Any] = {
+    "subscriber_id": "erp",
+    "name": "The ERP",
+    "url": "https://erp.shop.example/orderwright",
+    "topics": ["commitments", "finance"],
+}
+SUBSCRIBER: dict[str, Any] = {
+    "subscriber_id": "erp",
+    "name": "The ERP",
+    "url": "https://erp.shop.example/orderwright",
+    "topics": ["commitments", "finance"],
+    "active": True,
+    "position": 4711,
+    "waiting": 0,
+    "oldest_seconds": 0.0,
+    "failing_keys": 0,
+    "dead_letters": 0,
+    "failing_since": None,
+    "last_failure": None,
+    "created_at": "2026-03-02T09:30:00Z",
+}
+SUBSCRIBERS: dict[str, Any] = {"subscribers": [SUBSCRIBER]}
+SUBSCRIBER_ADDED: dict[str, Any] = {
+    "subscriber": SUBSCRIBER,
+    "secret": "4b1f5c0e8a7d4f0c9e2b6a3d1f8e7c5b4b1f5c0e8a7d4f0c9e2b6a3d1f8e7c5b",
+}
+SECRET_REQUEST: dict[str, Any] = {"secret": "a-long-random-text-of-your-own-0123456789"}
+NEW_SECRET: dict[str, Any] = {"subscriber_id": "erp"} | SECRET_REQUEST
+REPLAY: dict[str, Any] = {"position": 4000}
+RETRY: dict[str, Any] = {"position": 4711}
+DROP: dict[str, Any] = {"actor": "dana@shop.example", "reason": "entered in the ERP by hand"}
+OUTBOX_EVENT: dict[str, Any] = {
+    "position": 4711,
+    "event_id": "finance:shipment:web:1001:1:capture:1:confirmed",
+    "topic": "finance",
+    "key": "web:1001",
+    "type": "capture.confirmed",
+    "at": "2026-03-02T12:00:00Z",
+    "data": {
+        "order_id": "web:1001",
+        "shipment_id": "web:1001:1",
+        "operation": "shipment:web:1001:1:capture:1",
+        "amount_minor": 1925,
+        "currency": "GBP",
+        "cause": None,
+        "reference": "cap_1",
+        "draws_on": "auth_1",
+    },
+}
+DEAD_LETTERS: dict[str, Any] = {
+    "dead_letters": [
+        {
+            "subscriber_id": "wms",
+            "position": 4711,
+            "event": OUTBOX_EVENT,
+            "attempts": 20,
+            "failure": "HTTP 422",
+            "failed_at": "2026-03-02T12:00:00Z",
+            "dead_at": "2026-03-02T14:05:00Z",
+            "behind": 2,
+        }
+    ]
+}
+
+STREAM = """\
+retry: 2000
+
+id: 4710
+event: start
+data: {"position": 4710, "resumed": false}
+
+id: 4710
+event: availability
+data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 6, "available": 34, "position": 4710, \
+"at": "2026-03-02T09:30:00+00:00"}
+
+id: 4711
+event: availability
+data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 8, "available": 32, "position": 4711, \
+"at": "2026-03-02T09:30:07+00:00"}
+
+"""
+
 PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("bad_request", "this is no HTTP request that could be read"),
     401: ("unauthorised", "send the API token: Authorization: Bearer …"),

@@ -26,6 +26,11 @@ SIGNED_PREFIX = "/v1/webhooks/"
 LINK_PREFIX = "/v1/pay/"
 NEIGHBOURS = frozenset({"payment", "warehouse", "carrier"})
 
+# Where the state of a request holds the method that was asked for.
+ASKED = "asked"
+# How long these take says how long somebody listened.
+STREAMS = frozenset({"/v1/availability/stream"})
+
 MAX_TARGET_BYTES = 8 * 1024
 
 # Answers are for programs and about somebody's orders: not to be kept, framed, guessed at or run.
@@ -71,7 +76,7 @@ class Gate:
         account = Account(self._budgets, scope.get("client"), state.get(VOUCHED, lambda: None))
         # HEAD is GET without the body, wherever there is a GET.
         method = "GET" if asked == "HEAD" else asked
-        inner = {**scope, "method": method, "state": {**state, "account": account}}
+        inner = {**scope, "method": method, "state": {**state, "account": account, ASKED: asked}}
 
         async def watched_send(message: Message) -> None:
             nonlocal status
@@ -142,7 +147,8 @@ class Gate:
         # The template, not the path: ids would make a new time series each.
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.latency.labels(method, route).observe(seconds)
+        if route not in STREAMS:
+            self._metrics.latency.labels(method, route).observe(seconds)
         if route not in PROBES:
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 

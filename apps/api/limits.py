@@ -17,6 +17,8 @@ from workers.settings import Settings
 
 # Where the state of a request holds what is to be called as soon as a token or a signature vouches for its sender.
 VOUCHED = "vouched"
+# And where it holds an event that is set when the server stops, so that what would go on for ever ends.
+STOPPING = "stopping"
 
 # A stranger with many addresses must not fill the memory; who has not been seen for longest starts afresh.
 MAX_CALLERS = 10_000

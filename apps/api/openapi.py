@@ -11,7 +11,18 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
-from apps.api.contracts import AmendRequest, CancelRequest, DecisionRequest, PayRequest, TenderRequest
+from apps.api.contracts import (
+    AmendRequest,
+    CancelRequest,
+    DecisionRequest,
+    DropRequest,
+    NewSubscriber,
+    PayRequest,
+    ReplayRequest,
+    RetryRequest,
+    SecretRequest,
+    TenderRequest,
+)
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
@@ -43,6 +54,11 @@ TAGS = [
         "description": "The books: double entry, append-only, every balance a sum of entries.",
     },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
+    {"name": "availability", "description": "What can be promised to customers."},
+    {
+        "name": "subscribers",
+        "description": "Who is told by us of what happens, and what one of them did not take.",
+    },
     {"name": "operations", "description": "Health and metrics."},
 ]
 
@@ -71,6 +87,22 @@ _LINKS = {
         ("show_order", "show_timeline", "show_order_ledger", "cancel_order"),
         {"order_id": "/orders/0/order_id"},
     ),
+    "add_subscriber": (
+        ("201",),
+        (
+            "show_subscriber",
+            "pause_subscriber",
+            "resume_subscriber",
+            "list_dead_letters",
+            "remove_subscriber",
+        ),
+        {"subscriber_id": "/subscriber/subscriber_id"},
+    ),
+    "list_dead_letters": (
+        ("200",),
+        ("drop_dead_letter",),
+        {"subscriber_id": "/dead_letters/0/subscriber_id", "position": "/dead_letters/0/position"},
+    ),
     "list_reviews": (("200",), ("show_review", "decide_review"), {"task_id": "/reviews/0/task_id"}),
 }
 
@@ -83,6 +115,11 @@ _READ_BY_HAND = (
     TenderRequest,
     PayRequest,
     WebhookEnvelope,
+    NewSubscriber,
+    SecretRequest,
+    ReplayRequest,
+    RetryRequest,
+    DropRequest,
 )
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
@@ -147,7 +184,8 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/pay", "/v1/ledger")):
+    ours = ("/v1/orders", "/v1/reviews", "/v1/pay", "/v1/ledger", "/v1/subscribers", "/v1/availability")
+    if path.startswith(ours):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.

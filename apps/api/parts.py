@@ -13,6 +13,7 @@ from apps.api.metrics import Metrics
 from apps.api.outbox import Outbox
 from apps.api.readiness import PartsHealth
 from apps.api.runs import Runs
+from apps.api.streams import Streams
 from workers.settings import Settings
 
 
@@ -40,6 +41,11 @@ class Parts:
             attempts=settings.outbox_attempts,
         )
         return Outbox(settings.database_url, self.metrics, pace=pace)
+
+    @cached_property
+    def streams(self) -> Streams:
+        """Who follows availability: one, for all of them are told together."""
+        return Streams(self.store, self.outbox, self.metrics, most=self.settings.api_max_streams)
 
     @cached_property
     def health(self) -> PartsHealth:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from apps.api.forwarded import Forwarded, Proxies
 from apps.api.gate import SECURITY_HEADERS
-from apps.api.limits import VOUCHED, caller_of
+from apps.api.limits import STOPPING, VOUCHED, caller_of
 from apps.api.problems import Busy, HeaderTooLarge, TooSlow, problem_response, response_to
 from workers.settings import Settings
 
@@ -158,7 +158,12 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # Each request carries it: the application says when it knows who sends the request.
-        self.app_state = {**self.app_state, VOUCHED: partial(self.crowd.hears, self)}
+        self._stopping = asyncio.Event()
+        self.app_state = {
+            **self.app_state,
+            VOUCHED: partial(self.crowd.hears, self),
+            STOPPING: self._stopping,
+        }
         self._turned_away = not self.crowd.lets_in(self)
         if self._turned_away and not self.crowd.answers(self):
             # Not even time for an answer: somebody is opening connections for their own sake.
@@ -195,6 +200,11 @@ class _Protocol(H11Protocol):
         self._stop_deadline()
         self._let_be()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: what is being answered is finished, and a stream has to know that it is to end."""
+        self._stopping.set()
+        super().shutdown()
 
     def pause_writing(self) -> None:
         """More waits to be read than is buffered: for so long and no longer."""

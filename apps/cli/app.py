@@ -28,6 +28,9 @@ _COMMANDS = (
     _Command("orders", "apps.cli.orders", "app", "Submit, show, list and cancel orders."),
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
     _Command("ledger", "apps.cli.ledger", "app", "Show what happened to money, and what it adds up to."),
+    _Command(
+        "subscribers", "apps.cli.subscribers", "app", "Say who is told of what happens, and look after it."
+    ),
     _Command("simulators", "apps.cli.simulators", "app", "Print what the simulated neighbours did."),
     _Command("api", "apps.cli.serve", "api", "Serve the HTTP API."),
     _Command("worker", "apps.cli.worker", "app", "Run workers for chosen task queues."),

@@ -86,6 +86,10 @@ class Api:
         content = body.model_dump_json(exclude_none=True).encode()
         return self._as(gives, self.post_bytes(path, content))
 
+    def delete(self, path: str) -> None:
+        """Have what is at ``path`` removed."""
+        self._send("DELETE", path)
+
     def post_bytes(
         self, path: str, content: bytes, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Identity, Index
 from sqlmodel import Field, SQLModel
 
-from models.ledger import AccountKind, Side, TransactionKind
+from models.ledger import AccountKind, TransactionKind, UsualSide
 from models.tables.base import moment, one_of
 
 
@@ -18,7 +18,7 @@ class LedgerAccountRow(SQLModel, table=True):
     """The chart of accounts, as ``models.ledger.CHART`` has it. A migration adds to it."""
 
     __tablename__ = "ledger_accounts"
-    __table_args__ = (one_of("kind", AccountKind), one_of("side", Side))
+    __table_args__ = (one_of("kind", AccountKind), one_of("side", UsualSide))
 
     code: str = Field(primary_key=True)
     name: str

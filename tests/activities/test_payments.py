@@ -13,7 +13,9 @@ from activities.adapters import http
 from activities.adapters.neighbours import open_neighbours
 from activities.payments import PaymentActivities
 from activities.ports import PaymentProvider
+from activities.routing import _summary
 from activities.store import ledger, reads, tenders
+from activities.store.plans import keep_plan, plan_id
 from activities.store.stock import Wanted, reserve
 from activities.store.store import Store
 from activities.store.views import MoneyTotals
@@ -34,6 +36,7 @@ from models.order import OrderDraft, TenderKind
 from models.states import OrderState, ShipmentState
 from models.tables.journal import OutcomeRow
 from models.tables.stock import ReservedUnitsRow, UnitState
+from policies.money import by_shipment
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
 from tests.apps.simulators.running import Simulator, answer, ask, listening, running, say_nothing
@@ -48,6 +51,7 @@ from tests.builders import (
     stocked,
     write_down,
 )
+from tests.policies.test_money import plan_of
 
 TOTAL = gbp(1395)
 
@@ -460,6 +464,32 @@ async def test_a_parcel_of_free_goods_moves_no_money(
     taken = await run(payments.capture_payment, capture(order_id, held, gbp(0)))
     assert taken.amount == gbp(0)
     assert street.effects("payment", kind="capture", reference=order_id) == []
+
+
+async def test_a_capture_says_what_it_was_for_as_the_shipment_is_planned(
+    payments: PaymentActivities, store: Store
+) -> None:
+    draft = a_draft(lines=2)
+    order_id = await accepted(store, draft)
+    held = await run(
+        payments.authorise_payment,
+        authorise(order_id).model_copy(update={"amount": gbp(draft.totals.total_minor)}),
+    )
+    plan = plan_of({"1": 2, "2": 1}, {"2": 1})
+    shares = by_shipment(draft, plan)
+    amounts = [gbp(shares[number].parts.total) for number in (1, 2)]
+    async with store.transaction() as session:
+        summary = _summary(plan_id(order_id, 1), plan, draft, gbp(draft.totals.total_minor))
+        await keep_plan(session, order_id, 1, plan, summary)
+    await write_down(store, order_id, carrying(order_id, OrderState.RESERVING, 5, plan_id=summary.plan_id))
+    for number, amount in enumerate(amounts, start=1):
+        await run(payments.capture_payment, capture(order_id, held, amount, number))
+    async with store.transaction() as session:
+        books = await ledger.of_order(session, order_id)
+    for number, wrote in enumerate(books.transactions[1:], start=1):
+        posted = {entry.account: -entry.amount.minor for entry in wrote.entries}
+        assert posted["sales.goods"] == shares[number].parts.goods
+        assert posted["sales.freight"] == shares[number].parts.freight
 
 
 async def test_a_refund_happens_once_and_never_exceeds_the_capture(street: Street, store: Store) -> None:

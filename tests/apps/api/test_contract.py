@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 from httpx import AsyncClient
+from sqlalchemy import text
 from temporalio.client import Client
 
+from activities.store import subscribers
 from activities.store.migrate import migrate
 from activities.store.store import Store
 from apps.api import examples, runs
 from apps.api.application import create_app
+from models.outbox import Topic
 from models.states import OrderState
 from tests.apps.api.builders import a_review, an_entry, write_down
 from tests.apps.api.conftest import PAY_LINK_SECRET, TOKEN, WEBHOOK_SECRET, rehearsing
@@ -79,8 +82,33 @@ async def base_url(
             entries=(an_entry(ORDER_ID),),
             reviews=(a_review(ORDER_ID),),
         )
+        await a_dead_letter(store)
         await store.close()
         yield address
+
+
+async def a_dead_letter(store: Store) -> None:
+    """The one of the document's examples: nobody can make one by a request."""
+    (letter,) = examples.DEAD_LETTERS["dead_letters"]
+    async with store.transaction() as session:
+        await subscribers.add(
+            session,
+            subscriber_id=letter["subscriber_id"],
+            name="WMS",
+            url="http://127.0.0.1:9/",
+            topics=[Topic.FINANCE],
+            secret="s" * 40,
+        )
+        event = letter["event"] | {"data": json.dumps(letter["event"]["data"])}
+        for statement in (
+            "INSERT INTO outbox (position, event_id, topic, key, type, payload, created_at, transaction_id) "
+            "OVERRIDING SYSTEM VALUE VALUES (:position, :event_id, :topic, :key, :type, :data, now(), 1)",
+            "SELECT setval(pg_get_serial_sequence('outbox', 'position'), :position)",
+            "UPDATE subscribers SET position = :position",
+            "INSERT INTO outbox_held (subscriber_id, key, position, attempts, try_at, failed_at, failure, dead_at) "
+            "VALUES ('wms', :key, :position, 20, now(), now(), 'HTTP 422', now())",
+        ):
+            await session.execute(text(statement), event)
 
 
 @pytest.mark.timeout(0)

@@ -71,6 +71,9 @@ def answers() -> Iterator[Answers]:
         def do_POST(self) -> None:
             self._answer("POST")
 
+        def do_DELETE(self) -> None:
+            self._answer("DELETE")
+
         def _answer(self, method: str) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             prepared.asked.append((f"{method} {self.path}", self.headers.get("Authorization", ""), body))

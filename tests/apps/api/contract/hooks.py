@@ -33,6 +33,11 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     operation = case.operation.definition.raw["operationId"]
     if case.meta is None or case.meta.generation.mode.is_positive:
         _MENDS.get(operation, lambda _: None)(case)
+    if operation == "stream_availability" and not (
+        case.meta and case.meta.is_negative_at(ParameterLocation.QUERY)
+    ):
+        # Also with a header that is meant to be wrong, should it be taken.
+        _closed_at_once(case)
     if operation == "take_event" and not (case.meta and case.meta.is_negative_at(ParameterLocation.HEADER)):
         kwargs["auth"] = _Signed()
 
@@ -147,10 +152,29 @@ def _by_a_link_of_ours(case: Any) -> None:
     case.path_parameters["token"] = link.token(_PAY_LINK_SECRET)
 
 
+def _nowhere(case: Any) -> None:
+    """Nothing is to be posted to an address that was made up."""
+    case.body = dict(case.body) | {"url": "http://127.0.0.1:9/"}
+
+
+def _the_one_there_is(case: Any) -> None:
+    """No request makes an event fail: there is one that has."""
+    (letter,) = examples.DEAD_LETTERS["dead_letters"]
+    case.path_parameters = {name: letter[name] for name in ("subscriber_id", "position")}
+
+
+def _closed_at_once(case: Any) -> None:
+    """A stream ends when its reader wants it to, and this one reads to the end."""
+    case.query = dict(case.query or {}) | {"seconds": 0}
+
+
 _MENDS = {
     "amend_order": _of_an_order_that_is_there,
     "pay_by_link": _by_a_link_of_ours,
     "show_payment": _by_a_link_of_ours,
+    "add_subscriber": _nowhere,
+    "drop_dead_letter": _the_one_there_is,
+    "stream_availability": _closed_at_once,
     "list_orders": _without_cursor,
     "list_reviews": _without_cursor,
     "submit_order": _that_adds_up,
