@@ -147,7 +147,7 @@ def cut_off(state: OrderState) -> Problem | None:
     """Why an order in ``state`` cannot be amended any more, whatever the change; None while it may be."""
     if state in (OrderState.CANCELLED, OrderState.COMPENSATED, OrderState.REJECTED):
         return Problem(path="", code="order_ended", message=f"the order is {state}: place a new one")
-    if state in (OrderState.CLOSED, OrderState.DELIVERED):
+    if state in (OrderState.CLOSED, OrderState.DELIVERED, OrderState.SHIPPED):
         return Problem(
             path="",
             code="order_ended" if state is OrderState.CLOSED else "everything_left",

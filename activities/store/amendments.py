@@ -36,6 +36,11 @@ from models.tables.orders import IntakeRow, OrderLineRow, OrderRow
 from policies.amendment import Kept, Versions, amend, cut_off, preview, units_left
 from policies.classification import classify
 
+ORDER_ENDED = Problem(
+    path="",
+    code="order_ended",
+    message="the order came to its end first: have the customer return what is not wanted, place a new order for more",
+)
 _PACKED = frozenset({ShipmentState.PICKED, ShipmentState.LABELLED})
 _UNCLEAR = frozenset({ShipmentState.IN_REVIEW, ShipmentState.NEEDS_OPERATOR, ShipmentState.CANCELLING})
 
@@ -152,6 +157,16 @@ async def apply(session: AsyncSession, effect: ApplyAmendment) -> AmendmentAppli
     )
     await _write(session, entry, "order.amended", told, str(row.request["reason"]))
     return _applied(order, row, changed, kept)
+
+
+async def refuse_what_waits(session: AsyncSession, order_id: str, refusal: Problem) -> None:
+    """Refuse every amendment of an order that was proposed and not decided: nobody waits for it for ever."""
+    await session.execute(
+        update(AmendmentRow)
+        .where(col(AmendmentRow.order_id) == order_id, col(AmendmentRow.state) == AmendmentState.PROPOSED)
+        .values(state=AmendmentState.REFUSED, refusal=refusal.model_dump(mode="json"), decided_at=_now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def amendments(session: AsyncSession, order_id: str) -> tuple[AmendmentView, ...]:
@@ -318,12 +333,7 @@ async def _outdate_others(session: AsyncSession, row: AmendmentRow) -> None:
         code="stale_version",
         message=f"version {row.number} came first: look at the order again, then say what is to be different",
     )
-    await session.execute(
-        update(AmendmentRow)
-        .where(col(AmendmentRow.order_id) == row.order_id, col(AmendmentRow.state) == AmendmentState.PROPOSED)
-        .values(state=AmendmentState.REFUSED, refusal=refusal.model_dump(mode="json"), decided_at=_now())
-        .execution_options(synchronize_session=False)
-    )
+    await refuse_what_waits(session, row.order_id, refusal)
 
 
 async def _refuse(session: AsyncSession, row: AmendmentRow, refusal: Problem) -> None:
@@ -376,9 +386,7 @@ async def _write(session: AsyncSession, entry: dict[str, Any], kind: str, what: 
 
 
 async def _business_time(session: AsyncSession, effect: ApplyAmendment, at: datetime) -> datetime:
-    """Now by the order's business clock, which went on from what was written last."""
-    if effect.carried.entries:
-        return effect.carried.entries[-1].business_at
+    """Now by the order's business clock, which went on from what was written last: by ``record``, as it is called."""
     last = (
         await session.execute(
             select(col(TimelineRow.at), col(TimelineRow.business_at), col(IntakeRow.speed))

@@ -23,6 +23,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from activities.store import reads, stock
+from activities.store.amendments import ORDER_ENDED, refuse_what_waits
 from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from models.base import Contract
@@ -519,6 +520,7 @@ async def close_order(session: AsyncSession, order_id: str, *, actor: str, reaso
         .where(col(IntakeRow.order_id) == order_id, col(IntakeRow.state) == IntakeState.ACCEPTED)
         .values(state=IntakeState.STARTED, started_at=now, tries=0, try_at=None)
     )
+    await refuse_what_waits(session, order_id, ORDER_ENDED)
     await keep_order_outcome(session, order_id)
     await _withdraw_questions(session, order_id, "the order was closed by hand")
 

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store.amendments import ORDER_ENDED, refuse_what_waits
 from activities.store.outcomes import keep_shipment_outcome
 from models.identifiers import order_workflow_id, shipment_workflow_id
 from models.journal import SYSTEM, Carried, OrderProjection, ShipmentProjection, TimelineEntry
@@ -40,6 +41,8 @@ async def record(session: AsyncSession, order_id: str, carried: Carried) -> None
         await _keep_review(session, task)
     for workflow_id in ended:
         await _withdraw_what_is_left(session, order_id, workflow_id)
+        if workflow_id == order_workflow_id(order_id):
+            await refuse_what_waits(session, order_id, ORDER_ENDED)
 
 
 async def _move_order(session: AsyncSession, order_id: str, projection: OrderProjection) -> bool:

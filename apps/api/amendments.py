@@ -143,7 +143,8 @@ async def _taken(parts: Parts, proposal: Proposal, answer: AmendAnswer) -> Amend
     async with parts.store.transaction() as session:
         view = await amendments.amendment(session, proposal.view.amendment_id) or proposal.view
     if view.state is not AmendmentState.PROPOSED:
-        return _decided(view, answer.message)
+        # It may have been decided since the run said that it is under way.
+        return _decided(view, answer.message if answer.outcome is AmendOutcome.APPLIED else None)
     if answer.outcome is AmendOutcome.REFUSED:
         refusal = Problem(path="", code=answer.code or Refused.code, message=answer.message)
         raise AmendmentRefused((refusal,))

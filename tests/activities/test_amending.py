@@ -1,6 +1,7 @@
 """Amendments as the order's run applies them, and what every reader of the document makes of it then."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from activities.orders import OrderActivities
 from activities.routing import RoutingActivities
 from activities.store import amendments, reads
 from activities.store.amendments import Proposal
+from activities.store.broken import close_order
 from activities.store.intake import stored_draft
 from activities.store.plans import planned_draft
 from activities.store.store import Store
@@ -329,6 +331,28 @@ async def test_an_order_that_ended_meanwhile_keeps_its_document(
     assert (await in_force(store, order_id))[0] == 1
 
 
+async def test_what_still_waits_when_the_order_ends_is_refused(store: Store) -> None:
+    draft = a_draft(2)
+    order_id = await accepted(store, draft)
+    other_id = await accepted(store, other := a_draft(2))
+    for order, document in ((order_id, draft), (other_id, other)):
+        await proposed(store, order, to_units(document, 1))
+    await write_down(store, order_id, carrying(order_id, OrderState.CLOSED, 1))
+    (view,) = await listed(store, order_id)
+    assert view.refusal is not None
+    assert view.refusal.code == "order_ended"
+    assert (await listed(store, other_id))[0].state is AmendmentState.PROPOSED
+
+
+async def test_what_still_waits_when_the_order_is_closed_by_hand_is_refused(store: Store) -> None:
+    draft = a_draft(2)
+    order_id = await accepted(store, draft)
+    await proposed(store, order_id, to_units(draft, 1))
+    async with store.transaction() as session:
+        await close_order(session, order_id, actor="dana", reason="its run is gone")
+    assert [view.state for view in await listed(store, order_id)] == [AmendmentState.REFUSED]
+
+
 async def test_an_amendment_that_nobody_proposed_is_not_applied(
     store: Store, orders: OrderActivities
 ) -> None:
@@ -343,14 +367,15 @@ async def test_what_is_carried_is_written_with_it(store: Store, orders: OrderAct
     draft = a_draft(2)
     order_id = await accepted(store, draft)
     proposal = await proposed(store, order_id, to_units(draft, 1))
-    carried = Carried(entries=(an_entry(order_id, 7, kind="order.amending"),))
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    carried = Carried(entries=(an_entry(order_id, 7, kind="order.amending", at=an_hour_ago),))
     await run(orders.apply_amendment, applying(proposal, carried=carried))
     async with store.transaction() as session:
         told = await reads.timeline(session, order_id)
-    assert [(entry.kind, entry.business_at) for entry in told] == [
-        ("order.amending", NOON),
-        ("order.amended", NOON),
-    ]
+    assert [entry.kind for entry in told] == ["order.amending", "order.amended"]
+    # The order's business clock went on for that hour.
+    since = told[1].business_at - NOON
+    assert timedelta(hours=1) <= since < timedelta(hours=2)
 
 
 # --- beside what is kept ---

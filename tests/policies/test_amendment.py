@@ -264,7 +264,12 @@ def test_address_service_and_promise_cannot_change_for_goods_that_are_all_packed
 
 @pytest.mark.parametrize("state", sorted(OrderState))
 def test_an_order_that_ended_or_is_being_called_off_is_amended_no_more(state: OrderState) -> None:
-    closed = ORDER_TERMINAL | {OrderState.CANCELLING, OrderState.COMPENSATING, OrderState.DELIVERED}
+    closed = ORDER_TERMINAL | {
+        OrderState.CANCELLING,
+        OrderState.COMPENSATING,
+        OrderState.SHIPPED,
+        OrderState.DELIVERED,
+    }
     assert (cut_off(state) is not None) == (state in closed)
 
 

@@ -198,6 +198,7 @@ async def test_amendment_of_an_order_whose_run_has_ended_is_refused(
         (OrderState.CLOSED, "order_ended"),
         (OrderState.REJECTED, "order_ended"),
         (OrderState.CANCELLING, "being_cancelled"),
+        (OrderState.SHIPPED, "everything_left"),
         (OrderState.DELIVERED, "everything_left"),
     ],
 )
