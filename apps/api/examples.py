@@ -299,20 +299,26 @@ RETRY: dict[str, Any] = {"position": 4711}
 DROP: dict[str, Any] = {"actor": "dana@shop.example", "reason": "entered in the ERP by hand"}
 OUTBOX_EVENT: dict[str, Any] = {
     "position": 4711,
-    "event_id": "finance:shipment:web:1001:1:capture:1:confirmed",
+    "event_id": "ledger:shipment:web:1001:1:refund:1",
     "topic": "finance",
     "key": "web:1001",
-    "type": "capture.confirmed",
+    "type": "ledger.refund",
     "at": "2026-03-02T12:00:00Z",
     "data": {
+        "transaction": "shipment:web:1001:1:refund:1",
         "order_id": "web:1001",
         "shipment_id": "web:1001:1",
-        "operation": "shipment:web:1001:1:capture:1",
-        "amount_minor": 1925,
-        "currency": "GBP",
-        "cause": None,
-        "reference": "cap_1",
-        "draws_on": "auth_1",
+        "cause": "lost_parcel",
+        "at": "2026-03-02T12:00:00+00:00",
+        "entries": [
+            {"account": "refunds.lost_parcel", "amount_minor": 1925, "currency": "GBP", "tender": None},
+            {
+                "account": "provider.clearing",
+                "amount_minor": -1925,
+                "currency": "GBP",
+                "tender": "order:web:1001:authorise:1",
+            },
+        ],
     },
 }
 DEAD_LETTERS: dict[str, Any] = {
@@ -339,13 +345,13 @@ data: {"position": 4710, "resumed": false}
 
 id: 4710
 event: availability
-data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 6, "available": 34, "position": 4710, \
-"at": "2026-03-02T09:30:00+00:00"}
+data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 6, "safety_stock": 0, "available": 34, \
+"position": 4710, "at": "2026-03-02T09:30:00+00:00"}
 
 id: 4711
 event: availability
-data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 8, "available": 32, "position": 4711, \
-"at": "2026-03-02T09:30:07+00:00"}
+data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 8, "safety_stock": 0, "available": 32, \
+"position": 4711, "at": "2026-03-02T09:30:07+00:00"}
 
 """
 
