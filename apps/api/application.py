@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
 from activities.store.store import Store
-from apps.api import docs, health, ledger, orders, reviews, stream, subscribers, webhooks
+from apps.api import docs, health, ledger, orders, reviews, stock, stream, subscribers, webhooks
 from apps.api.gate import NEIGHBOURS, PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
@@ -89,6 +89,7 @@ def routes_only(
         orders.router,
         reviews.router,
         ledger.router,
+        stock.router,
         webhooks.router,
         subscribers.router,
         stream.router,

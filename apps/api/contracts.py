@@ -12,6 +12,7 @@ from models.messages import Actor, CancelOutcome, Reason, RequestId
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
 from models.review import Verdict
 from models.states import OrderState
+from models.stock import Adjustment, Count, Damage, Receipt, ShortPick, Transfer
 from models.webhooks import WebhookResult
 from policies.strict_json import unstorable_text
 
@@ -40,6 +41,52 @@ Person = Annotated[
         json_schema_extra={"not": {"enum": sorted(RESERVED_ACTORS)}},
     ),
 ]
+
+
+class ReceiptRequest(Receipt):
+    """Goods that arrived. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class CountRequest(Count):
+    """What somebody counted. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class AdjustmentRequest(Adjustment):
+    """A correction of the books. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class DamageRequest(Damage):
+    """Goods that are no good any more. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class TransferRequest(Transfer):
+    """Goods that left one node for another. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class ShortPickRequest(ShortPick):
+    """Goods that a picker did not find. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+STOCK_REQUESTS = (
+    ReceiptRequest,
+    CountRequest,
+    AdjustmentRequest,
+    DamageRequest,
+    TransferRequest,
+    ShortPickRequest,
+)
 
 
 class OrderLinks(Contract):

@@ -386,3 +386,101 @@ PROBLEM_LISTS: dict[int, list[dict[str, str]]] = {
         }
     ]
 }
+
+RECEIPT: dict[str, Any] = {
+    "document_id": "GRN-2041",
+    "actor": "wms",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 48}],
+    "new": True,
+}
+ARRIVAL: dict[str, Any] = {
+    "document_id": "GRN-2042",
+    "actor": "wms",
+    "node": "south",
+    "lines": [{"sku": "85123A", "quantity": 12}],
+    "transfer_id": "TO-77",
+}
+COUNT: dict[str, Any] = {
+    "document_id": "CNT-2026-03-02-17",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 41}],
+    "reason": "yearly count",
+}
+ADJUSTMENT: dict[str, Any] = {
+    "document_id": "ADJ-9",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "change": -2}],
+    "reason": "GRN-2041 was typed as 48 instead of 46",
+}
+DAMAGE: dict[str, Any] = {
+    "document_id": "DMG-5",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 1}],
+    "reason": "broken on the shelf",
+}
+TRANSFER: dict[str, Any] = {
+    "document_id": "TO-77",
+    "actor": "wms",
+    "from_node": "north",
+    "to_node": "south",
+    "lines": [{"sku": "85123A", "quantity": 12}],
+}
+SHORT_PICK: dict[str, Any] = {
+    "document_id": "PICK-12-short",
+    "actor": "wms",
+    "shipment_id": "web:1001:1",
+    "lines": [{"sku": "85123A", "quantity": 2}],
+}
+STOCK_ANSWER: dict[str, Any] = {
+    "document_id": "CNT-2026-03-02-17",
+    "repeated": False,
+    "stock": [{"node": "north", "sku": "85123A", "on_hand": 41, "reserved": 40, "available": 1}],
+    "released": [
+        {
+            "order_id": "web:1001",
+            "shipment_id": "web:1001:1",
+            "reservation": "order:web:1001:reserve:1",
+            "node": "north",
+            "sku": "85123A",
+            "quantity": 6,
+        }
+    ],
+}
+STOCK: dict[str, Any] = {
+    "sku": "85123A",
+    "on_hand": 53,
+    "reserved": 40,
+    "available": 11,
+    "in_transit": 0,
+    "nodes": [
+        {"node": "north", "on_hand": 41, "reserved": 40, "safety_stock": 0, "available": 1, "in_transit": 0},
+        {"node": "south", "on_hand": 12, "reserved": 0, "safety_stock": 2, "available": 10, "in_transit": 0},
+    ],
+    "movements": [
+        {
+            "movement_id": 90211,
+            "at": "2026-03-02T16:40:00Z",
+            "node": "north",
+            "kind": "count",
+            "on_hand": -5,
+            "reserved": 0,
+            "on_hand_after": 41,
+            "reserved_after": 40,
+            "actor": "dana@shop.example",
+            "reason": "yearly count",
+            "source": "",
+            "document_id": "CNT-2026-03-02-17",
+        }
+    ],
+}
+STOCK_ACCOUNT: dict[str, Any] = {
+    "rows": 12000,
+    "movements": 90211,
+    "held": 371,
+    "unexplained": 0,
+    "differences": [],
+}

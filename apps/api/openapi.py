@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
 from apps.api.contracts import (
+    STOCK_REQUESTS,
     CancelRequest,
     DecisionRequest,
     DropRequest,
@@ -44,6 +45,10 @@ TAGS = [
     {
         "name": "ledger",
         "description": "The books: double entry, append-only, every balance a sum of entries.",
+    },
+    {
+        "name": "stock",
+        "description": "What lies where; receipts, counts, damage and transfers, each once by its document's id.",
     },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "availability", "description": "What can be promised to customers."},
@@ -103,6 +108,7 @@ _READ_BY_HAND = (
     OrderDraft,
     CancelRequest,
     DecisionRequest,
+    *STOCK_REQUESTS,
     WebhookEnvelope,
     NewSubscriber,
     SecretRequest,
@@ -117,6 +123,7 @@ _EXAMPLES_WITH_NULLS = {
     "/v1/orders/{order_id}": examples.VIEW,
     "/v1/orders/{order_id}/ledger": examples.LEDGER,
     "/v1/reviews": examples.REVIEW_PAGE,
+    "/v1/stock/{sku}": examples.STOCK,
 }
 
 
@@ -173,7 +180,9 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    if path.startswith(("/v1/orders", "/v1/reviews", "/v1/ledger", "/v1/subscribers", "/v1/availability")):
+    if path.startswith(
+        ("/v1/orders", "/v1/reviews", "/v1/ledger", "/v1/stock", "/v1/subscribers", "/v1/availability")
+    ):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.
