@@ -12,7 +12,18 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
 from activities.store.store import Store
-from apps.api import docs, health, ledger, orders, reviews, stock, stream, subscribers, webhooks
+from apps.api import (
+    docs,
+    health,
+    ledger,
+    orders,
+    reconciliation,
+    reviews,
+    stock,
+    stream,
+    subscribers,
+    webhooks,
+)
 from apps.api.gate import NEIGHBOURS, PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
@@ -90,6 +101,7 @@ def routes_only(
         reviews.router,
         ledger.router,
         stock.router,
+        reconciliation.router,
         webhooks.router,
         subscribers.router,
         stream.router,

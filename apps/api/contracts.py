@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from activities.store.reconciliation import RunView
 from activities.store.subscribers import DeadLetter, SubscriberView
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
 from models.messages import Actor, CancelOutcome, Reason, RequestId
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
+from models.reconciliation import Area
 from models.review import Verdict
 from models.states import OrderState
 from models.stock import Adjustment, Count, Damage, Receipt, ShortPick, Transfer
@@ -143,6 +145,30 @@ class CancelTaken(Contract):
     request_id: str
     outcome: CancelOutcome
     message: str
+
+
+class ReconciliationRequest(Document):
+    """Start a run now. With the same ``request_id`` a repeat starts none."""
+
+    area: Area
+    everything: bool = Field(
+        default=False,
+        description="compare all there ever was, not what moved since the day before the last run",
+    )
+    request_id: SentRequestId | None = None
+
+
+class ReconciliationAsked(Contract):
+    """A run is started; it is at ``/v1/reconciliation/runs/{run_id}`` as soon as a worker has begun it."""
+
+    run_id: str
+    area: Area
+
+
+class ReconciliationRuns(Contract):
+    """The newest run of each area that has ended; areas without any are left out."""
+
+    runs: tuple[RunView, ...]
 
 
 class Queued(Contract):

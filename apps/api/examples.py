@@ -354,6 +354,58 @@ data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 8, "safety_s
 "position": 4711, "at": "2026-03-02T09:30:07+00:00"}
 
 """
+DIFFERENCE: dict[str, Any] = {
+    "key": "theirs_only:cap_52",
+    "comparison": "money",
+    "kind": "theirs_only",
+    "state": "open",
+    "subject": "web:1001",
+    "order_id": "web:1001",
+    "what": "the payment provider did a capture of 3.00 GBP for order web:1001 that our books do not have",
+    "ours": {"of": "ours", "found": []},
+    "theirs": {
+        "of": "payment provider",
+        "found": [
+            {
+                "line_id": "cap_52",
+                "kind": "capture",
+                "reference": "web:1001",
+                "parent_id": "auth_17",
+                "state": "done",
+                "amount": {"minor": 300, "currency": "GBP"},
+                "at": "2026-03-02T11:00:00Z",
+            }
+        ],
+    },
+    "first_seen_at": "2026-03-02T12:00:03Z",
+    "last_seen_at": "2026-03-02T13:00:03Z",
+    "times": 1,
+    "task_id": "difference-5f2d1c0b9a887766:x1",
+    "rule": None,
+    "settled_by": None,
+    "settled_why": None,
+    "settled_at": None,
+}
+DIFFERENCE_PAGE: dict[str, Any] = {"differences": [DIFFERENCE], "next_cursor": None}
+RECONCILIATION_RUN: dict[str, Any] = {
+    "run_id": "reconciliation:money:api-1",
+    "area": "money",
+    "state": "done",
+    "since": "2026-03-01T12:00:00Z",
+    "started_at": "2026-03-02T13:00:00Z",
+    "ended_at": "2026-03-02T13:00:03Z",
+    "checked": 1204,
+    "differing": 2,
+    "under_way": 3,
+    "healed": 1,
+    "opened": 0,
+    "gone": 0,
+    "left_open": 1,
+    "failure": None,
+}
+RECONCILIATION_RUNS: dict[str, Any] = {"runs": [RECONCILIATION_RUN]}
+RECONCILIATION_REQUEST: dict[str, Any] = {"area": "money", "request_id": "month-end-1"}
+RECONCILIATION_ASKED: dict[str, Any] = {"run_id": "reconciliation:money:month-end-1", "area": "money"}
 
 PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("bad_request", "this is no HTTP request that could be read"),

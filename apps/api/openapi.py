@@ -17,6 +17,7 @@ from apps.api.contracts import (
     DecisionRequest,
     DropRequest,
     NewSubscriber,
+    ReconciliationRequest,
     ReplayRequest,
     RetryRequest,
     SecretRequest,
@@ -49,6 +50,10 @@ TAGS = [
     {
         "name": "stock",
         "description": "What lies where; receipts, counts, damage and transfers, each once by its document's id.",
+    },
+    {
+        "name": "reconciliation",
+        "description": "Our books against the neighbours' and against each other: what differs.",
     },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "availability", "description": "What can be promised to customers."},
@@ -109,6 +114,7 @@ _READ_BY_HAND = (
     CancelRequest,
     DecisionRequest,
     *STOCK_REQUESTS,
+    ReconciliationRequest,
     WebhookEnvelope,
     NewSubscriber,
     SecretRequest,
@@ -124,6 +130,9 @@ _EXAMPLES_WITH_NULLS = {
     "/v1/orders/{order_id}/ledger": examples.LEDGER,
     "/v1/reviews": examples.REVIEW_PAGE,
     "/v1/stock/{sku}": examples.STOCK,
+    "/v1/reconciliation/differences": examples.DIFFERENCE_PAGE,
+    "/v1/reconciliation/runs": examples.RECONCILIATION_RUNS,
+    "/v1/reconciliation/runs/{run_id}": examples.RECONCILIATION_RUN,
 }
 
 
@@ -181,7 +190,15 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
     if operation.get("security") != []:
         yield 401
     if path.startswith(
-        ("/v1/orders", "/v1/reviews", "/v1/ledger", "/v1/stock", "/v1/subscribers", "/v1/availability")
+        (
+            "/v1/orders",
+            "/v1/reviews",
+            "/v1/ledger",
+            "/v1/reconciliation",
+            "/v1/stock",
+            "/v1/subscribers",
+            "/v1/availability",
+        )
     ):
         yield 422
     if "requestBody" in operation:

@@ -217,7 +217,7 @@ class Shop:
         """A person answers the one task that waits."""
         task = await self.task()
         async with self.store.transaction() as session:
-            await books.decide(session, task, verdict, actor="dana", reason="talked to them")
+            await books.decide(session, task.task_id, verdict, actor="dana", reason="talked to them")
 
     async def timeline(self, order_id: str) -> list[Any]:
         async with self.store.transaction() as session:
@@ -682,7 +682,7 @@ async def test_an_answer_to_a_difference_that_has_gone_is_refused(shop: Shop) ->
     await shop.reconcile(Area.STOCK)
     with pytest.raises(Refused, match="gone"):
         async with shop.store.transaction() as session:
-            await books.decide(session, task, Verdict.REJECT, actor="dana", reason="late")
+            await books.decide(session, task.task_id, Verdict.REJECT, actor="dana", reason="late")
 
 
 async def test_the_invariant_job_takes_no_difference_for_a_broken_run(shop: Shop) -> None:

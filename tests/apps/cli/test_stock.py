@@ -113,7 +113,7 @@ def test_what_is_no_number_of_pieces_is_bad_input(run: Run, answers: Answers, li
 
 def test_books_that_agree_say_so_and_others_end_with_one(run: Run, answers: Answers) -> None:
     answers.given["GET /v1/stock"] = (200, json.dumps(examples.STOCK_ACCOUNT))
-    outcome = run("stock", "reconcile", *at(answers))
+    outcome = run("stock", "check", *at(answers))
     assert outcome.code == 0
     assert "every row is the sum of its movements" in outcome.out
     difference = {
@@ -127,7 +127,7 @@ def test_books_that_agree_say_so_and_others_end_with_one(run: Run, answers: Answ
     }
     bent = examples.STOCK_ACCOUNT | {"differences": [difference]}
     answers.given["GET /v1/stock"] = (200, json.dumps(bent))
-    outcome = run("stock", "reconcile", *at(answers))
+    outcome = run("stock", "check", *at(answers))
     assert outcome.code == 1
     assert "85123A north on hand, and the sum of its movements 12 10" in lines_of(outcome.out)
-    assert json.loads(run("stock", "reconcile", "--json", *at(answers)).out) == bent
+    assert json.loads(run("stock", "check", "--json", *at(answers)).out) == bent
