@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
+from sqlalchemy.exc import DBAPIError
 from temporalio import activity
 
 from activities.exactly_once import Effect, Meaning, carry_out
@@ -473,6 +474,9 @@ class _Comparison:
                 await self.mend(rule, difference)
             except (Refused, NeighbourRefused) as error:
                 refused = error.message
+            except DBAPIError as error:
+                # The database has the last word on what may be written, also on what we would mend.
+                refused = f"our database refuses it: {str(error.orig).splitlines()[0]}"
         async with self.store.transaction() as session:
             if rule is not None and not refused:
                 healing = books.Healing(
