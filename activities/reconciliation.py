@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
-from sqlalchemy.exc import DBAPIError
+import psycopg
+from sqlalchemy import exc
 from temporalio import activity
 
 from activities.exactly_once import Effect, Meaning, carry_out
@@ -62,6 +63,9 @@ _PIECE, _STOCK_ROWS = 200, 2_000
 _LONG_ENOUGH = 5.0
 # What two transactions of ours write one after the other is written by then.
 _BETWEEN_LOOKS = 1.0
+
+# From a function of the database it comes as the driver says it.
+_NOT_ALLOWED = (exc.IntegrityError, exc.InternalError, psycopg.IntegrityError, psycopg.InternalError)
 
 Mend = Callable[[Rule, Difference], Awaitable[None]]
 Read = Callable[[str | None], Awaitable[StatementPage]]
@@ -474,9 +478,10 @@ class _Comparison:
                 await self.mend(rule, difference)
             except (Refused, NeighbourRefused) as error:
                 refused = error.message
-            except DBAPIError as error:
+            except _NOT_ALLOWED as error:
                 # The database has the last word on what may be written, also on what we would mend.
-                refused = f"our database refuses it: {str(error.orig).splitlines()[0]}"
+                said = getattr(error, "orig", None) or error
+                refused = f"our database refuses it: {str(said).splitlines()[0]}"
         async with self.store.transaction() as session:
             if rule is not None and not refused:
                 healing = books.Healing(
