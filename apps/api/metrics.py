@@ -59,6 +59,17 @@ class Metrics:
             "Parcels that move although cancelled or paid back as lost; each has an open review",
             registry=self.registry,
         )
+        self.expired = Counter(
+            "orderwright_reservations_expired",
+            "Reservations whose time was up, by what became of them: extended, freed, put_off (no run), spent",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.strays = Counter(
+            "orderwright_stray_units_freed",
+            "Units that were reserved for nobody any more and are free again",
+            registry=self.registry,
+        )
         self.unserved_runs = Gauge(
             "orderwright_unserved_runs",
             "Runs that this process looked at and that have waited for a workflow worker for minutes",
