@@ -310,6 +310,8 @@ OUTBOX_EVENT: dict[str, Any] = {
         "shipment_id": "web:1001:1",
         "cause": "lost_parcel",
         "at": "2026-03-02T12:00:00+00:00",
+        "currency": "GBP",
+        "amount_minor": 1925,
         "entries": [
             {"account": "refunds.lost_parcel", "amount_minor": 1925, "currency": "GBP", "tender": None},
             {

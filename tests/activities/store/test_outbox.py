@@ -344,6 +344,7 @@ async def test_money_is_told_when_it_has_moved_and_when_that_is_undone(fresh_sto
     events = await sequenced(fresh_store)
     assert told(events) == [(order_id, "ledger.authorise"), (order_id, "ledger.lapse")]
     assert events[0].event_id == f"ledger:{operation.key}"
+    assert [event.data["amount_minor"] for event in events] == [1395, 1395]
     assert [(entry["account"], entry["amount_minor"]) for entry in events[0].data["entries"]] == [
         ("held.authorised", 1395),
         ("held.contra", -1395),

@@ -47,17 +47,21 @@ END $$
 
 
 # At the end of the transaction, when its entries stand there. What is of no order has a key of its own, so that it
-# comes in order, too. A tender's instrument may be a gift card's number, and is told to nobody.
+# comes in order, too. The amount is what moved for a tender. A tender's instrument, which may be a gift card's number,
+# is told to nobody.
 LEDGER = """
 CREATE FUNCTION outbox_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT outbox_wanted('finance') THEN RETURN NULL; END IF;
-    PERFORM outbox_stage('finance', coalesce(NEW.order_id, 'ledger'), 'ledger.' || NEW.kind, jsonb_build_object(
-        'transaction', NEW.id, 'order_id', NEW.order_id, 'shipment_id', NEW.shipment_id, 'cause', NEW.cause,
-        'at', NEW.at, 'entries', (
-            SELECT jsonb_agg(jsonb_build_object('account', account, 'amount_minor', amount_minor,
-                                                'currency', currency, 'tender', tender) ORDER BY number)
-              FROM ledger_entries WHERE transaction_id = NEW.id)), 'ledger:' || NEW.id);
+    PERFORM outbox_stage('finance', coalesce(NEW.order_id, 'ledger'), 'ledger.' || NEW.kind, (
+        SELECT jsonb_build_object(
+                   'transaction', NEW.id, 'order_id', NEW.order_id, 'shipment_id', NEW.shipment_id,
+                   'cause', NEW.cause, 'at', NEW.at, 'currency', min(currency),
+                   'amount_minor', sum(abs(amount_minor)) FILTER (
+                       WHERE tender IS NOT NULL AND NOT (NEW.kind = 'capture' AND account = 'held.authorised')),
+                   'entries', jsonb_agg(jsonb_build_object('account', account, 'amount_minor', amount_minor,
+                                                           'currency', currency, 'tender', tender) ORDER BY number))
+          FROM ledger_entries WHERE transaction_id = NEW.id), 'ledger:' || NEW.id);
     RETURN NULL;
 END $$
 """
