@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
+import psycopg
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
@@ -62,6 +64,9 @@ _PIECE, _STOCK_ROWS = 200, 2_000
 _LONG_ENOUGH = 5.0
 # What two transactions of ours write one after the other is written by then.
 _BETWEEN_LOOKS = 1.0
+
+# From a function of the database it comes as the driver says it.
+_NOT_ALLOWED = (exc.IntegrityError, exc.InternalError, psycopg.IntegrityError, psycopg.InternalError)
 
 Mend = Callable[[Rule, Difference], Awaitable[None]]
 Read = Callable[[str | None], Awaitable[StatementPage]]
@@ -476,6 +481,10 @@ class _Comparison:
                 await self.mend(rule, difference)
             except (Refused, NeighbourRefused) as error:
                 refused = error.message
+            except _NOT_ALLOWED as error:
+                # The database has the last word on what may be written, also on what we would mend.
+                said = getattr(error, "orig", None) or error
+                refused = f"our database refuses it: {str(said).splitlines()[0]}"
         async with self.store.transaction() as session:
             if rule is not None and not refused:
                 healing = books.Healing(

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from models.base import Contract, Document
 from models.identifiers import SHIPMENT_ID_PATTERN, NodeId, Sku
@@ -35,13 +35,14 @@ class MovementKind(StrEnum):
 
 # A billion pieces of one thing in one place is a slip of the finger.
 MOST_UNITS = 1_000_000_000
-MOST_LINES = 1_000
+MOST_LINES = 500
 
 DocumentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
 # Pieces: no fraction, and no text or 3.0 that would have to be guessed at.
 Units = Annotated[int, Field(strict=True, ge=0, le=MOST_UNITS)]
 SomeUnits = Annotated[int, Field(strict=True, ge=1, le=MOST_UNITS)]
 Change = Annotated[int, Field(strict=True, ge=-MOST_UNITS, le=MOST_UNITS)]
+YesOrNo = Annotated[bool, Field(strict=True)]
 
 
 class SkuUnits(Document):
@@ -84,8 +85,8 @@ class Receipt(StockDocument):
     lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
     reason: Reason | None = None
     transfer_id: DocumentId | None = None
-    last: bool = False
-    new: bool = False
+    last: YesOrNo = False
+    new: YesOrNo = False
 
 
 class Count(StockDocument):
@@ -97,7 +98,7 @@ class Count(StockDocument):
     node: NodeId
     lines: tuple[CountedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
     reason: Reason | None = None
-    new: bool = False
+    new: YesOrNo = False
 
 
 class Adjustment(StockDocument):
@@ -161,3 +162,43 @@ class StockAnswer(Contract):
     repeated: bool = False
     stock: tuple[StockNow, ...]
     released: tuple[ReleasedUnits, ...] = ()
+
+
+class NodeStock(Contract):
+    """One SKU at one node. ``available`` can be promised; ``in_transit`` is on its way here from another node."""
+
+    node: str
+    on_hand: int
+    reserved: int
+    safety_stock: int
+    available: int
+    in_transit: int = 0
+
+
+class Movement(Contract):
+    """One change of a SKU's stock at one node: by how much, why, by whom, and what it came to."""
+
+    movement_id: int
+    at: AwareDatetime
+    node: str
+    kind: MovementKind
+    on_hand: int
+    reserved: int
+    on_hand_after: int
+    reserved_after: int
+    actor: str
+    reason: str | None = None
+    source: str = ""
+    document_id: str | None = None
+
+
+class StockView(Contract):
+    """A SKU everywhere: by node, together, and its last movements, newest first."""
+
+    sku: str
+    on_hand: int
+    reserved: int
+    available: int
+    in_transit: int
+    nodes: tuple[NodeStock, ...]
+    movements: tuple[Movement, ...] = ()

@@ -30,10 +30,26 @@ from models.states import ORDER_TERMINAL, SHIPMENT_HANDED_OVER, SHIPMENT_TERMINA
 LABEL = "label"
 _PROVIDER = "payment provider"
 _CARRIER = "carrier"
+_NOUN: Mapping[PaymentKind, str] = MappingProxyType(
+    {
+        PaymentKind.AUTHORISE: "authorisation",
+        PaymentKind.CAPTURE: "capture",
+        PaymentKind.REFUND: "refund",
+        PaymentKind.VOID: "void",
+    }
+)
+_A: Mapping[PaymentKind, str] = MappingProxyType(
+    {kind: f"an {noun}" if noun[0] == "a" else f"a {noun}" for kind, noun in _NOUN.items()}
+)
 _NOT_ANSWERED = frozenset({OperationState.INTENDED, OperationState.REFUSED})
 
 
 # --- money ---
+_ABOUT_CAPTURES = frozenset(
+    {DifferenceKind.AMOUNT_DIFFERS, DifferenceKind.OURS_ONLY, DifferenceKind.ANSWER_LOST}
+)
+
+
 class OurMovement(Contract):
     """A movement of money in our books. ``touched_at``: when it was asked for, or answered."""
 
@@ -84,10 +100,14 @@ def compare_money(
         is not None
     ]
     taken = {difference.about for difference in found}
+    # What is left of a hold is known only where both sides agree on what was taken of it.
+    unsure = any(difference.kind in _ABOUT_CAPTURES for difference in found)
     found += [
         difference
         for line in theirs
-        if line.line_id not in taken and (difference := _still_held(subject, line, ours, pairs, order_state))
+        if line.line_id not in taken
+        and (difference := _still_held(subject, line, ours, pairs, order_state)) is not None
+        and not (unsure and difference.kind is DifferenceKind.HELD_ONLY_OURS)
     ]
     return Compared(checked=len(ours) + len(strangers), under_way=under_way, differences=tuple(_once(found)))
 
@@ -138,7 +158,7 @@ def _movement(  # noqa: PLR0911 - one sentence each
             return None, True
         return differs(
             DifferenceKind.ANSWER_LOST,
-            f"the {_PROVIDER} did our {ours.kind} of {_amount(done[0])}, and its answer never came",
+            f"the {_PROVIDER} did our {_NOUN[ours.kind]} of {_amount(done[0])}, and its answer never came",
         )
     if ours.state is OperationState.DECLINED or (
         ours.state is OperationState.CALLED_OFF and ours.kind is not PaymentKind.AUTHORISE
@@ -147,7 +167,7 @@ def _movement(  # noqa: PLR0911 - one sentence each
             return None, False
         return differs(
             DifferenceKind.THEIRS_ONLY,
-            f"the {_PROVIDER} did a {ours.kind} of {_amount(done[0])} that is {ours.state} in our books",
+            f"the {_PROVIDER} did {_A[ours.kind]} of {_amount(done[0])} that is {ours.state} in our books",
             about=done[0].line_id,
         )
     if ours.state is OperationState.CALLED_OFF:
@@ -155,19 +175,19 @@ def _movement(  # noqa: PLR0911 - one sentence each
     if len(done) > 1:
         return differs(
             DifferenceKind.TWICE_THEIRS,
-            f"the {_PROVIDER} did our {ours.kind} of {ours.amount} {len(done)} times",
+            f"the {_PROVIDER} did our {_NOUN[ours.kind]} of {ours.amount} {len(done)} times",
         )
     if not done:
         if ours.amount.minor == 0 or _gone_by_itself(ours, theirs):
             return None, False
         return differs(
             DifferenceKind.OURS_ONLY,
-            f"our books have a {ours.kind} of {ours.amount} that the {_PROVIDER} does not know",
+            f"our books have {_A[ours.kind]} of {ours.amount} that the {_PROVIDER} does not know",
         )
     if done[0].amount is not None and done[0].amount != ours.amount:
         return differs(
             DifferenceKind.AMOUNT_DIFFERS,
-            f"our books have a {ours.kind} of {ours.amount}, the {_PROVIDER} one of {done[0].amount}",
+            f"our books have {_A[ours.kind]} of {ours.amount}, the {_PROVIDER} one of {done[0].amount}",
         )
     return None, False
 
@@ -212,12 +232,15 @@ def _stranger(
         None,
     )
     who = f"order {subject}" if order_state is not None else f"{subject!r}, which is no order of ours"
+    moved_as = PaymentKind(line.kind)
     if twin is not None:
         kind = DifferenceKind.TWICE_THEIRS
-        what = f"the {_PROVIDER} did a second {line.kind} of {_amount(line)} for {who}; our books have one"
+        what = (
+            f"the {_PROVIDER} did a second {_NOUN[moved_as]} of {_amount(line)} for {who}; our books have one"
+        )
     else:
         kind = DifferenceKind.THEIRS_ONLY
-        what = f"the {_PROVIDER} did a {line.kind} of {_amount(line)} for {who} that our books do not have"
+        what = f"the {_PROVIDER} did {_A[moved_as]} of {_amount(line)} for {who} that our books do not have"
     return _difference(
         kind,
         subject,

@@ -2,14 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
+from pydantic import Field
 from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from activities.store import reads
+from activities.store import reads, reconciliation
 from activities.store.subscribers import SubscriberView, all_subscribers
 from models.base import Contract
 from models.operations import OperationState, ShippingKind
+from models.reconciliation import Area, DifferenceKind
 from models.review import ReviewKind
 from models.states import ORDER_TERMINAL, OrderState, ReviewState, ShipmentState
 from models.tables.journal import ReviewTaskRow
@@ -38,6 +40,8 @@ class Measures(Contract):
     never_started: Waiting
     awaiting_customer: Waiting = Waiting()
     late_events: int
+    differences: dict[DifferenceKind, int] = Field(default_factory=dict)
+    reconciled_seconds_ago: dict[Area, float] = Field(default_factory=dict)
     subscribers: tuple[SubscriberView, ...] = ()
 
 
@@ -53,6 +57,11 @@ async def measures(session: AsyncSession) -> Measures:
         never_started=await _never_started(session, now),
         awaiting_customer=await _awaiting_customer(session, now),
         late_events=await reads.late_event_count(session),
+        differences=await reconciliation.open_counts(session),
+        reconciled_seconds_ago={
+            area: max((now - at).total_seconds(), 0.0)
+            for area, at in (await reconciliation.done_at(session)).items()
+        },
         subscribers=tuple(await all_subscribers(session)),
     )
 

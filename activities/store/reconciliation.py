@@ -718,15 +718,22 @@ async def gone(session: AsyncSession, key: str) -> bool:
 
 
 async def decide(
-    session: AsyncSession, task: ReviewTask, verdict: Verdict, *, actor: str, reason: str
-) -> Area:
+    session: AsyncSession, task_id: str, verdict: Verdict, *, actor: str, reason: str
+) -> tuple[ReviewTask, Area]:
     """Do what a person answered, and close the task. Answers which area has to be compared again.
 
-    Raises ``Refused`` when there is nothing to decide any more.
+    Raises ``Refused`` when there is nothing to decide any more, or not like this.
     """
-    row = await _locked(session, task.workflow_id.removeprefix(SUBJECT_PREFIX))
-    if row is None or row.state != DifferenceState.OPEN:
-        raise Refused("this difference has gone meanwhile: there is nothing to decide any more")
+    asked = await reads.review(session, task_id)
+    # The difference before its task, as whoever reconciles takes them.
+    row = None if asked is None else await _locked(session, asked.workflow_id.removeprefix(SUBJECT_PREFIX))
+    task = await broken.lock_task(session, task_id)
+    if task is None or task.state is not ReviewState.OPEN or row is None or row.state != DifferenceState.OPEN:
+        raise Refused(
+            "this difference was settled, or has gone, meanwhile: there is nothing to decide any more"
+        )
+    if verdict not in task.options:
+        raise Refused(f"{verdict} is no option here; possible: {', '.join(sorted(task.options))}")
     await broken.close_task(session, task, ReviewState.DECIDED, reason, actor=actor, verdict=verdict)
     if verdict is Verdict.APPROVE:
         row.wished_by, row.wished_why, row.task_id = actor, reason, None
@@ -734,7 +741,7 @@ async def decide(
         state = DifferenceState.ACCEPTED if verdict is Verdict.REJECT else DifferenceState.RESOLVED
         await _settle(session, row, state, None, actor=actor, why=reason)
     comparison = Comparison(row.comparison)
-    return next(area for area, comparisons in COMPARISONS.items() if comparison in comparisons)
+    return task, next(area for area, comparisons in COMPARISONS.items() if comparison in comparisons)
 
 
 async def differences(

@@ -12,7 +12,20 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
 from activities.store.store import Store
-from apps.api import amendments, docs, health, ledger, orders, reviews, stream, subscribers, tenders, webhooks
+from apps.api import (
+    amendments,
+    docs,
+    health,
+    ledger,
+    orders,
+    reconciliation,
+    reviews,
+    stock,
+    stream,
+    subscribers,
+    tenders,
+    webhooks,
+)
 from apps.api.gate import NEIGHBOURS, PROBES, Gate
 from apps.api.metrics import Metrics
 from apps.api.openapi import DESCRIPTION, TAGS, describe
@@ -91,6 +104,8 @@ def routes_only(
         tenders.router,
         reviews.router,
         ledger.router,
+        stock.router,
+        reconciliation.router,
         webhooks.router,
         subscribers.router,
         stream.router,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
+from activities.store.reconciliation import RunView
 from activities.store.subscribers import DeadLetter, SubscriberView
 from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
@@ -13,8 +14,10 @@ from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestI
 from models.money import Money
 from models.order import TenderKind
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
+from models.reconciliation import Area
 from models.review import Verdict
 from models.states import OrderState
+from models.stock import Adjustment, Count, Damage, Receipt, ShortPick, Transfer
 from models.webhooks import WebhookResult
 from policies.strict_json import unstorable_text
 
@@ -43,6 +46,52 @@ Person = Annotated[
         json_schema_extra={"not": {"enum": sorted(RESERVED_ACTORS)}},
     ),
 ]
+
+
+class ReceiptRequest(Receipt):
+    """Goods that arrived. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class CountRequest(Count):
+    """What somebody counted. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class AdjustmentRequest(Adjustment):
+    """A correction of the books. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class DamageRequest(Damage):
+    """Goods that are no good any more. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class TransferRequest(Transfer):
+    """Goods that left one node for another. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class ShortPickRequest(ShortPick):
+    """Goods that a picker did not find. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+STOCK_REQUESTS = (
+    ReceiptRequest,
+    CountRequest,
+    AdjustmentRequest,
+    DamageRequest,
+    TransferRequest,
+    ShortPickRequest,
+)
 
 
 class OrderLinks(Contract):
@@ -182,6 +231,30 @@ class AmendmentTaken(Contract):
     outcome: AmendOutcome
     message: str
     preview: AmendmentPreview
+
+
+class ReconciliationRequest(Document):
+    """Start a run now. With the same ``request_id`` a repeat starts none."""
+
+    area: Area
+    everything: bool = Field(
+        default=False,
+        description="compare all there ever was, not what moved since the day before the last run",
+    )
+    request_id: SentRequestId | None = None
+
+
+class ReconciliationAsked(Contract):
+    """A run is started; it is at ``/v1/reconciliation/runs/{run_id}`` as soon as a worker has begun it."""
+
+    run_id: str
+    area: Area
+
+
+class ReconciliationRuns(Contract):
+    """The newest run of each area that has ended; areas without any are left out."""
+
+    runs: tuple[RunView, ...]
 
 
 class Queued(Contract):

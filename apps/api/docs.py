@@ -14,6 +14,7 @@ from apps.api.problems import MEDIA_TYPE, answered_codes
 
 # What stands in a path where an order, a task, a neighbour, a subscriber or a pay link is meant.
 _SAMPLES = {
+    "run_id": "reconciliation:money:month-end-1",
     "order_id": "web:1001",
     "task_id": "web:1001:r1",
     "neighbour": "carrier",

@@ -390,20 +390,28 @@ RETRY: dict[str, Any] = {"position": 4711}
 DROP: dict[str, Any] = {"actor": "dana@shop.example", "reason": "entered in the ERP by hand"}
 OUTBOX_EVENT: dict[str, Any] = {
     "position": 4711,
-    "event_id": "finance:shipment:web:1001:1:capture:1:confirmed",
+    "event_id": "ledger:shipment:web:1001:1:refund:1",
     "topic": "finance",
     "key": "web:1001",
-    "type": "capture.confirmed",
+    "type": "ledger.refund",
     "at": "2026-03-02T12:00:00Z",
     "data": {
+        "transaction": "shipment:web:1001:1:refund:1",
         "order_id": "web:1001",
         "shipment_id": "web:1001:1",
-        "operation": "shipment:web:1001:1:capture:1",
-        "amount_minor": 1925,
+        "cause": "lost_parcel",
+        "at": "2026-03-02T12:00:00+00:00",
         "currency": "GBP",
-        "cause": None,
-        "reference": "cap_1",
-        "draws_on": "auth_1",
+        "amount_minor": 1925,
+        "entries": [
+            {"account": "refunds.lost_parcel", "amount_minor": 1925, "currency": "GBP", "tender": None},
+            {
+                "account": "provider.clearing",
+                "amount_minor": -1925,
+                "currency": "GBP",
+                "tender": "order:web:1001:authorise:1",
+            },
+        ],
     },
 }
 DEAD_LETTERS: dict[str, Any] = {
@@ -430,15 +438,67 @@ data: {"position": 4710, "resumed": false}
 
 id: 4710
 event: availability
-data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 6, "available": 34, "position": 4710, \
-"at": "2026-03-02T09:30:00+00:00"}
+data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 6, "safety_stock": 0, "available": 34, \
+"position": 4710, "at": "2026-03-02T09:30:00+00:00"}
 
 id: 4711
 event: availability
-data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 8, "available": 32, "position": 4711, \
-"at": "2026-03-02T09:30:07+00:00"}
+data: {"node": "leeds", "sku": "85123A", "on_hand": 40, "reserved": 8, "safety_stock": 0, "available": 32, \
+"position": 4711, "at": "2026-03-02T09:30:07+00:00"}
 
 """
+DIFFERENCE: dict[str, Any] = {
+    "key": "theirs_only:cap_52",
+    "comparison": "money",
+    "kind": "theirs_only",
+    "state": "open",
+    "subject": "web:1001",
+    "order_id": "web:1001",
+    "what": "the payment provider did a capture of 3.00 GBP for order web:1001 that our books do not have",
+    "ours": {"of": "ours", "found": []},
+    "theirs": {
+        "of": "payment provider",
+        "found": [
+            {
+                "line_id": "cap_52",
+                "kind": "capture",
+                "reference": "web:1001",
+                "parent_id": "auth_17",
+                "state": "done",
+                "amount": {"minor": 300, "currency": "GBP"},
+                "at": "2026-03-02T11:00:00Z",
+            }
+        ],
+    },
+    "first_seen_at": "2026-03-02T12:00:03Z",
+    "last_seen_at": "2026-03-02T13:00:03Z",
+    "times": 1,
+    "task_id": "difference-5f2d1c0b9a887766:x1",
+    "rule": None,
+    "settled_by": None,
+    "settled_why": None,
+    "settled_at": None,
+}
+DIFFERENCE_PAGE: dict[str, Any] = {"differences": [DIFFERENCE], "next_cursor": None}
+RECONCILIATION_RUN: dict[str, Any] = {
+    "run_id": "reconciliation:money:api-1",
+    "area": "money",
+    "state": "done",
+    "since": "2026-03-01T12:00:00Z",
+    "started_at": "2026-03-02T13:00:00Z",
+    "ended_at": "2026-03-02T13:00:03Z",
+    "checked": 1204,
+    "differing": 2,
+    "under_way": 3,
+    "healed": 1,
+    "opened": 0,
+    "gone": 0,
+    "left_open": 1,
+    "failure": None,
+}
+RECONCILIATION_RUNS: dict[str, Any] = {"runs": [RECONCILIATION_RUN]}
+RECONCILIATION_REQUEST: dict[str, Any] = {"area": "money", "request_id": "month-end-1"}
+RECONCILIATION_ASKED: dict[str, Any] = {"run_id": "reconciliation:money:month-end-1", "area": "money"}
 
 PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("bad_request", "this is no HTTP request that could be read"),
@@ -471,4 +531,102 @@ PROBLEM_LISTS: dict[int, list[dict[str, str]]] = {
             "message": "says 19.26 GBP, the document adds up to 19.25 GBP",
         }
     ]
+}
+
+RECEIPT: dict[str, Any] = {
+    "document_id": "GRN-2041",
+    "actor": "wms",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 48}],
+    "new": True,
+}
+ARRIVAL: dict[str, Any] = {
+    "document_id": "GRN-2042",
+    "actor": "wms",
+    "node": "south",
+    "lines": [{"sku": "85123A", "quantity": 12}],
+    "transfer_id": "TO-77",
+}
+COUNT: dict[str, Any] = {
+    "document_id": "CNT-2026-03-02-17",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 41}],
+    "reason": "yearly count",
+}
+ADJUSTMENT: dict[str, Any] = {
+    "document_id": "ADJ-9",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "change": -2}],
+    "reason": "GRN-2041 was typed as 48 instead of 46",
+}
+DAMAGE: dict[str, Any] = {
+    "document_id": "DMG-5",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 1}],
+    "reason": "broken on the shelf",
+}
+TRANSFER: dict[str, Any] = {
+    "document_id": "TO-77",
+    "actor": "wms",
+    "from_node": "north",
+    "to_node": "south",
+    "lines": [{"sku": "85123A", "quantity": 12}],
+}
+SHORT_PICK: dict[str, Any] = {
+    "document_id": "PICK-12-short",
+    "actor": "wms",
+    "shipment_id": "web:1001:1",
+    "lines": [{"sku": "85123A", "quantity": 2}],
+}
+STOCK_ANSWER: dict[str, Any] = {
+    "document_id": "CNT-2026-03-02-17",
+    "repeated": False,
+    "stock": [{"node": "north", "sku": "85123A", "on_hand": 41, "reserved": 40, "available": 1}],
+    "released": [
+        {
+            "order_id": "web:1001",
+            "shipment_id": "web:1001:1",
+            "reservation": "order:web:1001:reserve:1",
+            "node": "north",
+            "sku": "85123A",
+            "quantity": 6,
+        }
+    ],
+}
+STOCK: dict[str, Any] = {
+    "sku": "85123A",
+    "on_hand": 53,
+    "reserved": 40,
+    "available": 11,
+    "in_transit": 0,
+    "nodes": [
+        {"node": "north", "on_hand": 41, "reserved": 40, "safety_stock": 0, "available": 1, "in_transit": 0},
+        {"node": "south", "on_hand": 12, "reserved": 0, "safety_stock": 2, "available": 10, "in_transit": 0},
+    ],
+    "movements": [
+        {
+            "movement_id": 90211,
+            "at": "2026-03-02T16:40:00Z",
+            "node": "north",
+            "kind": "count",
+            "on_hand": -5,
+            "reserved": 0,
+            "on_hand_after": 41,
+            "reserved_after": 40,
+            "actor": "dana@shop.example",
+            "reason": "yearly count",
+            "source": "",
+            "document_id": "CNT-2026-03-02-17",
+        }
+    ],
+}
+STOCK_ACCOUNT: dict[str, Any] = {
+    "rows": 12000,
+    "movements": 90211,
+    "held": 371,
+    "unexplained": 0,
+    "differences": [],
 }

@@ -5,6 +5,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from activities.store.measures import Measures, Waiting
 from models.operations import PaymentKind, ShippingKind
+from models.reconciliation import DifferenceKind
 from models.review import ReviewKind
 from models.states import OrderState, ShipmentState
 
@@ -56,6 +57,17 @@ class Metrics:
         self.parcels_astray = Gauge(
             "orderwright_parcels_astray",
             "Parcels that move although cancelled or paid back as lost; each has an open review",
+            registry=self.registry,
+        )
+        self.expired = Counter(
+            "orderwright_reservations_expired",
+            "Reservations whose time was up, by what became of them: extended, freed, put_off (no run), spent",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.strays = Counter(
+            "orderwright_stray_units_freed",
+            "Units that were reserved for nobody any more and are free again",
             registry=self.registry,
         )
         self.unserved_runs = Gauge(
@@ -184,6 +196,19 @@ class Metrics:
             registry=self._counted,
         )
 
+        self._differences = Gauge(
+            "orderwright_differences_open",
+            "Differences that the reconciliation found and that wait for a person, by kind",
+            ["kind"],
+            registry=self._counted,
+        )
+        self._reconciled = Gauge(
+            "orderwright_reconciled_seconds_ago",
+            "How long ago an area was last reconciled to the end; none for one that never was",
+            ["area"],
+            registry=self._counted,
+        )
+
     def render(self, found: Measures | None) -> bytes:
         """The text exposition, with the database's gauges as ``found``; without them when it did not answer."""
         self._database_up.set(found is not None)
@@ -211,6 +236,12 @@ class Metrics:
         self._oldest_never_started.set(found.never_started.oldest_seconds)
         self._oldest_awaited.set(found.awaiting_customer.oldest_seconds)
         self._late_events.set(found.late_events)
+        for kind_of_difference in DifferenceKind:
+            self._differences.labels(kind_of_difference.value).set(
+                found.differences.get(kind_of_difference, 0)
+            )
+        for area, ago in found.reconciled_seconds_ago.items():
+            self._reconciled.labels(area.value).set(ago)
         # A subscriber that was removed is shown no more.
         for gauge in (self._outbox_waiting, self._outbox_oldest, self._dead_letters):
             gauge.clear()

@@ -12,12 +12,14 @@ from pydantic.json_schema import models_json_schema
 
 from apps.api import examples
 from apps.api.contracts import (
+    STOCK_REQUESTS,
     AmendRequest,
     CancelRequest,
     DecisionRequest,
     DropRequest,
     NewSubscriber,
     PayRequest,
+    ReconciliationRequest,
     ReplayRequest,
     RetryRequest,
     SecretRequest,
@@ -52,6 +54,14 @@ TAGS = [
     {
         "name": "ledger",
         "description": "The books: double entry, append-only, every balance a sum of entries.",
+    },
+    {
+        "name": "stock",
+        "description": "What lies where; receipts, counts, damage and transfers, each once by its document's id.",
+    },
+    {
+        "name": "reconciliation",
+        "description": "Our books against the neighbours' and against each other: what differs.",
     },
     {"name": "webhooks", "description": "What payment provider, warehouse and carriers tell by themselves."},
     {"name": "availability", "description": "What can be promised to customers."},
@@ -114,6 +124,8 @@ _READ_BY_HAND = (
     DecisionRequest,
     TenderRequest,
     PayRequest,
+    *STOCK_REQUESTS,
+    ReconciliationRequest,
     WebhookEnvelope,
     NewSubscriber,
     SecretRequest,
@@ -128,6 +140,10 @@ _EXAMPLES_WITH_NULLS = {
     "/v1/orders/{order_id}": examples.VIEW,
     "/v1/orders/{order_id}/ledger": examples.LEDGER,
     "/v1/reviews": examples.REVIEW_PAGE,
+    "/v1/stock/{sku}": examples.STOCK,
+    "/v1/reconciliation/differences": examples.DIFFERENCE_PAGE,
+    "/v1/reconciliation/runs": examples.RECONCILIATION_RUNS,
+    "/v1/reconciliation/runs/{run_id}": examples.RECONCILIATION_RUN,
 }
 
 
@@ -184,8 +200,18 @@ def _also(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 429
     if operation.get("security") != []:
         yield 401
-    ours = ("/v1/orders", "/v1/reviews", "/v1/pay", "/v1/ledger", "/v1/subscribers", "/v1/availability")
-    if path.startswith(ours):
+    if path.startswith(
+        (
+            "/v1/orders",
+            "/v1/reviews",
+            "/v1/pay",
+            "/v1/ledger",
+            "/v1/reconciliation",
+            "/v1/stock",
+            "/v1/subscribers",
+            "/v1/availability",
+        )
+    ):
         yield 422
     if "requestBody" in operation:
         # 502: Temporal may refuse what is asked of a run.

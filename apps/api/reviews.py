@@ -16,6 +16,7 @@ from apps.api.paging import Cursor, Limit
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import InvalidRequest, answers
 from apps.api.queries import only_known_parameters
+from apps.api.reconciliation import decide_difference, is_about_a_difference
 from models.errors import InvalidDocument, NotFound, Refused
 from models.identifiers import OrderId
 from models.messages import DecideReview, DecisionAnswer, SignalledDecision
@@ -101,6 +102,16 @@ async def decide_review(
             )
         raise Refused(_closed(task))
     request_id = decision.request_id or new_request_id()
+    if is_about_a_difference(task):
+        done = await decide_difference(
+            parts,
+            task_id,
+            decision.verdict,
+            actor=decision.actor,
+            reason=decision.reason,
+            request_id=request_id,
+        )
+        return DecisionTaken(request_id=request_id, task_id=task_id, verdict=decision.verdict, message=done)
     if task.kind is ReviewKind.RUN_BROKEN:
         # There is no run to give it to.
         done = await parts.invariants.decide(

@@ -5,6 +5,7 @@ Workflows and messages go by name, so that the API imports none of them and any 
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
@@ -41,6 +42,7 @@ from models.memory import OrderMemory
 from models.messages import CancelOrder
 from models.money import Money
 from models.order import CustomerType
+from models.reconciliation import Area, ReconciliationRun
 from models.review import ReviewTask
 from models.runs import OrderRun
 from models.states import OrderState
@@ -50,6 +52,8 @@ from workers.telemetry import going_on_with
 
 # By name: the API knows no workflow code, so that it can be deployed apart from the workers.
 WORKFLOW_QUEUE = "oms-workflows"
+# One that takes longer hangs.
+RECONCILED_WITHIN = timedelta(hours=12)
 ANSWER_WITHIN = timedelta(seconds=5)
 CALL_WITHIN = timedelta(seconds=5)
 # A workflow task may fail once or twice because a worker went away; more often is a fault.
@@ -198,6 +202,26 @@ class Runs:
         except RPCError as error:
             raise _failed(error) from error
         return True
+
+    async def reconcile(self, area: Area, *, request_id: str, everything: bool) -> str:
+        """Start a run of the reconciliation of ``area``; answers its workflow id. The same request starts one."""
+        run_id = f"reconciliation:{area}:{request_id}"
+        with suppress(WorkflowAlreadyStartedError):
+            try:
+                await self._connected().start_workflow(
+                    "ReconciliationWorkflow",
+                    ReconciliationRun(area=area, everything=everything),
+                    id=run_id,
+                    task_queue=WORKFLOW_QUEUE,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    execution_timeout=RECONCILED_WITHIN,
+                    static_summary=f"reconciliation of {area}",
+                    rpc_timeout=CALL_WITHIN,
+                )
+            except RPCError as error:
+                raise _failed(error) from error
+        return run_id
 
     async def is_running(self, workflow_id: str) -> bool:
         """Whether a run of this id is there and has not ended."""

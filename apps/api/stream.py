@@ -13,7 +13,6 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from activities.store import outbox
-from activities.store.network import stock_of
 from activities.store.store import Store
 from apps.api import examples
 from apps.api.gate import ASKED
@@ -145,12 +144,10 @@ class _Stream:
         if self._sku is None:
             return
         async with self._store.transaction() as session:
-            levels = await stock_of(session, [self._sku])
+            levels = await outbox.availability(session, self._sku, self._node)
         now = datetime.now(UTC).isoformat()
         for level in levels:
-            if self._node in (None, level.node):
-                said = level.model_dump() | {"available": level.available}
-                yield _written("availability", self._position, said | {"position": self._position, "at": now})
+            yield _written("availability", self._position, level | {"position": self._position, "at": now})
 
     async def _what_was_missed(self, since: int) -> AsyncIterator[str]:
         yield _written("start", since, {"position": since, "resumed": True})

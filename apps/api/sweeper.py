@@ -2,9 +2,10 @@
 
 Every API process has one; what one takes up, the others leave alone. It starts what has no run because a process died
 between the commit and the start, or because Temporal was down; it looks after open orders whose run is gone; and it
-runs the invariant job, which puts before a person what has broken. Beside that it forgets the receipts of webhooks that
-nobody will send again, and events that everybody was told of, and tells runs of tenders that were given when they could
-not be told.
+runs the invariant job, which puts before a person what has broken. It frees reservations that nobody will come for and
+extends those of orders that go on. Beside that it forgets the receipts of webhooks that nobody will send again, and
+events that everybody was told of, and tells runs of tenders that were given when they could not be told, and of units
+that a warehouse does not hold.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import outbox, reads
+from activities.store import expiring, outbox, reads
+from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.lost import told_of, untold_losses
 from activities.store.receipts import forget_receipts
@@ -23,7 +25,7 @@ from apps.api.broken_runs import ASTRAY
 from apps.api.intake import run_start, start_again, start_run
 from apps.api.invariants import GRACE as INVARIANT_GRACE
 from apps.api.parts import Parts
-from apps.api.runs import RunStart
+from apps.api.runs import RunStart, Standing
 from apps.api.tenders import tell_run
 from models.errors import NotAwaited, NotReachable
 from models.identifiers import order_workflow_id
@@ -41,6 +43,10 @@ LOOK_AFTER = timedelta(minutes=1)
 LOOK_PAUSE = timedelta(seconds=30)
 TIDY_PAUSE = timedelta(minutes=10)
 _TIDY_BATCH = 1_000
+# How long a reservation of an order that goes on is good for, and when one is looked at again whose order is open but
+# has no run: a person is asked about that, and what they decide may need the units.
+EXTENDED_BY = timedelta(days=1)
+PUT_OFF_BY = timedelta(hours=1)
 # What broke before this was found then; every open order has its turn all the same.
 _LATELY = timedelta(hours=1)
 
@@ -82,6 +88,7 @@ class Sweeper:
                 await self._guarded(self.prove)
                 await self._guarded(self.tell)
                 await self._guarded(self.plan_anew)
+                looked_on = await self._guarded(self.expire) or looked_on
                 if not looked_on:
                     look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
             if time.monotonic() >= tidy_at and not await self._guarded(self.tidy):
@@ -167,6 +174,20 @@ class Sweeper:
                 _log.info("stock_lost_told", document_id=loss.document_id, told=told.name.lower())
         return len(losses)
 
+    async def expire(self) -> int:
+        """Free reservations whose time is up and that nobody comes for, extend the others, at most one batch.
+
+        Returns how many units became free. Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            due = await expiring.take_expired(session, _BATCH)
+        freed = 0
+        for reservation in due:
+            with bound_contextvars(order_id=reservation.order_id, actor=SYSTEM):
+                freed += await self._expire(reservation)
+        self._full = len(due) == _BATCH
+        return freed
+
     async def tidy(self) -> int:
         """Forget old receipts of webhooks and old events, at most one batch of each; returns how many.
 
@@ -181,6 +202,28 @@ class Sweeper:
             events = await outbox.forget(session, timedelta(days=settings.outbox_days), _TIDY_BATCH)
         self._full = _TIDY_BATCH in (receipts, events)
         return receipts + events
+
+    async def _expire(self, due: Expired) -> int:
+        now = datetime.now(UTC)
+        freed, until, outcome = 0, None, "spent"
+        if due.fate is Fate.ASK:
+            # Whatever Temporal does not answer for is asked again when it is taken up the next time.
+            run = await self._parts.runs.view(order_workflow_id(due.order_id))
+            alive = run.standing in (Standing.RUNNING, Standing.HANGS)
+            until, outcome = now + (EXTENDED_BY if alive else PUT_OFF_BY), "extended" if alive else "put_off"
+        async with self._parts.store.transaction() as session:
+            if due.fate is Fate.STRAY:
+                freed = await expiring.free(session, due)
+                # What it holds for other shipments, or for an order that has gone on meanwhile, is looked at next time.
+                until, outcome = now + PUT_OFF_BY, "freed" if freed else "put_off"
+            await expiring.extend(session, due.key, until)
+        self._parts.metrics.expired.labels(outcome).inc()
+        if freed:
+            self._parts.metrics.strays.inc(freed)
+            _log.warning("reservation_freed", reservation=due.key, units=freed, order_state=due.order_state)
+        elif outcome == "put_off":
+            _log.warning("reservation_expired_without_run", reservation=due.key)
+        return freed
 
     async def _guarded(self, work: Callable[[], Awaitable[int]]) -> bool:
         """Do one batch of ``work``; whether it was a full one, so that there may be more to do at once."""

@@ -29,6 +29,9 @@ _COMMANDS = (
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
     _Command("ledger", "apps.cli.ledger", "app", "Show what happened to money, and what it adds up to."),
     _Command(
+        "stock", "apps.cli.stock", "app", "Show stock; receive, count, correct and send it; check its books."
+    ),
+    _Command(
         "subscribers", "apps.cli.subscribers", "app", "Say who is told of what happens, and look after it."
     ),
     _Command("simulators", "apps.cli.simulators", "app", "Print what the simulated neighbours did."),

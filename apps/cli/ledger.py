@@ -10,9 +10,11 @@ from rich.text import Text
 
 from activities.store.ledger import BalanceView, OrderLedger, TransactionView, TrialBalance
 from apps.cli.output import console, listing, plain, print_json, when
+from apps.cli.reconcile import Everything, Wait, reconcile
 from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, open_api, path_part
 from models.ledger import TransactionKind
 from models.money import Money
+from models.reconciliation import Area
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -73,6 +75,31 @@ def balances(
     if not trial.in_balance:
         console(to_stderr=True).print("the books are out of balance", style="red")
         raise typer.Exit(1)
+
+
+@app.command(name="reconcile")
+def reconcile_money(
+    *,
+    everything: Everything = False,
+    wait: Wait = 120.0,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare our money with the payment provider's statement now, and show what waits for a person.
+
+    Exit code 0: both sides agree, or a rule has made them; 1: a person is asked; 3: it did not come through.
+    """
+    reconcile(
+        (Area.MONEY,),
+        everything=everything,
+        wait=wait,
+        api_url=api_url,
+        token=token,
+        data_dir=data_dir,
+        as_json=as_json,
+    )
 
 
 def _entries(transactions: Sequence[TransactionView]) -> Table:

@@ -28,6 +28,7 @@ from apps.cli.remote import (
     paged,
     path_part,
 )
+from models.reconciliation import Side
 from models.review import ReviewKind, ReviewTask, Verdict
 
 app = typer.Typer(no_args_is_help=True)
@@ -228,6 +229,7 @@ def _print_task(target: Console, task: ReviewTask) -> None:
             ("what happened", task.what_happened),
             ("why flagged", "\n".join(f"{flag.code}: {flag.reason}" for flag in task.why_flagged) or None),
             ("recommended", f"{task.recommended}: {task.recommendation}"),
+            *((side.of, _side(side)) for side in task.sides),
             *((f"to {verdict}", meaning) for verdict, meaning in task.options.items()),
             ("opened", when(task.opened_at)),
             ("reminders", f"{task.reminders}, escalated" if task.escalated else str(task.reminders)),
@@ -246,3 +248,9 @@ def _print_task(target: Console, task: ReviewTask) -> None:
             ),
         )
     )
+
+
+def _side(side: Side) -> str:
+    if not side.found:
+        return "nothing"
+    return "\n".join(", ".join(f"{name} {value}" for name, value in row.items()) for row in side.found)

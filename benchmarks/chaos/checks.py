@@ -601,8 +601,8 @@ def events_tell_the_truth(evidence: Evidence) -> Result:
             states[event.key] = event.data["state"]
         elif event.type == "availability.changed":
             available[(event.data["node"], event.data["sku"])] = event.data["available"]
-        elif event.type in ("capture.confirmed", "refund.confirmed"):
-            moved[(event.key, event.type.partition(".")[0])] += event.data["amount_minor"]
+        elif event.type in ("ledger.capture", "ledger.refund"):
+            moved[(event.key, event.type.partition(".")[2])] += event.data["amount_minor"]
     books: Counter[tuple[str, str]] = Counter()
     for move in evidence.money:
         if move.kind in ("capture", "refund") and move.state == "confirmed":

@@ -217,7 +217,7 @@ class Shop:
         """A person answers the one task that waits."""
         task = await self.task()
         async with self.store.transaction() as session:
-            await books.decide(session, task, verdict, actor="dana", reason="talked to them")
+            await books.decide(session, task.task_id, verdict, actor="dana", reason="talked to them")
 
     async def timeline(self, order_id: str) -> list[Any]:
         async with self.store.transaction() as session:
@@ -587,6 +587,20 @@ async def test_more_units_than_the_limit_wait_for_a_person(shop: Shop) -> None:
     assert (await shop.sql("SELECT sum(reserved) AS reserved FROM stock"))[0]["reserved"] == 0
 
 
+async def test_a_mend_that_the_database_refuses_is_put_before_a_person(shop: Shop) -> None:
+    order_id = await shop.reserved(units=3)
+    await shop.is_now(order_id, OrderState.CANCELLED)
+    await shop.sql("UPDATE stock SET reserved = 1")
+    view = await shop.reconcile(Area.STOCK)
+    assert (view.healed, view.left_open) == (0, 2)
+    kinds = {one.kind: one for one in await shop.differences()}
+    assert set(kinds) == {DifferenceKind.HELD_FOR_ENDED, DifferenceKind.RESERVED_DIFFERS}
+    async with shop.store.transaction() as session:
+        task = await reads.review(session, str(kinds[DifferenceKind.HELD_FOR_ENDED].task_id))
+    assert task is not None
+    assert task.why_flagged[1].code == "not_mended"
+
+
 async def test_units_that_a_parcel_of_an_ended_order_still_needs_are_left(shop: Shop) -> None:
     order_id = await shop.reserved()
     await shop.ship(order_id, ShipmentState.PICKED)
@@ -682,7 +696,7 @@ async def test_an_answer_to_a_difference_that_has_gone_is_refused(shop: Shop) ->
     await shop.reconcile(Area.STOCK)
     with pytest.raises(Refused, match="gone"):
         async with shop.store.transaction() as session:
-            await books.decide(session, task, Verdict.REJECT, actor="dana", reason="late")
+            await books.decide(session, task.task_id, Verdict.REJECT, actor="dana", reason="late")
 
 
 async def test_the_invariant_job_takes_no_difference_for_a_broken_run(shop: Shop) -> None:

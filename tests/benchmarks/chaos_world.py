@@ -176,7 +176,7 @@ async def a_sound_world(store: Store, simulators: Path) -> World:
             world.did(simulator, effect)
     world.owes("carrier", "lab-1:delivered", state=DELIVERED)
     await happened(world, an_event(1, "order.changed", state="routing"))
-    await happened(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL))
+    await happened(world, an_event(2, "ledger.capture", Topic.FINANCE, amount_minor=TOTAL))
     await happened(world, an_event(3, "order.changed", state="closed"))
     await happened(
         world,

@@ -476,13 +476,13 @@ async def test_an_event_that_came_before_an_earlier_one_of_its_key_is_found(worl
 
 
 async def test_an_event_that_came_twice_is_applied_once_and_counted(world: World) -> None:
-    hear(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL))
+    hear(world, an_event(2, "ledger.capture", Topic.FINANCE, amount_minor=TOTAL))
     assert await world.broken_of_all() == {}
     assert world.heard.repeated == 1
 
 
 async def test_an_event_that_came_again_with_other_content_is_found(world: World) -> None:
-    hear(world, an_event(2, "capture.confirmed", Topic.FINANCE, amount_minor=TOTAL + 1))
+    hear(world, an_event(2, "ledger.capture", Topic.FINANCE, amount_minor=TOTAL + 1))
     assert await world.broken_of_all() == {
         I.EVENTS_DELIVERED: [f"{ORDER}: event event-2 came again with other content"]
     }
@@ -499,7 +499,7 @@ async def test_an_event_that_nobody_wrote_is_found(world: World) -> None:
     "event",
     [
         an_event(5, "order.changed", state="routing"),
-        an_event(5, "capture.confirmed", Topic.FINANCE, amount_minor=1),
+        an_event(5, "ledger.capture", Topic.FINANCE, amount_minor=1),
         an_event(
             5,
             "availability.changed",

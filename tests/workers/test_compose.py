@@ -166,6 +166,7 @@ PAGES = ("operate.md", "integrate.md")
 _NAMED = re.compile(r"\b(?:ORDERWRIGHT|OTEL|TEMPORAL|POSTGRES|DATABASE)_[A-Z_]*[A-Z]\b")
 _OF_THE_API = re.compile(r"ORDERWRIGHT_(?:API|WEBHOOK|STRANGER|FORWARDED|METRICS_TOKEN)")
 _OF_NEIGHBOURS = re.compile(r"ORDERWRIGHT_WEBHOOK_SECRET(?:_PAYMENT|_WAREHOUSE|_CARRIER)?")
+_OF_STATEMENTS = re.compile(r"ORDERWRIGHT_(?:PAYMENT|CARRIER)_TOKEN")
 _OF_WORKERS = re.compile(
     r"ORDERWRIGHT_(?:\w+_URL|REVIEWERS|ESCALATION|MONITORING_HOST|HEALTH_PORT|METRICS_PORT)"
 )
@@ -178,6 +179,9 @@ def concerned_by(variable: str) -> list[str]:
         return ["api", "simulator-payment", "simulator-warehouse", "simulator-carrier"]
     if variable.startswith("ORDERWRIGHT_PAY_LINK"):
         return ["api", *WORKERS]
+    if _OF_STATEMENTS.fullmatch(variable):
+        # Who shows it, and who asks for it.
+        return [*WORKERS, "simulator-payment", "simulator-carrier"]
     if _OF_THE_API.match(variable):
         return ["api"]
     return [*WORKERS] if _OF_WORKERS.fullmatch(variable) else ["prepare", "api", *WORKERS]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import operations, outbox, stock, subscribers
@@ -97,7 +98,23 @@ async def test_availability_is_told_whoever_changes_stock_and_however(fresh_stor
     ]
     # The second of A left what is available as it was.
     assert [(event.key, event.data["available"]) for event in events[2:]] == [("north/A", 4), ("north/B", 0)]
-    assert events[2].data == {"node": "north", "sku": "A", "on_hand": 6, "reserved": 2, "available": 4}
+    assert events[2].data == {
+        "node": "north",
+        "sku": "A",
+        "on_hand": 6,
+        "reserved": 2,
+        "safety_stock": 0,
+        "available": 4,
+    }
+
+
+async def test_what_is_kept_back_is_not_available_and_nothing_is_never_less(fresh_store: Store) -> None:
+    await stocked(fresh_store, north={"A": 5})
+    await subscribed(fresh_store, Topic.AVAILABILITY)
+    await run(fresh_store, "UPDATE stock SET safety_stock = 2")
+    await run(fresh_store, "UPDATE stock SET safety_stock = 7")
+    await run(fresh_store, "UPDATE stock SET reserved = 1")
+    assert [event.data["available"] for event in await sequenced(fresh_store)] == [3, 0]
 
 
 async def test_of_one_transaction_only_the_last_state_of_a_stock_row_is_told(fresh_store: Store) -> None:
@@ -325,9 +342,24 @@ async def test_money_is_told_when_it_has_moved_and_when_that_is_undone(fresh_sto
     async with fresh_store.transaction() as session:
         await operations.call_off(session, operation)
     events = await sequenced(fresh_store)
-    assert told(events) == [(order_id, "authorise.confirmed"), (order_id, "authorise.called_off")]
-    assert events[0].data["amount_minor"] == 1395
-    assert events[0].event_id == f"finance:{operation.key}:confirmed"
+    assert told(events) == [(order_id, "ledger.authorise"), (order_id, "ledger.lapse")]
+    assert events[0].event_id == f"ledger:{operation.key}"
+    assert [event.data["amount_minor"] for event in events] == [1395, 1395]
+    assert [(entry["account"], entry["amount_minor"]) for entry in events[0].data["entries"]] == [
+        ("held.authorised", 1395),
+        ("held.contra", -1395),
+    ]
+
+
+async def test_what_the_books_refuse_is_told_to_nobody(fresh_store: Store) -> None:
+    await subscribed(fresh_store, Topic.FINANCE)
+    with pytest.raises(DBAPIError):
+        await run(
+            fresh_store,
+            "INSERT INTO ledger_transactions (id, kind, source, at, recorded_at, written_in) "
+            "VALUES ('t1', 'fee', 'test', now(), now(), 0)",
+        )
+    assert await sequenced(fresh_store) == []
 
 
 async def test_the_warehouse_is_told_what_to_pick_and_when_it_is_called_off(fresh_store: Store) -> None:

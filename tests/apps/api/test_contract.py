@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from httpx import AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
-from activities.store import subscribers
+from activities.store import stock, subscribers
 from activities.store.migrate import migrate
+from activities.store.stock import Wanted
 from activities.store.store import Store
 from apps.api import examples, runs
 from apps.api.application import create_app
@@ -28,6 +29,7 @@ from models.states import OrderState
 from tests.apps.api.builders import a_review, an_entry, write_down
 from tests.apps.api.conftest import PAY_LINK_SECRET, TOKEN, WEBHOOK_SECRET, rehearsing
 from tests.apps.api.serving import behind_a_socket
+from tests.builders import stocked
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
 from workers.embedded.postgres import EmbeddedPostgres
@@ -75,6 +77,18 @@ async def base_url(
         async with AsyncClient(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}) as caller:
             (await caller.post("/v1/orders", json=examples.ORDER, timeout=60)).raise_for_status()
         store = Store.at(url)
+        sku = examples.RECEIPT["lines"][0]["sku"]
+        await stocked(store, north={sku: 1_000_000, "COUNTED": 10}, south={sku: 1_000})
+        shipment = examples.SHORT_PICK["shipment_id"]
+        async with store.transaction() as session:
+            await stock.reserve(
+                session,
+                key=f"order:{ORDER_ID}:reserve:1",
+                order_id=ORDER_ID,
+                plan_id=f"{ORDER_ID}:p1",
+                wanted=[Wanted(shipment_id=shipment, node="north", sku=sku, quantity=100_000)],
+                expires_at=datetime.now(UTC) + timedelta(days=1),
+            )
         await write_down(
             store,
             ORDER_ID,

@@ -8,11 +8,13 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from activities.store.ledger import OrderLedger, TrialBalance
+from activities.store.stock_books import StockAccount
 from apps.api import contracts, examples
 from apps.api.application import routes_only
 from apps.api.openapi import describe, main, text_of
 from models.journal import TimelineEntry
 from models.review import ReviewTask
+from models.stock import StockAnswer, StockView
 from models.webhooks import WebhookEnvelope
 from policies.intake import check_document
 
@@ -108,6 +110,16 @@ def test_every_example_keeps_to_its_schema(operation: dict[str, Any]) -> None:
         (TimelineEntry, examples.ENTRY),
         (OrderLedger, examples.LEDGER),
         (TrialBalance, examples.TRIAL_BALANCE),
+        (contracts.ReceiptRequest, examples.RECEIPT),
+        (contracts.ReceiptRequest, examples.ARRIVAL),
+        (contracts.CountRequest, examples.COUNT),
+        (contracts.AdjustmentRequest, examples.ADJUSTMENT),
+        (contracts.DamageRequest, examples.DAMAGE),
+        (contracts.TransferRequest, examples.TRANSFER),
+        (contracts.ShortPickRequest, examples.SHORT_PICK),
+        (StockAnswer, examples.STOCK_ANSWER),
+        (StockView, examples.STOCK),
+        (StockAccount, examples.STOCK_ACCOUNT),
         *((WebhookEnvelope, webhook) for webhook in examples.WEBHOOKS.values()),
     ],
 )

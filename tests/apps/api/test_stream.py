@@ -113,6 +113,21 @@ async def test_what_is_there_comes_first_and_then_each_change(
         assert changed == [("north", "A", 4), ("south", "A", 6)]
 
 
+async def test_what_comes_first_says_the_same_as_what_comes_then(
+    caller: httpx.AsyncClient, fresh_store: Store
+) -> None:
+    await stocked(fresh_store, north={"A": 5})
+    async with fresh_store.transaction() as session:
+        await session.execute(text("UPDATE stock SET safety_stock = 3"))
+    async with following(caller, sku="A") as told:
+        await told.next()
+        _, first = await told.next()
+        await sell(fresh_store, "A")
+        _, then = await told.next()
+    assert (first["available"], then["available"]) == (2, 1)
+    assert first.keys() == then.keys()
+
+
 async def test_of_one_node_only_its_own_is_told(caller: httpx.AsyncClient, fresh_store: Store) -> None:
     await stocked(fresh_store, north={"A": 5}, south={"A": 7})
     async with following(caller, sku="A", node="south") as told:

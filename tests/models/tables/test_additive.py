@@ -56,6 +56,18 @@ ALLOWED = {
     ("0014", "execute", "CREATE FUNCTION"): "nothing of what is there calls it but the triggers below",
     ("0014", "execute", "CREATE TRIGGER"): "writes into tables that are new, and only if somebody subscribes",
     ("0014", "execute", "CREATE CONSTRAINT"): "as above, at the end of the transaction; it refuses nothing",
+    ("0014b", "execute", "CREATE OR"): "what the outbox says of stock; old code does not read it",
+    ("0014b", "execute", "CREATE FUNCTION"): "called by the trigger below only",
+    (
+        "0014b",
+        "execute",
+        "CREATE CONSTRAINT",
+    ): "writes into the outbox at the end of the transaction; refuses nothing",
+    (
+        "0014b",
+        "execute",
+        "DROP TRIGGER",
+    ): "of the outbox, never part of a published version; the ledger's takes its place",
     (
         "0012",
         "create_check_constraint",

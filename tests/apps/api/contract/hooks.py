@@ -23,6 +23,8 @@ from models.tender import PayLink
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 _ANY_TIME = "2026-03-02T12:00:00Z"
+# A SKU that the stage of these tests has as well.
+COUNTED = "COUNTED"
 _SECRET = os.environ["ORDERWRIGHT_WEBHOOK_SECRET"]
 _PAY_LINK_SECRET = os.environ["ORDERWRIGHT_PAY_LINK_SECRET"]
 
@@ -168,6 +170,25 @@ def _closed_at_once(case: Any) -> None:
     case.query = dict(case.query or {}) | {"seconds": 0}
 
 
+def _of_stock_that_is_there(case: Any) -> None:
+    """Tell of nodes and SKUs that there are, of no more units than lie there, under an id of its own."""
+    document = dict(case.body)
+    document["document_id"] = _number_of(document)
+    change = "change" if "change" in document["lines"][0] else "quantity"
+    # What is counted is another SKU: it has one unit then.
+    counted = case.operation.definition.raw["operationId"] == "count_stock"
+    document["lines"] = [{"sku": COUNTED if counted else examples.RECEIPT["lines"][0]["sku"], change: 1}]
+    document |= {
+        name: node
+        for name, node in (("node", "north"), ("from_node", "north"), ("to_node", "south"))
+        if name in document
+    }
+    document.pop("transfer_id", None)
+    if "shipment_id" in document:
+        document["shipment_id"] = examples.SHORT_PICK["shipment_id"]
+    case.body = document
+
+
 _MENDS = {
     "amend_order": _of_an_order_that_is_there,
     "pay_by_link": _by_a_link_of_ours,
@@ -175,6 +196,17 @@ _MENDS = {
     "add_subscriber": _nowhere,
     "drop_dead_letter": _the_one_there_is,
     "stream_availability": _closed_at_once,
+    **dict.fromkeys(
+        (
+            "receive_stock",
+            "count_stock",
+            "adjust_stock",
+            "damage_stock",
+            "transfer_stock",
+            "short_pick_stock",
+        ),
+        _of_stock_that_is_there,
+    ),
     "list_orders": _without_cursor,
     "list_reviews": _without_cursor,
     "submit_order": _that_adds_up,

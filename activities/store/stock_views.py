@@ -1,0 +1,55 @@
+"""Stock as people look at it."""
+
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.errors import NotFound
+from models.stock import Movement, NodeStock, StockView
+from models.tables.stock import StockMovementRow
+
+
+async def stock_view(session: AsyncSession, sku: str, *, movements: int) -> StockView:
+    """``sku`` at every node with its last ``movements``. Raises ``NotFound`` for what was never stocked."""
+    nodes = [
+        NodeStock.model_validate(row)
+        for row in (await session.execute(text(_NODES), {"sku": sku})).mappings()
+    ]
+    rows = await session.scalars(
+        select(StockMovementRow)
+        .where(col(StockMovementRow.sku) == sku)
+        .order_by(col(StockMovementRow.movement_id).desc())
+        .limit(max(movements, 1))
+    )
+    moved = [Movement.model_validate(row.model_dump()) for row in rows.all()]
+    if not nodes and not moved:
+        raise NotFound("this SKU was never stocked at any node: look at its spelling")
+    return StockView(
+        sku=sku,
+        on_hand=_sum(nodes, "on_hand"),
+        reserved=_sum(nodes, "reserved"),
+        available=_sum(nodes, "available"),
+        in_transit=_sum(nodes, "in_transit"),
+        nodes=tuple(nodes),
+        movements=tuple(moved[:movements]),
+    )
+
+
+def _sum(nodes: list[NodeStock], field: str) -> int:
+    values: Any = (getattr(node, field) for node in nodes)
+    return sum(values)
+
+
+# A node that only waits for a transfer is one of the places where the goods are.
+_NODES = """
+SELECT node, coalesce(on_hand, 0) AS on_hand, coalesce(reserved, 0) AS reserved,
+       coalesce(safety_stock, 0) AS safety_stock,
+       greatest(coalesce(on_hand - reserved - safety_stock, 0), 0) AS available,
+       coalesce(in_transit, 0) AS in_transit
+  FROM (SELECT node, on_hand, reserved, safety_stock FROM stock WHERE sku = :sku) AS level
+  FULL JOIN (SELECT to_node AS node, sum(quantity - received - lost)::bigint AS in_transit
+               FROM stock_transfers WHERE sku = :sku AND closed_at IS NULL GROUP BY to_node) AS way USING (node)
+ ORDER BY node
+"""

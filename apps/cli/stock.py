@@ -1,0 +1,355 @@
+"""``orderwright stock``: what lies where, what a warehouse has to tell, and whether the books agree."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from pydantic import BaseModel
+from rich.table import Table
+from rich.text import Text
+
+from activities.store.stock_books import StockAccount
+from apps.api.contracts import (
+    AdjustmentRequest,
+    CountRequest,
+    DamageRequest,
+    ReceiptRequest,
+    TransferRequest,
+)
+from apps.cli.output import console, facts, listing, plain, print_json, when
+from apps.cli.reconcile import Everything, Wait, reconcile
+from apps.cli.remote import (
+    Actor,
+    ApiUrl,
+    AsJson,
+    DataDir,
+    Reason,
+    Token,
+    acting_as,
+    bad_input,
+    message,
+    needs_reason,
+    open_api,
+)
+from models.reconciliation import Area
+from models.stock import Movement, StockAnswer, StockView
+
+app = typer.Typer(no_args_is_help=True)
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="Where, by the id of the node.")]
+Lines = Annotated[
+    list[str], typer.Argument(metavar="SKU=UNITS", help="What and how much, such as 85123A=48.")
+]
+DocumentId = Annotated[
+    str | None,
+    typer.Option("--document", help="The document's id; sent twice it counts once. Default: a new one."),
+]
+MaybeReason = Annotated[str | None, typer.Option("--reason", help="Why, for the record.")]
+New = Annotated[bool, typer.Option("--new", help="The goods are stocked for the first time anywhere.")]
+
+
+@app.command()
+def show(
+    sku: Annotated[str, typer.Argument(metavar="SKU", help="As orders name it.")],
+    *,
+    movements: Annotated[int, typer.Option("--movements", min=0, max=200, help="How many to show.")] = 10,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """A SKU at every node, and what happened to it last."""
+    if not sku.strip() or sku in (".", ".."):
+        raise bad_input("SKU", f"{sku!r} is no SKU")
+    with open_api(api_url, token, data_dir) as api:
+        view = api.get(f"/v1/stock/{quote(sku, safe='')}", StockView, movements=movements)
+    if as_json:
+        print_json(view)
+        return
+    target = console()
+    table = listing("node", "on hand", "reserved", "kept back", "available", "on its way", right=_NUMBERS)
+    for node in view.nodes:
+        units = (node.on_hand, node.reserved, node.safety_stock, node.available, node.in_transit)
+        table.add_row(node.node, *map(str, units))
+    kept_back = sum(node.safety_stock for node in view.nodes)
+    everywhere = (view.on_hand, view.reserved, kept_back, view.available, view.in_transit)
+    table.add_row(Text("all", style="bold"), *map(str, everywhere))
+    target.print(table)
+    if view.movements:
+        target.print()
+        target.print(_movements(view.movements))
+
+
+@app.command()
+def receive(
+    node: Node,
+    lines: Lines,
+    *,
+    document: DocumentId = None,
+    transfer: Annotated[
+        str | None, typer.Option("--transfer", help="They come from another node: the transfer's document.")
+    ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="No more of that transfer will come; write the rest off.")
+    ] = False,
+    new: New = False,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Goods arrived at a node and lie on its shelves."""
+    sent = message(
+        ReceiptRequest,
+        **_said(document, actor, reason),
+        node=node,
+        lines=_quantities(lines),
+        transfer_id=transfer,
+        last=last,
+        new=new,
+    )
+    _tell("receive", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command()
+def count(
+    node: Node,
+    lines: Lines,
+    *,
+    document: DocumentId = None,
+    new: New = False,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Somebody counted: so many units lie there, whatever the books say. Parcels that left are not counted."""
+    sent = message(
+        CountRequest, **_said(document, actor, reason), node=node, lines=_quantities(lines), new=new
+    )
+    _tell("count", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command()
+def adjust(
+    node: Node,
+    lines: Annotated[
+        list[str], typer.Argument(metavar="SKU=CHANGE", help="More or fewer, such as 85123A=-2.")
+    ],
+    *,
+    reason: Reason,
+    document: DocumentId = None,
+    actor: Actor = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The books were wrong by so much."""
+    sent = message(
+        AdjustmentRequest,
+        **_said(document, actor, needs_reason(reason)),
+        node=node,
+        lines=_quantities(lines, "change"),
+    )
+    _tell("adjust", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command()
+def damage(
+    node: Node,
+    lines: Lines,
+    *,
+    reason: Reason,
+    document: DocumentId = None,
+    actor: Actor = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """So many units broke, were stolen or ran out of date."""
+    sent = message(
+        DamageRequest,
+        **_said(document, actor, needs_reason(reason)),
+        node=node,
+        lines=_quantities(lines),
+    )
+    _tell("damage", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command()
+def transfer(
+    from_node: Annotated[str, typer.Argument(metavar="FROM", help="The node that the goods left.")],
+    to_node: Annotated[str, typer.Argument(metavar="TO", help="The node that they go to.")],
+    lines: Lines,
+    *,
+    document: DocumentId = None,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Units left one node for another; the other receives them with --transfer."""
+    sent = message(
+        TransferRequest,
+        **_said(document, actor, reason),
+        from_node=from_node,
+        to_node=to_node,
+        lines=_quantities(lines),
+    )
+    _tell("transfer", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command(name="reconcile")
+def reconcile_stock(
+    *,
+    everything: Everything = False,
+    wait: Wait = 120.0,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare reservations with orders, counts with reservations, and labels with shipments and the carrier, now.
+
+    What a rule allows is mended. Exit code 0: both sides agree, or a rule has made them; 1: a person is asked; 3: it
+    did not come through. Movements: orderwright stock check.
+    """
+    reconcile(
+        (Area.STOCK, Area.LABELS),
+        everything=everything,
+        wait=wait,
+        api_url=api_url,
+        token=token,
+        data_dir=data_dir,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def check(
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold rows, movements and reservations against each other, and mend nothing. Exit code 1 if something differs."""
+    with open_api(api_url, token, data_dir) as api:
+        account = api.get("/v1/stock", StockAccount)
+    if as_json:
+        print_json(account)
+    else:
+        _print_account(account)
+    if account.differences:
+        raise typer.Exit(1)
+
+
+_NUMBERS = ("on hand", "reserved", "kept back", "available", "on its way")
+
+
+def _said(document: str | None, actor: str | None, reason: str | None) -> dict[str, Any]:
+    return {
+        "document_id": document or f"cli-{uuid.uuid4()}",
+        "actor": acting_as(actor),
+        "reason": None if reason is None else needs_reason(reason),
+    }
+
+
+def _quantities(lines: Sequence[str], field: str = "quantity") -> list[dict[str, Any]]:
+    """``SKU=UNITS`` as lines; a SKU may have an equals sign itself, its units have none."""
+    found = []
+    for line in lines:
+        sku, equals, units = line.rpartition("=")
+        if not equals or not sku or not units.removeprefix("-").removeprefix("+").isdecimal():
+            raise bad_input(line, "is not SKU=UNITS with a whole number of units, such as 85123A=48")
+        found.append({"sku": sku, field: int(units)})
+    return found
+
+
+def _tell(
+    what: str,
+    document: BaseModel,
+    api_url: str | None,
+    token: str | None,
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    with open_api(api_url, token, data_dir) as api:
+        answer = api.post(f"/v1/stock/{what}", document, StockAnswer)
+    if as_json:
+        print_json(answer)
+        return
+    target = console()
+    said = " (was taken before; nothing changed)" if answer.repeated else ""
+    target.print(Text(plain(f"document {answer.document_id}{said}")))
+    table = listing("node", "SKU", "on hand", "reserved", "available", right=_NUMBERS)
+    for row in answer.stock:
+        table.add_row(row.node, plain(row.sku), str(row.on_hand), str(row.reserved), str(row.available))
+    target.print(table)
+    for gone in answer.released:
+        target.print(
+            Text(
+                plain(
+                    f"released: {gone.quantity} of {gone.sku} that shipment {gone.shipment_id} was promised"
+                ),
+                style="yellow",
+            )
+        )
+
+
+def _movements(movements: Sequence[Movement]) -> Table:
+    table = listing(
+        "when (UTC)", "node", "what", "on hand", "reserved", "by", "for", right=("on hand", "reserved")
+    )
+    for moved in movements:
+        table.add_row(
+            when(moved.at),
+            moved.node,
+            moved.kind.value.replace("_", " "),
+            _came_to(moved.on_hand, moved.on_hand_after),
+            _came_to(moved.reserved, moved.reserved_after),
+            plain(moved.actor),
+            plain(moved.document_id or moved.source or moved.reason or ""),
+        )
+    return table
+
+
+def _came_to(change: int, after: int) -> str:
+    return f"{change:+d} = {after}" if change else ""
+
+
+def _print_account(account: StockAccount) -> None:
+    target = console()
+    target.print(
+        facts(
+            ("stock rows", f"{account.rows:,}"),
+            ("movements", f"{account.movements:,}"),
+            (
+                "unexplained",
+                f"{account.unexplained:,} (changed by hand, or by a version that did not say why)",
+            ),
+            ("held", f"{account.held:,} reserved lines"),
+        )
+    )
+    if not account.differences:
+        target.print("every row is the sum of its movements, and an open order holds what is reserved")
+        return
+    table = listing("SKU", "node", "what", "found", "expected", "for", right=("found", "expected"))
+    for one in account.differences:
+        table.add_row(
+            plain(one.sku), one.node, one.what, str(one.found), str(one.expected), plain(one.source)
+        )
+    target.print(table)
+    count = len(account.differences)
+    target.print(Text(f"{count} difference{'s' if count > 1 else ''}", style="red"))
