@@ -81,6 +81,24 @@ class Refused(OrderwrightError):
     http_status = 409
 
 
+class BeyondAuthorised(Refused):
+    """More would be captured than was authorised and is still held."""
+
+    code = "capture_above_authorised"
+
+
+class RefundAboveCaptured(Refused):
+    """More would be paid back than was captured."""
+
+    code = "refund_above_captured"
+
+
+class CurrencyMismatch(Refused):
+    """An amount in another currency than the one it has to do with."""
+
+    code = "currency_mismatch"
+
+
 class LedgerRefused(Refused):
     """A transaction that the books do not take: it does not add up, or is beyond what was authorised or captured."""
 

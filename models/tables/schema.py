@@ -1,8 +1,8 @@
 """Every table at once: what the migrations are compared with."""
 
-from models.tables import journal, ledger, operations, orders, outbox, reconciliation, stock
+from models.tables import accounts, journal, ledger, operations, orders, outbox, reconciliation, stock
 from models.tables.base import metadata
 
-MODULES = (orders, journal, operations, ledger, stock, outbox, reconciliation)
+MODULES = (orders, journal, operations, ledger, accounts, stock, outbox, reconciliation)
 
 __all__ = ["MODULES", "metadata"]
