@@ -2,9 +2,9 @@
 
 The workflow asks for one hold, one capture, one refund, under one key each. Here each is done in parts, one per tender,
 numbered in the order in which they are drawn on (``policies.tenders``), under the keys ``{key}/1``, ``{key}/2``, ….
-How a capture or refund is shared is decided once, in the transaction that intends all its parts, so that whoever goes on
-after a crash finds the same shares. Parts on cards are carried out at the provider like any other; those of ours are in
-our own books alone.
+How a capture or refund is shared is decided once, in the transaction that intends all its parts, so that whoever goes
+on after a crash finds the same shares. Parts on cards are carried out at the provider like any other; ours are in our
+own books alone.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

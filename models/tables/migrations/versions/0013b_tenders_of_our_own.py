@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013b"
-down_revision = "0015"
+down_revision = "0014b_outbox_books"
 branch_labels = None
 depends_on = None
 
