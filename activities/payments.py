@@ -10,6 +10,7 @@ from activities.implements import implements
 from activities.ports import PaymentProvider
 from activities.settlement import imbalances, left, unpaid
 from activities.store import ledger, operations, reads
+from activities.store.intake import stored_draft
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.outcomes import keep_order_outcome
 from activities.store.plans import split_of
@@ -18,6 +19,7 @@ from activities.store.stock import consume, release_all
 from activities.store.store import Store
 from activities.store.tenders import token_of
 from activities.store.views import PaymentView, ShipmentView
+from activities.tender_parts import TenderParts, is_in_parts, part_key
 from models.effects import (
     Authorisation,
     AuthorisePayment,
@@ -30,11 +32,13 @@ from models.effects import (
     VoidAuthorisation,
     Voided,
 )
-from models.errors import OrderwrightError, Refused
+from models.errors import NotFound, OrderwrightError, Refused
 from models.journal import Carried
 from models.money import Money
 from models.operations import OperationState, PaymentKind
+from models.order import TenderKind
 from models.states import SHIPMENT_TERMINAL, OrderState
+from policies.tenders import in_parts
 from workflows import steps
 
 
@@ -44,12 +48,22 @@ class PaymentActivities:
     def __init__(self, store: Store, payments: PaymentProvider) -> None:
         self._store = store
         self._payments = payments
+        self._parts = TenderParts(store, payments)
 
     @implements(steps.AUTHORISE_PAYMENT)
     @speaks_temporal
     async def authorise_payment(self, effect: AuthorisePayment) -> Authorisation:
         """Hold the amount on the tender that is named. A decline is an answer and stays one under this key."""
         _require_same_amount(effect)
+        async with self._store.transaction() as session:
+            draft = (await stored_draft(session, effect.order_id)).draft
+        if effect.tender == 0 and in_parts(draft):
+            answer = await self._parts.authorise(effect, draft)
+            if not answer.approved:
+                await self._give_parts_back(
+                    effect.order_id, effect.key, f"{effect.key}:undo", unpaid_or_not=True
+                )
+            return answer
         async with self._store.transaction() as session:
             token = await token_of(session, effect.order_id, effect.tender)
 
@@ -91,6 +105,8 @@ class PaymentActivities:
         reserved for the capture that follows out of another one.
         """
         _require_same_amount(effect)
+        if is_in_parts(effect.authorisation_id) and effect.amount.minor > 0:
+            return await self._parts.capture(effect)
 
         async def ask() -> Captured:
             if effect.amount.minor == 0:
@@ -138,6 +154,8 @@ class PaymentActivities:
     async def refund_payment(self, effect: RefundPayment) -> Refunded:
         """Pay captured money back, for a named cause, never more than was captured."""
         _require_same_amount(effect)
+        if is_in_parts(effect.capture_id) and effect.amount.minor > 0:
+            return await self._parts.refund(effect)
 
         async def ask() -> Refunded:
             if effect.amount.minor == 0:
@@ -215,6 +233,51 @@ class PaymentActivities:
     async def _give_back(
         self, order_id: str, authorisation_key: str, key: str, carried: Carried, *, by_hand: bool = False
     ) -> Voided:
+        """Void what the authorisation under ``authorisation_key`` holds, in one or in parts."""
+        voided = await self._give_one_back(order_id, authorisation_key, key, carried, by_hand=by_hand)
+        in_parts = await self._give_parts_back(order_id, authorisation_key, key, by_hand=by_hand)
+        return voided if in_parts.amount is None else in_parts
+
+    async def _give_parts_back(
+        self,
+        order_id: str,
+        authorisation_key: str,
+        key: str,
+        *,
+        by_hand: bool = False,
+        unpaid_or_not: bool = False,
+    ) -> Voided:
+        """Void every part of an authorisation, also one that was not asked for yet."""
+        async with self._store.transaction() as session:
+            try:
+                draft = (await stored_draft(session, order_id)).draft
+            except NotFound:
+                return Voided()
+        if not in_parts(draft):
+            return Voided()
+        total = Money.zero(draft.currency)
+        for number, _ in enumerate(draft.tenders, start=1):
+            voided = await self._give_one_back(
+                order_id,
+                part_key(authorisation_key, number),
+                part_key(key, number),
+                Carried(),
+                by_hand=by_hand,
+                unpaid_or_not=unpaid_or_not,
+            )
+            total += voided.amount or Money.zero(draft.currency)
+        return Voided(amount=total)
+
+    async def _give_one_back(
+        self,
+        order_id: str,
+        authorisation_key: str,
+        key: str,
+        carried: Carried,
+        *,
+        by_hand: bool = False,
+        unpaid_or_not: bool = False,
+    ) -> Voided:
         """Void what the authorisation under ``authorisation_key`` holds, whatever became of asking for it."""
         voided_by_hand: Voided | None = None
         async with self._store.transaction() as session:
@@ -227,12 +290,15 @@ class PaymentActivities:
                     session, _authorisation(authorisation_key, order_id, Money.zero(currency))
                 )
             elif currency is not None and by_hand:
-                voided_by_hand = Voided(amount=(await reads.money(session, order_id, currency)).held)
-            elif held is not None and held.state is not OperationState.CALLED_OFF:
+                held_now = await ledger.held_under(session, order_id, authorisation_key, currency)
+                voided_by_hand = Voided(amount=Money(minor=held_now, currency=currency))
+            elif held is not None and held.state is not OperationState.CALLED_OFF and not unpaid_or_not:
                 await refuse_while_unpaid(session, order_id)
         if held is None or held.amount is None or not _may_hold(held):
             return Voided()
         authorisation = _authorisation(authorisation_key, order_id, held.amount)
+        if held.tender is not TenderKind.CARD:
+            return await self._parts.let_go(authorisation, held, key)
         return await self.void(authorisation, held, key, voided_by_hand)
 
     async def void(
@@ -307,6 +373,7 @@ def _holds(effect: SettleOrder, movements: Sequence[PaymentView]) -> list[str]:
         if movement.kind is PaymentKind.AUTHORISE
         and movement.state in (OperationState.INTENDED, OperationState.CONFIRMED)
         and movement.key != effect.authorisation_key
+        and not movement.key.startswith(f"{effect.authorisation_key}/")
     ]
     return ([] if effect.authorisation_key is None else [effect.authorisation_key]) + forgotten
 

@@ -117,6 +117,24 @@ class AmendmentRefused(OrderwrightError):
         super().__init__("; ".join(f"{p.path}: {p.message}" if p.path else p.message for p in problems))
 
 
+class BeyondAuthorised(Refused):
+    """More would be captured than was authorised and is still held."""
+
+    code = "capture_above_authorised"
+
+
+class RefundAboveCaptured(Refused):
+    """More would be paid back than was captured."""
+
+    code = "refund_above_captured"
+
+
+class CurrencyMismatch(Refused):
+    """An amount in another currency than the one it has to do with."""
+
+    code = "currency_mismatch"
+
+
 class LedgerRefused(Refused):
     """A transaction that the books do not take: it does not add up, or is beyond what was authorised or captured."""
 

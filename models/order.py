@@ -45,6 +45,7 @@ Minor = Annotated[int, Field(strict=True, ge=-MAX_MINOR, le=MAX_MINOR)]
 PositiveMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_MINOR)]
 
 MAX_LINES = 1_000
+MAX_TENDERS = 4
 MAX_QUANTITY = 1_000_000
 MAX_INLINE_BYTES = 256 * 1024
 MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
@@ -75,9 +76,16 @@ class ChargeKind(StrEnum):
 
 
 class TenderKind(StrEnum):
-    """How the order is paid. On-account payment with a credit limit comes with the ledger."""
+    """How the order is paid. The token of a card is the payment provider's; of the others, ours.
+
+    ON_ACCOUNT: a business pays later, up to its account's credit limit; the token is the account's id. GIFT_CARD and
+    STORE_CREDIT: value that we owe the customer; the token is its code.
+    """
 
     CARD = "card"
+    GIFT_CARD = "gift_card"
+    STORE_CREDIT = "store_credit"
+    ON_ACCOUNT = "on_account"
 
 
 class Address(Document):
@@ -123,7 +131,7 @@ class DraftCharge(Document):
 
 
 class Tender(Document):
-    """A means of payment. ``token`` is the payment provider's; a card number must never get here."""
+    """A means of payment, and how much of the total it pays. A card number must never get here."""
 
     kind: TenderKind = TenderKind.CARD
     token: Annotated[str, StringConstraints(min_length=1, max_length=128), _SAYS_SOMETHING]
@@ -151,7 +159,7 @@ class OrderDraft(Document):
     bill_to: Address | None = None
     lines: tuple[DraftLine, ...] = Field(min_length=1, max_length=MAX_LINES)
     charges: tuple[DraftCharge, ...] = Field(default=(), max_length=MAX_LINES)
-    tenders: tuple[Tender, ...] = Field(min_length=1, max_length=1)
+    tenders: tuple[Tender, ...] = Field(min_length=1, max_length=MAX_TENDERS)
     totals: DraftTotals
     customer_type: CustomerType | None = None
     purchase_order: Annotated[str, StringConstraints(min_length=1, max_length=64), _SAYS_SOMETHING] | None = (

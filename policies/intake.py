@@ -131,6 +131,19 @@ def _problems_of_sense(draft: OrderDraft) -> Iterator[Problem]:
             message=f"pay {_amount(tendered, draft.currency)}, the total is "
             f"{_amount(draft.totals.total_minor, draft.currency)}",
         )
+    for index, tender in enumerate(draft.tenders):
+        if len(draft.tenders) > 1 and tender.amount_minor == 0:
+            yield Problem(
+                path=f"tenders[{index}].amount_minor",
+                code="tender_pays_nothing",
+                message="pays nothing: leave it out",
+            )
+        if any((tender.kind, tender.token) == (one.kind, one.token) for one in draft.tenders[:index]):
+            yield Problem(
+                path=f"tenders[{index}]",
+                code="duplicate_tender",
+                message="is the same tender as one before: name each once, with all that it pays",
+            )
     if draft.totals.total_minor <= 0:
         yield Problem(
             path="totals.total_minor",

@@ -16,7 +16,7 @@ from sqlmodel import col
 from activities.store.driver import call
 from models.base import Contract
 from models.errors import LedgerRefused
-from models.ledger import HELD, NAMES, TransactionKind, UsualSide
+from models.ledger import CLEARING, HELD, NAMES, TransactionKind, UsualSide
 from models.money import Money
 from models.tables.ledger import LedgerAccountRow, LedgerEntryRow, LedgerTransactionRow
 
@@ -185,6 +185,12 @@ async def moved(session: AsyncSession, order_id: str) -> Moved:
     return Moved(**sums)
 
 
+async def held_under(session: AsyncSession, order_id: str, tender: str, currency: str) -> int:
+    """What is held under one authorisation's key, in minor units."""
+    held: int = await call(session, "SELECT (ledger_moved(%s, %s, %s)).held", (order_id, tender, currency))
+    return held
+
+
 async def moved_by_shipment(session: AsyncSession, order_id: str) -> dict[str, Moved]:
     """What was captured and refunded for each of an order's shipments."""
     shipment = col(LedgerTransactionRow.shipment_id)
@@ -206,12 +212,13 @@ async def moved_by_shipment(session: AsyncSession, order_id: str) -> dict[str, M
 async def captured_and_refunded(
     session: AsyncSession, order_ids: Collection[str] | None = None
 ) -> dict[str, tuple[int, int]]:
-    """Captured and refunded minor units per order (all orders, or those listed) that has any."""
+    """Minor units that the payment provider took and paid back, per order (all, or those listed) that has any."""
     query = (
         _sums()
         .add_columns(col(LedgerTransactionRow.order_id))
         .where(
             col(LedgerTransactionRow.order_id).is_not(None),
+            col(LedgerEntryRow.account).in_((CLEARING,)),
             col(LedgerTransactionRow.kind).in_((TransactionKind.CAPTURE, TransactionKind.REFUND)),
         )
         .group_by(col(LedgerTransactionRow.order_id))
@@ -229,8 +236,9 @@ async def captured_and_refunded(
     }
 
 
-_CHECK_NOW = text("SET CONSTRAINTS ledger_not_empty, ledger_in_balance, ledger_within_bounds IMMEDIATE")
-_CHECK_LATER = text("SET CONSTRAINTS ledger_not_empty, ledger_in_balance, ledger_within_bounds DEFERRED")
+_CHECKS = "ledger_not_empty, ledger_in_balance, ledger_within_bounds, ledger_within_limit"
+_CHECK_NOW = text(f"SET CONSTRAINTS {_CHECKS} IMMEDIATE")
+_CHECK_LATER = text(f"SET CONSTRAINTS {_CHECKS} DEFERRED")
 
 _WHAT_TO_DO = {
     "ledger_not_empty": "write at least one debit and one credit",
@@ -238,6 +246,8 @@ _WHAT_TO_DO = {
     "ledger_tender": "name the tender where money of one moves, and nowhere else",
     "ledger_captured_within_authorised": "have the rest authorised first",
     "ledger_refunded_within_captured": "pay back no more than was captured, and give the rest as store credit",
+    "ledger_instrument": "open the account, or issue the card, in this currency first",
+    "ledger_within_limit": "use another tender for the rest, or raise the limit",
     "ledger_held": "only what is held can be taken or given back",
     "fk_ledger_entries_account_ledger_accounts": "use an account of the chart (orderwright ledger balances)",
 }

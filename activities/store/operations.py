@@ -6,16 +6,18 @@ So after any crash it is known which effects may have happened, and each is look
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store import ledger
 from models.base import Contract
-from models.errors import Refused
+from models.errors import BeyondAuthorised, CurrencyMismatch, RefundAboveCaptured, Refused
 from models.money import Money
 from models.operations import OperationState, PaymentKind, ShippingKind
+from models.order import TenderKind
 from models.states import ORDER_TERMINAL
 from models.tables.operations import PaymentOperationRow, ShippingOperationRow
 from models.tables.orders import OrderRow
@@ -38,6 +40,8 @@ class PaymentOperation(Contract):
     parent: str | None = None
     cause: str | None = None
     split: dict[str, int] | None = None
+    tender: TenderKind = TenderKind.CARD
+    instrument: str | None = None
 
 
 class ShippingOperation(Contract):
@@ -61,6 +65,7 @@ class Standing(Contract):
     answer: dict[str, Any] | None = None
     provider_ref: str | None = None
     amount: Money | None = None
+    tender: TenderKind = TenderKind.CARD
 
 
 async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing, bool]:
@@ -74,6 +79,7 @@ async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing,
     if row is None:
         if operation.kind in _BEGINNINGS:
             await refuse_if_ended(session, operation.order_id)
+        await _refuse_other_currency(session, operation)
         if await _insert(session, operation, OperationState.INTENDED):
             return Standing(key=operation.key, state=OperationState.INTENDED), False
         row = await _find(session, operation)
@@ -83,6 +89,23 @@ async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing,
         row.state = OperationState.INTENDED
         await _within_bounds(session)
     return _standing(row), True
+
+
+async def _refuse_other_currency(session: AsyncSession, operation: Operation) -> None:
+    if operation.kind not in (PaymentKind.CAPTURE, PaymentKind.REFUND) or not isinstance(
+        operation, PaymentOperation
+    ):
+        return
+    of = PaymentKind.AUTHORISE if operation.kind is PaymentKind.CAPTURE else PaymentKind.CAPTURE
+    currency = await session.scalar(
+        select(col(PaymentOperationRow.currency)).where(
+            col(PaymentOperationRow.kind) == of, col(PaymentOperationRow.provider_ref) == operation.parent
+        )
+    )
+    if currency is not None and currency != operation.amount.currency:
+        raise CurrencyMismatch(
+            f"a {operation.kind} of {operation.amount} cannot draw on {currency}: say the amount in {currency}"
+        )
 
 
 async def refuse_if_ended(session: AsyncSession, order_id: str) -> None:
@@ -166,6 +189,36 @@ async def hold_expired(session: AsyncSession, order_id: str, authorisation_id: s
         await session.flush()
 
 
+async def left_of_hold(session: AsyncSession, order_id: str, hold: Standing) -> int:
+    """How much of an authorisation is still held and no capture is about to take, in minor units."""
+    if hold.amount is None:
+        return 0
+    held = await ledger.held_under(session, order_id, hold.key, hold.amount.currency)
+    return held - await _asked_of(session, order_id, hold, PaymentKind.CAPTURE, OperationState.INTENDED)
+
+
+async def left_of_capture(session: AsyncSession, order_id: str, taken: Standing) -> int:
+    """How much of a capture was not paid back, nor is about to be, in minor units."""
+    minor = 0 if taken.amount is None else taken.amount.minor
+    return minor - await _asked_of(
+        session, order_id, taken, PaymentKind.REFUND, OperationState.INTENDED, OperationState.CONFIRMED
+    )
+
+
+async def _asked_of(
+    session: AsyncSession, order_id: str, standing: Standing, kind: PaymentKind, *states: OperationState
+) -> int:
+    asked = await session.scalar(
+        select(func.coalesce(func.sum(col(PaymentOperationRow.amount_minor)), 0)).where(
+            col(PaymentOperationRow.order_id) == order_id,
+            col(PaymentOperationRow.kind) == kind,
+            col(PaymentOperationRow.parent) == standing.provider_ref,
+            col(PaymentOperationRow.state).in_(states),
+        )
+    )
+    return int(asked or 0)
+
+
 async def lock_order(session: AsyncSession, order_id: str) -> None:
     """Hold the order's row until the transaction ends: before any other of its rows, as everybody does."""
     await session.execute(
@@ -216,19 +269,28 @@ async def _within_bounds(session: AsyncSession) -> None:
 
 def _out_of_bounds(error: IntegrityError) -> Exception:
     said = getattr(error.orig, "diag", None)
-    if said is not None and said.constraint_name == "money_within_bounds":
-        return Refused(str(said.message_primary))
-    return error
+    if said is None or said.constraint_name != "money_within_bounds":
+        return error
+    sentence = str(said.message_primary)
+    if sentence.startswith(f"a {PaymentKind.REFUND} "):
+        return RefundAboveCaptured(
+            f"{sentence}. Pay back no more than the rest of what was captured; give anything beyond as store credit"
+        )
+    return BeyondAuthorised(
+        f"{sentence}. Take no more than the rest of the hold, or have the difference authorised first"
+    )
 
 
 def _standing(row: PaymentOperationRow | ShippingOperationRow) -> Standing:
-    amount = None
+    amount, tender = None, TenderKind.CARD
     if isinstance(row, PaymentOperationRow):
         amount = Money(minor=row.amount_minor, currency=row.currency)
+        tender = TenderKind(row.tender)
     return Standing(
         key=row.key,
         state=OperationState(row.state),
         answer=row.answer,
         provider_ref=row.provider_ref,
         amount=amount,
+        tender=tender,
     )

@@ -20,6 +20,7 @@ from models.identifiers import order_of_shipment
 from models.journal import SYSTEM, Carried, TimelineEntry
 from models.money import Money
 from models.operations import OperationState, PaymentKind, ShippingKind
+from models.order import TenderKind
 from models.reconciliation import (
     COMPARISONS,
     Area,
@@ -265,7 +266,11 @@ async def money_sides(session: AsyncSession, subjects: Collection[str]) -> dict[
     ours: dict[str, list[OurMovement]] = defaultdict(list)
     rows = await session.scalars(
         select(PaymentOperationRow)
-        .where(col(PaymentOperationRow.order_id).in_(subjects))
+        # Gift cards, store credit and accounts are our own: no provider has a statement of them.
+        .where(
+            col(PaymentOperationRow.order_id).in_(subjects),
+            col(PaymentOperationRow.tender) == TenderKind.CARD,
+        )
         .order_by(col(PaymentOperationRow.intended_at), col(PaymentOperationRow.key))
         .execution_options(populate_existing=True)
     )

@@ -102,10 +102,11 @@ def judge(evidence: Evidence) -> list[Result]:
 
 # --- orders ---
 def orders_kept(evidence: Evidence) -> Result:
-    """What the API accepted is in the intake, was started, and is an order."""
+    """What the API accepted is in the intake; and all that is there was started, and is an order."""
+    accepted = sorted(evidence.acknowledged | evidence.orders.keys())
 
     def wrong() -> Iterator[_Wrong]:
-        for order_id in sorted(evidence.acknowledged):
+        for order_id in accepted:
             order = evidence.orders.get(order_id)
             if order is None:
                 yield order_id, "was accepted, and is not there"
@@ -114,7 +115,7 @@ def orders_kept(evidence: Evidence) -> Result:
             elif not order.started:
                 yield order_id, "was accepted, and never started"
 
-    return _result(Invariant.ORDERS_KEPT, len(evidence.acknowledged), wrong())
+    return _result(Invariant.ORDERS_KEPT, len(accepted), wrong())
 
 
 # --- goods ---

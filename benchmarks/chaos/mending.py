@@ -147,7 +147,7 @@ async def owned(store: Store, stack: PublishedStack, evidence: Evidence) -> Resu
         for workflow_id in report.unserved
     ]
     ended = [order.order_id for order in evidence.orders.values() if order.state in ORDER_TERMINAL]
-    wrong += await _not_completed(client, ended)
+    wrong += await not_completed(client, ended)
     return Result(
         invariant=Invariant.EVERY_ORDER_OWNED,
         checked=len(evidence.orders) + report.examined,
@@ -155,7 +155,8 @@ async def owned(store: Store, stack: PublishedStack, evidence: Evidence) -> Resu
     )
 
 
-async def _not_completed(client: Client, order_ids: Sequence[str]) -> list[Violation]:
+async def not_completed(client: Client, order_ids: Sequence[str]) -> list[Violation]:
+    """Those of the orders, which have ended in our books, whose runs have not come to their own end in Temporal."""
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def look(order_id: str) -> Violation | None:

@@ -29,7 +29,7 @@ from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
 from workers.embedded.ports import LOOPBACK, any_port
 
 SUBSCRIBER = "chaos"
-_SECRET = "kept by the harness and its subscriber"
+SECRET = "kept by the harness and its subscriber"
 _TURNED_AWAY = 0.04
 _TAKEN_SILENTLY = 0.04
 _STARTS_WITHIN = 30.0
@@ -67,7 +67,7 @@ class Subscriber:
                 name="the harness",
                 url=url,
                 topics=list(Topic),
-                secret=_SECRET,
+                secret=SECRET,
             )
 
     @asynccontextmanager
@@ -96,7 +96,7 @@ class Subscriber:
         body = await request.body()
         try:
             signature, stamp = (request.headers.get(name) for name in (SIGNATURE_HEADER, TIMESTAMP_HEADER))
-            verify((_SECRET,), signature, stamp, body, time.time())
+            verify((SECRET,), signature, stamp, body, time.time())
             envelope = OutboxEnvelope.model_validate_json(body)
         except (OrderwrightError, ValidationError) as error:
             self._wrong.append(("", f"an unusable request: {type(error).__name__}"))

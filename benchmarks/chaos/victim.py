@@ -14,6 +14,7 @@ import psutil
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from models.errors import OrderwrightError
+from workers.embedded.children import log_tail
 from workers.embedded.identity import ProcessIdentity, processes_with_open
 from workers.embedded.ports import any_port
 from workers.embedded.published import PublishedStack
@@ -144,7 +145,7 @@ class Victim:
         return tuple(process.pid for process in left)
 
     async def _start_once(self) -> PublishedStack:
-        log = self._data_dir / "logs" / "supervisor.log"
+        log = self._log("supervisor")
         log.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "apps.cli", "up", "--json", "--data-dir", str(self._data_dir)]
         command += ["--port", str(self._port), "--speed", repr(self._speed)]
@@ -166,17 +167,26 @@ class Victim:
         except (TimeoutError, ValidationError) as failed:
             process.kill()
             await asyncio.to_thread(process.wait)
-            raise StackDown(f"the stack does not start; see {log}") from failed
+            raise StackDown(f"the stack does not start.{log_tail(log)}") from failed
         except asyncio.CancelledError:
             process.send_signal(signal.SIGTERM)
             raise
+
+    def _log(self, name: str) -> Path:
+        return self._data_dir / "logs" / f"{name}.log"
 
     async def _there(self, name: str) -> psutil.Process:
         """The process ``name``: one that died a moment ago is waited for."""
         deadline = time.monotonic() + _THERE_WITHIN
         while (process := self.running().get(name)) is None:
+            if self._process is not None and (code := self._process.poll()) is not None:
+                raise StackDown(
+                    f"the supervisor ended by itself ({code}).{log_tail(self._log('supervisor'))}"
+                )
             if time.monotonic() > deadline:
-                raise StackDown(f"{name} did not come back within {_THERE_WITHIN:.0f} s")
+                raise StackDown(
+                    f"{name} did not come back within {_THERE_WITHIN:.0f} s.{log_tail(self._log(name))}"
+                )
             await asyncio.sleep(_POLL_SECONDS)
         return process
 

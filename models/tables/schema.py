@@ -1,6 +1,7 @@
 """Every table at once: what the migrations are compared with."""
 
 from models.tables import (
+    accounts,
     amendments,
     journal,
     ledger,
@@ -13,6 +14,6 @@ from models.tables import (
 )
 from models.tables.base import metadata
 
-MODULES = (orders, amendments, journal, operations, ledger, stock, outbox, reconciliation, tenders)
+MODULES = (orders, amendments, journal, operations, ledger, accounts, stock, outbox, reconciliation, tenders)
 
 __all__ = ["MODULES", "metadata"]

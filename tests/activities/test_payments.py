@@ -451,8 +451,9 @@ async def test_more_than_was_held_is_refused_before_the_provider_hears_of_it(
     held = await run(payments.authorise_payment, authorise(order_id))
     await run(payments.capture_payment, capture(order_id, held, gbp(1000), number=1))
     failure = await failure_of(payments.capture_payment, capture(order_id, held, gbp(396), number=2))
-    assert (failure.type, failure.non_retryable) == ("refused", True)
+    assert (failure.type, failure.non_retryable) == ("capture_above_authorised", True)
     assert "beyond bounds" in failure.message
+    assert "have the difference authorised first" in failure.message
     assert len(street.effects("payment", kind="capture", reference=order_id)) == 1
 
 
@@ -508,7 +509,11 @@ async def test_a_refund_happens_once_and_never_exceeds_the_capture(street: Stree
     first = await run(forgetful.refund_payment, refund)
     assert await run(forgetful.refund_payment, refund) == first
     again = refund.model_copy(update={"key": f"shipment:{order_id}:1:refund:2"})
-    assert (await failure_of(forgetful.refund_payment, again)).type == "refused"
+    assert (await failure_of(forgetful.refund_payment, again)).type == "refund_above_captured"
+    euros = again.model_copy(update={"amount": Money(minor=1, currency="EUR")})
+    failure = await failure_of(forgetful.refund_payment, euros)
+    assert (failure.type, failure.non_retryable) == ("currency_mismatch", True)
+    assert "say the amount in GBP" in failure.message
     assert [e["amount_minor"] for e in street.effects("payment", kind="refund", reference=order_id)] == [1000]
     assert (await money_of(store, order_id)).refunded == gbp(1000)
 

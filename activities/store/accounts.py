@@ -1,0 +1,147 @@
+"""Customers' accounts, gift cards and store credit: opened and filled here, spent by orders."""
+
+import hashlib
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from activities.store import ledger
+from activities.store.ledger import NewEntry, NewTransaction
+from models.errors import CurrencyMismatch, NotFound, Refused
+from models.ledger import GIFT_CARDS, GOODWILL, ON_ACCOUNT, STORE_CREDIT, TransactionKind
+from models.money import Money
+from models.order import TenderKind
+from models.tables.accounts import CustomerAccountRow, StoredValueRow
+from models.tables.ledger import LedgerEntryRow
+
+_LIABILITIES = {TenderKind.GIFT_CARD: GIFT_CARDS, TenderKind.STORE_CREDIT: STORE_CREDIT}
+_PAID_FROM = {TenderKind.GIFT_CARD: "bank", TenderKind.STORE_CREDIT: GOODWILL}
+
+
+def instrument_of(kind: TenderKind, token: str) -> str:
+    """How the ledger names a tender of ours. A code can be spent by whoever knows it, so only its digest is kept."""
+    if kind is TenderKind.ON_ACCOUNT:
+        return f"account:{token}"
+    return f"{kind.value}:{hashlib.sha256(token.encode()).hexdigest()[:32]}"
+
+
+async def open_account(session: AsyncSession, account: str, limit: Money) -> str:
+    """Let ``account`` owe up to ``limit``, or change its limit; answers its instrument.
+
+    A limit below what is owed stops the next order and nothing that was accepted. Raises ``CurrencyMismatch`` when the
+    account has another currency.
+    """
+    instrument = instrument_of(TenderKind.ON_ACCOUNT, account)
+    statement = insert(CustomerAccountRow).values(
+        instrument=instrument,
+        currency=limit.currency,
+        credit_limit_minor=limit.minor,
+        active=True,
+        created_at=datetime.now(UTC),
+    )
+    kept = await session.scalar(
+        statement.on_conflict_do_update(
+            index_elements=["instrument"],
+            set_={"credit_limit_minor": limit.minor},
+            where=col(CustomerAccountRow.currency) == limit.currency,
+        ).returning(col(CustomerAccountRow.instrument))
+    )
+    if kept is None:
+        raise CurrencyMismatch(
+            f"account {account} is in another currency than {limit.currency}: open another one"
+        )
+    return instrument
+
+
+async def issue(session: AsyncSession, kind: TenderKind, code: str, amount: Money, *, key: str) -> str:
+    """Put ``amount`` on a gift card (it was paid for) or on a store credit (as goodwill), once per ``key``.
+
+    Answers its instrument. Raises ``CurrencyMismatch`` when it has another currency, ``Refused`` for no amount.
+    """
+    if amount.minor <= 0:
+        raise Refused(f"{amount} cannot be put on a {kind.value.replace('_', ' ')}: say an amount above zero")
+    instrument = instrument_of(kind, code)
+    await session.execute(
+        insert(StoredValueRow)
+        .values(
+            instrument=instrument,
+            kind=kind,
+            currency=amount.currency,
+            active=True,
+            created_at=datetime.now(UTC),
+        )
+        .on_conflict_do_nothing(index_elements=["instrument"])
+    )
+    row = await session.get(StoredValueRow, instrument, populate_existing=True)
+    if row is None or row.currency != amount.currency:
+        raise CurrencyMismatch(
+            f"this {kind.value.replace('_', ' ')} is in another currency than {amount.currency}"
+        )
+    entries = (
+        NewEntry(account=_PAID_FROM[kind], amount=amount),
+        NewEntry(account=_LIABILITIES[kind], amount=-amount, instrument=instrument),
+    )
+    transaction = NewTransaction(
+        id=key, kind=TransactionKind.ISSUE, source="issue", at=datetime.now(UTC), entries=entries
+    )
+    await ledger.post(session, transaction)
+    return instrument
+
+
+async def paid(session: AsyncSession, account: str, amount: Money, *, key: str) -> None:
+    """Write down, once per ``key``, that ``account`` paid ``amount`` of what it owes into the bank."""
+    entries = (
+        NewEntry(account="bank", amount=amount),
+        NewEntry(
+            account=ON_ACCOUNT, amount=-amount, instrument=instrument_of(TenderKind.ON_ACCOUNT, account)
+        ),
+    )
+    transaction = NewTransaction(
+        id=key, kind=TransactionKind.PAYMENT, source="payment", at=datetime.now(UTC), entries=entries
+    )
+    await ledger.post(session, transaction)
+
+
+async def left(session: AsyncSession, kind: TenderKind, token: str) -> Money:
+    """How much more can be spent of a tender of ours: neither used nor held for an order. Raises ``NotFound``."""
+    found = await _row(session, kind, token)
+    if found is None:
+        raise NotFound(f"there is no such {kind.value.replace('_', ' ')}")
+    return Money(minor=await _left(session, found), currency=found.currency)
+
+
+async def why_not(session: AsyncSession, kind: TenderKind, token: str, amount: Money) -> str | None:
+    """Why ``amount`` cannot be held on a tender of ours, as a decline code, or None. It is locked until the end."""
+    row = await _row(session, kind, token)
+    if row is None:
+        return "unknown_tender"
+    if row.currency != amount.currency:
+        return "currency_mismatch"
+    if not row.active:
+        return "tender_inactive"
+    if amount.minor > await _left(session, row):
+        return "over_credit_limit" if kind is TenderKind.ON_ACCOUNT else "not_enough_value"
+    return None
+
+
+async def _row(
+    session: AsyncSession, kind: TenderKind, token: str
+) -> CustomerAccountRow | StoredValueRow | None:
+    table = CustomerAccountRow if kind is TenderKind.ON_ACCOUNT else StoredValueRow
+    found: CustomerAccountRow | StoredValueRow | None = await session.get(
+        table, instrument_of(kind, token), with_for_update={"key_share": True}, populate_existing=True
+    )
+    return found
+
+
+async def _left(session: AsyncSession, row: CustomerAccountRow | StoredValueRow) -> int:
+    used = await session.scalar(
+        select(func.coalesce(func.sum(col(LedgerEntryRow.amount_minor)), 0)).where(
+            col(LedgerEntryRow.instrument).in_((row.instrument,))
+        )
+    )
+    limit = row.credit_limit_minor if isinstance(row, CustomerAccountRow) else 0
+    return limit - int(used or 0)
