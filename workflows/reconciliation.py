@@ -24,7 +24,7 @@ In = TypeVar("In", bound=Contract)
 Out = TypeVar("Out", bound=Contract)
 
 # So many pieces of work in one run: far below what a history may hold.
-_PIECES_AT_MOST = 500
+_PIECES_AT_MOST = 200
 
 # What is copied from a neighbour first, and compared then.
 _PARTS: Mapping[r.Area, tuple[Step[Any, Any], ...]] = {

@@ -9,7 +9,7 @@ import gzip
 import json
 import subprocess
 import tomllib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import groupby
@@ -28,9 +28,11 @@ from workers.settings import REPOSITORY
 HISTORIES = Path(__file__).parent / "histories"
 NEWEST = HISTORIES / tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 FINGERPRINTS = Path(__file__).parent / "fingerprints"
+# How the tests of its workflow begin.
+RECONCILIATION = "test_reconciling"
 _MOST_SHIPMENTS = 5
 # A test may play what comes before a run of ours; that is nothing to be replayed.
-_OURS = ("OrderWorkflow", "ShipmentWorkflow")
+_OURS = ("OrderWorkflow", "ShipmentWorkflow", "ReconciliationWorkflow")
 
 
 class Released(Exception):
@@ -58,14 +60,19 @@ async def keep(client: Client, order_id: str, test: str) -> None:
 
     Raises ``Released`` where that would replace what runs in flight may have been started by.
     """
+    workflows = {"order-0": order_workflow_id(order_id)} | {
+        f"shipment-{n}": shipment_workflow_id(shipment_id(order_id, n)) for n in range(1, _MOST_SHIPMENTS)
+    }
+    await keep_runs(client, workflows, test)
+
+
+async def keep_runs(client: Client, workflows: Mapping[str, str], test: str) -> None:
+    """Write down the histories of workflows by their names in the file's, every run. Raises ``Released`` as above."""
     if is_released(NEWEST.name, REPOSITORY):
         raise Released(f"version {NEWEST.name} is released: raise it in pyproject.toml before recording anew")
     NEWEST.mkdir(parents=True, exist_ok=True)
     for old in NEWEST.glob(f"{test}-*.json.gz"):
         old.unlink()
-    workflows = {"order-0": order_workflow_id(order_id)} | {
-        f"shipment-{n}": shipment_workflow_id(shipment_id(order_id, n)) for n in range(1, _MOST_SHIPMENTS)
-    }
     for name, workflow_id in workflows.items():
         runs = [history async for history in _runs(client, workflow_id) if _type_of(history) in _OURS]
         for number, history in enumerate(reversed(runs), start=1):
@@ -104,6 +111,12 @@ async def fingerprint(client: Client, order_id: str) -> str:
         once = [command for command, same in groupby(others) for command in _told_once(command, same)]
         lines += [workflow_id.partition(":")[0], *(f"  {command}" for command in once + beside)]
     return "\n".join(lines) + "\n"
+
+
+async def commands(client: Client, workflow_id: str) -> list[str]:
+    """What the runs of one workflow commanded, in order."""
+    runs = [history async for history in _runs(client, workflow_id)]
+    return [command for run in reversed(runs) for event in run.events if (command := _command(event))]
 
 
 async def _until_ended(client: Client, workflow_id: str) -> None:

@@ -21,6 +21,7 @@ from models.runs import OrderResult, OrderRun
 from tests.workflows.scripted import Script, scripted_activities
 from workflows import steps
 from workflows.order import OrderWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
 from workflows.shipment import ShipmentWorkflow
 
 
@@ -186,7 +187,7 @@ async def serving(client: Client, scripts: Mapping[str, Script]) -> AsyncIterato
             Worker(
                 client,
                 task_queue=steps.WORKFLOWS,
-                workflows=[OrderWorkflow, ShipmentWorkflow, Predecessor],
+                workflows=[OrderWorkflow, ShipmentWorkflow, ReconciliationWorkflow, Predecessor],
                 # On a busy machine a workflow task may take longer than two seconds, and is no deadlock.
                 debug_mode=True,
             )

@@ -158,7 +158,9 @@ class Script:
         if step.name in self.holds:
             await self.holds[step.name].wait()
         answer = self.answers[step.name](request)
-        self._write(_of(request), request.carried)
+        carried = getattr(request, "carried", None)
+        if carried is not None:
+            self._write(_of(request), carried)
         if isinstance(request, e.SettleOrder) and isinstance(answer, e.Settlement) and answer.balanced:
             self._write(_of(request), request.closing)
         return answer
@@ -197,4 +199,5 @@ def _activity(step: steps.Step[Any, Any], scripts: Mapping[str, Script]) -> Call
 
 
 def _of(request: Any) -> str:
-    return str(request.order_id)
+    """Whose script it is: an order's, or that of a run of the reconciliation."""
+    return str(getattr(request, "order_id", None) or request.run_id)
