@@ -9,7 +9,7 @@ from typing import NamedTuple
 from apps.simulators.ledger import REFUSED as WEBHOOK_REFUSED
 from apps.simulators.ledger import WAITING as WEBHOOK_WAITING
 from apps.simulators.ledger import Effect
-from benchmarks.chaos.evidence import Evidence, Operation, Place, Shipment
+from benchmarks.chaos.evidence import CARD, Evidence, Operation, Place, Shipment
 from models.base import Contract
 from models.effects import Template
 from models.identifiers import order_of_shipment, order_of_workflow
@@ -337,7 +337,7 @@ def books_match_statement(evidence: Evidence) -> Result:
         for effect in evidence.statements.payment
         if effect.kind in _MOVES and effect.state in _MOVES[effect.kind][1]
     }
-    ours = {(move.kind, move.key): move for move in evidence.money}
+    ours = {(move.kind, move.key): move for move in evidence.money if move.tender == CARD}
 
     def wrong() -> Iterator[_Wrong]:
         for (kind, key), effect in theirs.items():
@@ -370,8 +370,11 @@ def _stands_for(move: Operation, effect: Effect) -> bool:
 
 
 def paid_for_what_was_delivered(evidence: Evidence) -> Result:
-    """By the provider alone: an ended order was charged what its customer has of it, and nothing is held for it."""
+    """By the provider: an ended order was charged what its customer has of it, and nothing is held for it."""
     provider = _by_the_provider(evidence.statements.payment)
+    beside: Counter[str] = Counter()
+    for move in _paid_otherwise(evidence):
+        beside[move.order_id] += (move.amount_minor or 0) * (1 if move.kind == "capture" else -1)
     delivered: Counter[str] = Counter()
     for shipment in evidence.shipments.values():
         if shipment.state is ShipmentState.DELIVERED:
@@ -382,10 +385,11 @@ def paid_for_what_was_delivered(evidence: Evidence) -> Result:
         for order in ended:
             due = _due(order.state, order.total_minor, order.order_id, evidence, delivered)
             moved = provider.get(order.order_id, _Sums(0, 0, 0))
-            if moved.captured - moved.refunded != due:
+            charged = moved.captured - moved.refunded + beside[order.order_id]
+            if charged != due:
                 yield (
                     order.order_id,
-                    f"it is {order.state}, {due} were delivered of it, and {moved.captured - moved.refunded} charged",
+                    f"it is {order.state}, {due} were delivered of it, and {charged} charged",
                 )
             if moved.held:
                 yield order.order_id, f"it is {order.state}, and the provider still holds {moved.held}"
@@ -407,20 +411,35 @@ def _due(
 
 
 def charged_once(evidence: Evidence) -> Result:
-    """At most one capture per shipment, of what it is worth; none for one that is unknown."""
+    """At most one capture per shipment and hold, together of what it is worth; none for one that is unknown."""
     charges = [effect for effect in evidence.statements.payment if effect.kind == "capture"]
-    worth = {one.shipment_id: one.amount_minor for one in evidence.shipments.values()}
+    due = {one.shipment_id: one.amount_minor for one in evidence.shipments.values()}
+    for move in _paid_otherwise(evidence):
+        if move.kind == "capture" and move.shipment_id in due:
+            due[move.shipment_id] -= move.amount_minor or 0
+    charged: Counter[str] = Counter()
+    for effect in charges:
+        charged[_subject(effect.key)] += effect.amount_minor or 0
 
     def wrong() -> Iterator[_Wrong]:
-        yield from _twice(charges, lambda effect: _subject(effect.key), "charged")
-        for effect in charges:
-            if effect.amount_minor != worth.get(_subject(effect.key)):
+        yield from _twice(
+            charges, lambda effect: f"{_subject(effect.key)} (hold {effect.parent_id})", "charged"
+        )
+        for shipment_id, amount in charged.items():
+            if amount != due.get(shipment_id):
                 yield (
-                    effect.reference,
-                    f"{effect.amount_minor} charged under {effect.key}, {worth.get(_subject(effect.key))} due",
+                    _order(shipment_id),
+                    f"{amount} charged for shipment {shipment_id}, {due.get(shipment_id)} due",
                 )
 
     return _result(Invariant.CHARGED_ONCE, len(charges), wrong())
+
+
+def _paid_otherwise(evidence: Evidence) -> Iterator[Operation]:
+    """What was taken from, and given back to, gift cards, credit and accounts: not the provider's business."""
+    for move in evidence.money:
+        if move.tender != CARD and move.state == "confirmed" and move.kind in ("capture", "refund"):
+            yield move
 
 
 def refunded_once(evidence: Evidence) -> Result:

@@ -21,6 +21,7 @@ from benchmarks.chaos.subscriber import Heard
 from models.states import OrderState, ShipmentState
 
 Place = tuple[str, str]
+CARD = "card"
 # A webhook that is due goes out at once, and again after five seconds at most.
 _TAKEN_WITHIN = 20.0
 
@@ -94,7 +95,10 @@ class Entry(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """What we asked of a neighbour, as it stands in our books. ``amount_minor`` is None where no money moves."""
+    """What we asked of a neighbour, as it stands in our books. ``amount_minor`` is None where no money moves.
+
+    ``tender``: what is paid with. Only of cards the payment provider knows; the others are books of our own.
+    """
 
     key: str
     order_id: str
@@ -103,6 +107,7 @@ class Operation(NamedTuple):
     state: str
     provider_ref: str | None
     amount_minor: int | None
+    tender: str = CARD
 
 
 class Message(NamedTuple):
@@ -339,7 +344,8 @@ _LEDGER = """
     FROM ledger_transactions AS t JOIN ledger_entries AS e ON e.transaction_id = t.id ORDER BY t.position, e.number
 """
 _MONEY = """
-    SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor FROM payment_operations
+    SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor, tender
+    FROM payment_operations
     ORDER BY intended_at, key
 """
 _SHIPPING = """

@@ -297,7 +297,8 @@ async def test_a_second_charge_for_a_shipment_is_found_though_both_are_in_the_bo
         an_effect("capture", key, "captured", parent_id="auth-1", amount_minor=TOTAL, currency="GBP"),
     )
     assert (await world.broken())[I.CHARGED_ONCE] == [
-        f"{ORDER}: {SHIPMENT} was charged 2 times: {CAPTURE}, {key}"
+        f"{ORDER}: {SHIPMENT} (hold auth-1) was charged 2 times: {CAPTURE}, {key}",
+        f"{ORDER}: {2 * TOTAL} charged for shipment {SHIPMENT}, {TOTAL} due",
     ]
 
 
@@ -307,7 +308,22 @@ async def test_a_charge_for_a_shipment_that_is_not_there_is_found(world: World) 
     world.did(
         "payment", an_effect("capture", key, "captured", parent_id="auth-1", amount_minor=5, currency="GBP")
     )
-    assert (await world.broken())[I.CHARGED_ONCE] == [f"{ORDER}: 5 charged under {key}, None due"]
+    assert (await world.broken())[I.CHARGED_ONCE] == [f"{ORDER}: 5 charged for shipment web:1001:9, None due"]
+
+
+@pytest.mark.parametrize("from_card", [0, 500, 501])
+async def test_what_a_gift_card_paid_of_a_shipment_is_not_expected_of_the_provider(
+    world: World, from_card: int
+) -> None:
+    key = f"shipment:{SHIPMENT}:capture:2"
+    await money(world, key, "capture", 500, "gift-1", parent="auth-1")
+    await world.sql("UPDATE payment_operations SET tender = 'gift_card' WHERE key = :key", key=key)
+    with world.neighbour("payment") as ledger:
+        ledger._db.execute(
+            "update effects set amount_minor = ? where effect_id = 'cap-1'", (TOTAL - from_card,)
+        )
+    broken = await world.broken()
+    assert (I.CHARGED_ONCE in broken) == (I.PAID_FOR_WHAT_WAS_DELIVERED in broken) == (from_card != 500)
 
 
 async def test_a_second_refund_for_the_same_cause_is_found(world: World) -> None:
