@@ -45,7 +45,7 @@ async def keep_notice(session: AsyncSession, order_id: str, event: PaymentEvent)
 
 
 async def _business_time(session: AsyncSession, intake: IntakeRow, now: datetime) -> datetime:
-    """The order's business time, from what its run wrote last; it stands still while a person or the customer is asked."""
+    """The order's business time, from what its run wrote last; it stands still while somebody is asked."""
     last = (
         await session.execute(
             select(col(TimelineRow.at), col(TimelineRow.business_at))
