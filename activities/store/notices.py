@@ -15,9 +15,9 @@ from models.clock import BusinessClock
 from models.identifiers import order_workflow_id
 from models.journal import SYSTEM, TimelineEntry
 from models.messages import PaymentEvent
-from models.states import ReviewState
+from models.states import OrderState, ReviewState
 from models.tables.journal import ReviewTaskRow, TimelineRow
-from models.tables.orders import IntakeRow
+from models.tables.orders import IntakeRow, OrderRow
 
 
 async def keep_notice(session: AsyncSession, order_id: str, event: PaymentEvent) -> bool:
@@ -45,7 +45,7 @@ async def keep_notice(session: AsyncSession, order_id: str, event: PaymentEvent)
 
 
 async def _business_time(session: AsyncSession, intake: IntakeRow, now: datetime) -> datetime:
-    """The order's business time, from what its run wrote last; it stands still while a person is asked."""
+    """The order's business time, from what its run wrote last; it stands still while somebody is asked."""
     last = (
         await session.execute(
             select(col(TimelineRow.at), col(TimelineRow.business_at))
@@ -63,6 +63,11 @@ async def _business_time(session: AsyncSession, intake: IntakeRow, now: datetime
             col(ReviewTaskRow.state) == ReviewState.OPEN,
         )
         .limit(1)
+    ) or await session.scalar(
+        select(col(OrderRow.order_id)).where(
+            col(OrderRow.order_id) == intake.order_id,
+            col(OrderRow.state) == OrderState.AWAITING_CUSTOMER,
+        )
     )
     clock = BusinessClock(speed=intake.speed, wall_start=last.at, business_start=last.business_at)
     return clock.at(last.at if asked else max(now, last.at))

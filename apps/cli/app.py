@@ -25,7 +25,7 @@ _COMMANDS = (
     _Command("up", "apps.cli.up", "up", "Start the whole stack and keep it running until Ctrl-C."),
     _Command("demo", "apps.cli.demo", "demo", "Start the stack and replay real orders through it."),
     _Command("doctor", "apps.cli.doctor", "doctor", "Check this machine and a running stack."),
-    _Command("orders", "apps.cli.orders", "app", "Submit, show, list and cancel orders."),
+    _Command("orders", "apps.cli.orders", "app", "Submit, show, list, amend and cancel orders."),
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
     _Command("ledger", "apps.cli.ledger", "app", "Show what happened to money, and what it adds up to."),
     _Command(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -36,7 +36,7 @@ from activities.orders import OrderActivities
 from activities.payments import PaymentActivities
 from activities.routing import RoutingActivities
 from activities.shipping import ShippingActivities
-from activities.store import amendments, reads
+from activities.store import amendments, ledger, reads, stock_books
 from activities.store.amendments import Proposal
 from activities.store.intake import stored_draft
 from activities.store.network import StockLevel, seed_stock
@@ -157,6 +157,8 @@ class OrderUnderWay(RuleBasedStateMachine):
         self.version, self.attempt, self.holds_asked, self.writes = 1, 0, 0, 0
         self.parcels: dict[int, Parcel] = {}
         self.hold: Hold | None = None
+        self.holds: list[Hold] = []
+        self.closed = False
         self.plan: PlanSummary | None = None
         self.planned: dict[int, tuple[PlannedLine, ...]] = {}
         self.units, self.total = 0, gbp(0)
@@ -249,6 +251,7 @@ class OrderUnderWay(RuleBasedStateMachine):
             self._call_off(parcel)
         self._forget_plan()
         kept = self._live()
+        event("edited beside parcels that go on" if kept else "edited as a whole")
         self._hold_enough(proposal.total - self._amount(kept))
         answer = self._do(
             self.world.orders.apply_amendment,
@@ -462,16 +465,23 @@ class OrderUnderWay(RuleBasedStateMachine):
         return dict(held)
 
     def _expected_money(self) -> dict[str, Any]:
+        parcels = [parcel for parcel in self.parcels.values() if parcel.captured]
+        taken = {self._id(parcel): parcel.ref.amount.minor for parcel in parcels}
         return {
-            "captured": sum(parcel.captured.minor for parcel in self.parcels.values() if parcel.captured),
-            "refunded": sum(parcel.refunded for parcel in self.parcels.values()),
+            "captured": sum(taken.values()),
+            "refunded": sum(parcel.refunded for parcel in parcels),
+            "held": 0 if self.closed else self._expected_hold(parcels),
             "unclear": 0,
-            "per_shipment": {
-                self._id(parcel): parcel.ref.amount.minor
-                for parcel in self.parcels.values()
-                if parcel.captured
+            "asked_for": taken,
+            "posted": {
+                shipment: (minor, parcel.refunded)
+                for parcel, (shipment, minor) in zip(parcels, taken.items(), strict=True)
             },
         }
+
+    def _expected_hold(self, taken: list[Parcel]) -> int:
+        held = sum(hold.amount.minor for hold in self.holds if not hold.given_back)
+        return held - sum(parcel.ref.amount.minor for parcel in taken if not parcel.hold.given_back)
 
     # --- the end ---
     def _close(self) -> None:
@@ -492,6 +502,8 @@ class OrderUnderWay(RuleBasedStateMachine):
             ),
         )
         assert settlement.balanced, settlement.explanation
+        self.closed = True
+        event(f"closed with {sum(parcel.left for parcel in self.parcels.values())} parcels")
         self.the_books_agree()
         assert all(reserved == 0 for _, reserved in self._books()["levels"].values())
         self._statement_agrees()
@@ -534,6 +546,7 @@ class OrderUnderWay(RuleBasedStateMachine):
         assert answer.approved
         assert answer.authorisation_id is not None
         self.hold = Hold(key=key, authorisation_id=answer.authorisation_id, amount=answer.amount)
+        self.holds.append(self.hold)
         if before is not None and not any(
             parcel.hold is before and not parcel.left for parcel in self._live()
         ):
@@ -728,8 +741,13 @@ class OrderUnderWay(RuleBasedStateMachine):
                 "money": {
                     "captured": totals.captured.minor,
                     "refunded": totals.refunded.minor,
+                    "held": totals.held.minor,
                     "unclear": totals.unclear,
-                    "per_shipment": {
+                    "posted": {
+                        shipment: (sums.captured, sums.refunded)
+                        for shipment, sums in (await ledger.moved_by_shipment(session, self.order_id)).items()
+                    },
+                    "asked_for": {
                         movement.shipment_id: movement.amount.minor
                         for movement in moved
                         if movement.kind is PaymentKind.CAPTURE and movement.state is OperationState.CONFIRMED
@@ -759,6 +777,16 @@ async def _open(
     )
 
 
+async def _add_up(store: Store) -> None:
+    """Over all the orders: every row of stock and every account."""
+    async with store.transaction() as session:
+        assert (await ledger.trial_balance(session)).in_balance
+    async with store.transaction() as session:
+        stock = await stock_books.reconcile(session)
+    assert (stock.differences, stock.held, stock.unexplained) == ((), 0, 0)
+    assert stock.movements > 0
+
+
 @pytest.mark.timeout(0)
 def test_nothing_is_lost_whatever_an_order_goes_through(
     database_url: str, running_simulators: dict[str, Simulator]
@@ -779,5 +807,6 @@ def test_nothing_is_lost_whatever_an_order_goes_through(
                     suppress_health_check=list(HealthCheck),
                 ),
             )
+            runner.run(_add_up(world.store))
         finally:
             runner.run(stack.aclose())

@@ -1,12 +1,13 @@
 """What a stack would start and how, without starting it."""
 
+import json
 from pathlib import Path
 
 import psycopg.conninfo
 import pytest
 
 from workers.embedded.children import Child
-from workers.embedded.published import PublishedStack
+from workers.embedded.published import PublishedStack, load_secrets
 from workers.embedded.stack import SIMULATORS, Stack, StackOptions
 
 
@@ -80,3 +81,16 @@ async def test_the_database_is_shown_as_psql_takes_it_and_without_a_password(
     assert stack.urls["PostgreSQL"] == shown
     await stack.stop()
     assert psycopg.conninfo.conninfo_to_dict(shown)["host"] == host
+
+
+def test_a_secret_that_a_version_before_did_not_have_is_made_once(data_dir: Path) -> None:
+    before = load_secrets(data_dir)
+    file = data_dir / "secrets.json"
+    kept = json.loads(file.read_bytes())
+    del kept["pay_link_secret"]
+    file.write_text(json.dumps(kept))
+    after = load_secrets(data_dir)
+    assert (after.api_token, after.webhook_secret) == (before.api_token, before.webhook_secret)
+    assert after.pay_link_secret != before.pay_link_secret
+    assert load_secrets(data_dir) == after
+    assert file.stat().st_mode & 0o077 == 0

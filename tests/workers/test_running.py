@@ -4,11 +4,13 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import chain
 
 import pytest
+from pydantic import ValidationError
 
-from activities.notify import NotifyActivities, ReviewDesk
+from activities.notify import NotifyActivities, PayLinks, ReviewDesk
 from models.errors import InvalidDocument
 from workers.running import open_activities, serve
 from workers.settings import REPOSITORY, Settings, get_settings
@@ -90,3 +92,20 @@ async def test_reminders_and_escalations_go_where_the_settings_say(monkeypatch: 
         told = getattr(notify, "__self__", None)
         assert isinstance(told, NotifyActivities)
         assert told._desk == ReviewDesk(reviewers="#reviews", escalation="dana@shop.test")
+
+
+async def test_pay_links_lead_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERWRIGHT_PAY_LINK", "https://shop.test/pay?token=")
+    monkeypatch.setenv("ORDERWRIGHT_PAY_LINK_SECRET", "a-secret")
+    monkeypatch.setenv("ORDERWRIGHT_PAY_LINK_HOURS", "24")
+    async with open_activities([steps.NOTIFY_QUEUE], Settings()) as (activities, _):
+        (notify,) = activities[steps.NOTIFY_QUEUE]
+        told = getattr(notify, "__self__", None)
+        assert isinstance(told, NotifyActivities)
+        assert told._pay_links == PayLinks("https://shop.test/pay?token=", "a-secret", timedelta(hours=24))
+
+
+def test_a_pay_link_leads_to_our_own_api_unless_told_otherwise() -> None:
+    assert Settings(api_port=8099).pay_link_base == "http://127.0.0.1:8099/v1/pay/"
+    with pytest.raises(ValidationError, match="add a token to"):
+        Settings(pay_link="shop.test/pay")
