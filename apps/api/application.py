@@ -13,6 +13,7 @@ from temporalio.client import Client
 
 from activities.store.store import Store
 from apps.api import (
+    availability,
     docs,
     health,
     ledger,
@@ -101,6 +102,7 @@ def routes_only(
         reviews.router,
         ledger.router,
         stock.router,
+        availability.router,
         reconciliation.router,
         webhooks.router,
         subscribers.router,
