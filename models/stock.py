@@ -78,8 +78,8 @@ class Receipt(StockDocument):
     """Goods arrived at ``node`` and lie on its shelves now.
 
     ``supply_id``: they were expected as this. ``transfer_id``: they come from another node of ours; with ``last`` no
-    more of that transfer will come, and what is missing is written off. ``new``: the SKUs are stocked for the first time
-    anywhere; without it a name that nobody knows is refused.
+    more of that transfer will come, and what is missing is written off. ``new``: the SKUs are stocked for the first
+    time anywhere; without it a name that nobody knows is refused.
     """
 
     node: NodeId
