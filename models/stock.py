@@ -99,7 +99,7 @@ class Expected(StockDocument):
 
     supply_id: DocumentId
     node: NodeId
-    expected_on: date
+    expected_on: Annotated[date, Field(strict=True)]
     lines: tuple[CountedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
     reason: Reason | None = None
 

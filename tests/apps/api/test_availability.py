@@ -75,3 +75,11 @@ async def test_what_cannot_be_asked_is_refused(api: httpx.AsyncClient) -> None:
     ):
         assert (await api.get(f"/v1/availability{query}")).status_code == 422, query
     assert (await api.get("/v1/availability?sku=A", headers={"Authorization": ""})).status_code == 401
+
+
+async def test_a_day_is_written_out(api: httpx.AsyncClient, store: Store) -> None:
+    sku = f"SKU-{new_number()}"
+    await stocked(store, north={sku: 1}, south={})
+    for no_day in (0, 1772409600, "soon", "2026-03-02T00:00:01Z"):
+        supply = said(sku, 20, expected_on=no_day, supply_id=f"S-{sku}")
+        assert (await api.post("/v1/stock/expect", json=supply)).status_code == 422, no_day

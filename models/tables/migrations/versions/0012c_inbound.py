@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012c_inbound"
-down_revision = "0014b_outbox_books"
+down_revision = "0013b"
 branch_labels = None
 depends_on = None
 
