@@ -1,5 +1,6 @@
 """What happens to stock: the kinds of movement, and the documents of a warehouse that cause them."""
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
@@ -76,17 +77,31 @@ class StockDocument(Document):
 class Receipt(StockDocument):
     """Goods arrived at ``node`` and lie on its shelves now.
 
-    ``transfer_id``: they come from another node of ours; with ``last`` no more of that transfer will come, and what is
-    missing is written off. ``new``: the SKUs are stocked for the first time anywhere; without it a name that nobody
-    knows is refused.
+    ``supply_id``: they were expected as this. ``transfer_id``: they come from another node of ours; with ``last`` no
+    more of that transfer will come, and what is missing is written off. ``new``: the SKUs are stocked for the first
+    time anywhere; without it a name that nobody knows is refused.
     """
 
     node: NodeId
     lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
     reason: Reason | None = None
     transfer_id: DocumentId | None = None
+    supply_id: DocumentId | None = None
     last: YesOrNo = False
     new: YesOrNo = False
+
+
+class Expected(StockDocument):
+    """A supplier will deliver so much to ``node`` on a day. What is said last of a ``supply_id`` counts; none cancels.
+
+    What has arrived of it already is counted in.
+    """
+
+    supply_id: DocumentId
+    node: NodeId
+    expected_on: Annotated[date, Field(strict=True)]
+    lines: tuple[CountedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason | None = None
 
 
 class Count(StockDocument):

@@ -14,17 +14,21 @@ from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow, StockRow
 
 
 class StockLevel(Contract):
-    """``on_hand`` units of ``sku`` lie at ``node``; ``reserved`` of them are promised to somebody."""
+    """``on_hand`` units of ``sku`` lie at ``node``; ``reserved`` of them are promised to somebody.
+
+    ``safety_stock`` is kept back from new promises.
+    """
 
     node: str
     sku: str
     on_hand: int
     reserved: int = 0
+    safety_stock: int = 0
 
     @property
     def available(self) -> int:
-        """What can still be promised."""
-        return self.on_hand - self.reserved
+        """What can still be promised; the router must not plan with what a reservation would not get."""
+        return max(self.on_hand - self.reserved - self.safety_stock, 0)
 
 
 async def network(session: AsyncSession) -> Network:

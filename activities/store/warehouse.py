@@ -25,6 +25,7 @@ from models.stock import (
     Adjustment,
     Count,
     Damage,
+    Expected,
     MovementKind,
     Receipt,
     ReleasedUnits,
@@ -35,6 +36,7 @@ from models.stock import (
     Transfer,
 )
 from models.tables.stock import (
+    InboundSupplyRow,
     NodeRow,
     ReservedUnitsRow,
     StockDocumentRow,
@@ -57,6 +59,8 @@ async def receive(session: AsyncSession, receipt: Receipt) -> StockAnswer:
     async def do() -> _Came:
         if receipt.transfer_id is not None:
             await _arrive(session, receipt)
+        if receipt.supply_id is not None:
+            await _supplied(session, receipt)
         places = [(receipt.node, line.sku) for line in receipt.lines]
         await _lock(session, places)
         kind = MovementKind.RECEIPT if receipt.transfer_id is None else MovementKind.TRANSFER_IN
@@ -75,6 +79,30 @@ async def receive(session: AsyncSession, receipt: Receipt) -> StockAnswer:
         return await _unknown(session, receipt.node, receipt.lines, new=receipt.new)
 
     return await _once(session, receipt, check, do)
+
+
+async def expect(session: AsyncSession, expected: Expected) -> StockAnswer:
+    """A supplier will deliver: it can be promised from its day on. Raises as ``receive``; a SKU may be new."""
+
+    async def check() -> list[Problem]:
+        return [] if await _is_node(session, expected.node) else [_no_node("node", expected.node)]
+
+    async def do() -> _Came:
+        for line in expected.lines:
+            told = {
+                "quantity": line.quantity,
+                "expected_on": expected.expected_on,
+                "document_id": expected.document_id,
+                "updated_at": datetime.now(UTC),
+            }
+            await session.execute(
+                insert(InboundSupplyRow)
+                .values(supply_id=expected.supply_id, node=expected.node, sku=line.sku, received=0, **told)
+                .on_conflict_do_update(index_elements=["supply_id", "node", "sku"], set_=told)
+            )
+        return _Came(places=[])
+
+    return await _once(session, expected, check, do)
 
 
 async def count(session: AsyncSession, counted: Count) -> StockAnswer:
@@ -414,6 +442,20 @@ async def _arrive(session: AsyncSession, receipt: Receipt) -> None:
         if row.received + row.lost == row.quantity and row.closed_at is None:
             row.closed_at = now
     await session.flush()
+
+
+async def _supplied(session: AsyncSession, receipt: Receipt) -> None:
+    """Take what arrived off what was expected. More than that, or something else, has arrived all the same."""
+    for line in receipt.lines:
+        await session.execute(
+            update(InboundSupplyRow)
+            .where(
+                col(InboundSupplyRow.supply_id) == receipt.supply_id,
+                col(InboundSupplyRow.node) == receipt.node,
+                col(InboundSupplyRow.sku) == line.sku,
+            )
+            .values(received=col(InboundSupplyRow.received) + line.quantity, updated_at=datetime.now(UTC))
+        )
 
 
 # --- rows ---

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from activities.store.store import Store
 from apps.api import (
     amendments,
+    availability,
     docs,
     health,
     ledger,
@@ -105,6 +106,7 @@ def routes_only(
         reviews.router,
         ledger.router,
         stock.router,
+        availability.router,
         reconciliation.router,
         webhooks.router,
         subscribers.router,

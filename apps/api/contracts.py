@@ -17,7 +17,7 @@ from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
 from models.reconciliation import Area
 from models.review import Verdict
 from models.states import OrderState
-from models.stock import Adjustment, Count, Damage, Receipt, ShortPick, Transfer
+from models.stock import Adjustment, Count, Damage, Expected, Receipt, ShortPick, Transfer
 from models.webhooks import WebhookResult
 from policies.strict_json import unstorable_text
 
@@ -54,6 +54,12 @@ class ReceiptRequest(Receipt):
     actor: Person
 
 
+class ExpectedRequest(Expected):
+    """Goods that a supplier will deliver. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
 class CountRequest(Count):
     """What somebody counted. With the same ``document_id`` a repeat changes nothing."""
 
@@ -85,6 +91,7 @@ class ShortPickRequest(ShortPick):
 
 
 STOCK_REQUESTS = (
+    ExpectedRequest,
     ReceiptRequest,
     CountRequest,
     AdjustmentRequest,

@@ -547,6 +547,14 @@ ARRIVAL: dict[str, Any] = {
     "lines": [{"sku": "85123A", "quantity": 12}],
     "transfer_id": "TO-77",
 }
+EXPECTED: dict[str, Any] = {
+    "document_id": "PO-881-rev2",
+    "actor": "erp",
+    "supply_id": "PO-881",
+    "node": "north",
+    "expected_on": "2026-03-16",
+    "lines": [{"sku": "85123A", "quantity": 240}],
+}
 COUNT: dict[str, Any] = {
     "document_id": "CNT-2026-03-02-17",
     "actor": "dana@shop.example",
@@ -629,4 +637,19 @@ STOCK_ACCOUNT: dict[str, Any] = {
     "held": 371,
     "unexplained": 0,
     "differences": [],
+}
+
+AVAILABILITY: dict[str, Any] = {
+    "destination": "GB",
+    "skus": [
+        {
+            "sku": "85123A",
+            "available": 11,
+            "later": [{"on": "2026-03-16", "quantity": 251}],
+            "nodes": [
+                {"node": "north", "available": 1, "later": [{"on": "2026-03-16", "quantity": 241}]},
+                {"node": "south", "available": 10, "later": []},
+            ],
+        }
+    ],
 }

@@ -1,6 +1,7 @@
 """Query strings: a misspelt filter is reported instead of silently giving everything."""
 
 from collections import Counter
+from typing import get_origin
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -12,11 +13,13 @@ from models.errors import Problem
 def only_known_parameters(request: Request) -> None:
     """Raise ``InvalidRequest`` for a parameter that the route does not have, and for one that is given twice."""
     route = request.scope["route"]
-    known = {field.alias for field in route.dependant.query_params} if isinstance(route, APIRoute) else set()
+    fields = route.dependant.query_params if isinstance(route, APIRoute) else []
+    known = {field.alias for field in fields}
+    several = {field.alias for field in fields if get_origin(field.field_info.annotation) is list}
     problems = [
         _problem(name, times, known)
         for name, times in Counter(name for name, _ in request.query_params.multi_items()).items()
-        if name not in known or times > 1
+        if name not in known or (times > 1 and name not in several)
     ]
     if problems:
         raise InvalidRequest(problems)

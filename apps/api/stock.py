@@ -18,6 +18,7 @@ from apps.api.contracts import (
     AdjustmentRequest,
     CountRequest,
     DamageRequest,
+    ExpectedRequest,
     ReceiptRequest,
     ShortPickRequest,
     TransferRequest,
@@ -32,7 +33,7 @@ from models.stock import StockAnswer, StockDocument, StockView
 class _SkuInPath(Convertor[str]):
     """A SKU may hold a slash. What can be done to stock has the same place: a SKU of such a name is not shown here."""
 
-    regex = "(?!(?:receive|count|adjust|damage|transfer|short-pick)$).+"
+    regex = "(?!(?:receive|expect|count|adjust|damage|transfer|short-pick)$).+"
 
     def convert(self, value: str) -> str:
         return value
@@ -83,6 +84,17 @@ async def check_stock(parts: PartsOf) -> StockAccount:
 async def receive_stock(request: Request, parts: PartsOf) -> StockAnswer:
     """Goods lie on the shelves of a node now; from a supplier, or with `transfer_id` from another node."""
     return await _told(parts, request, ReceiptRequest, warehouse.receive)
+
+
+@router.post(
+    "/expect",
+    summary="Announce a delivery",
+    openapi_extra=body_of(ExpectedRequest, {"a purchase order": examples.EXPECTED}),
+    responses=_TOLD,
+)
+async def expect_stock(request: Request, parts: PartsOf) -> StockAnswer:
+    """A supplier will deliver: it can be promised from that day on. What is said last of a `supply_id` counts."""
+    return await _told(parts, request, ExpectedRequest, warehouse.expect)
 
 
 @router.post(

@@ -1,6 +1,6 @@
 """Where goods are and how they travel: the network, stock on hand, and who has it reserved."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -202,6 +202,27 @@ class StockTransferRow(SQLModel, table=True):
     lost: int = Field(default=0, sa_type=BigInteger)
     sent_at: datetime = moment()
     closed_at: datetime | None = moment(default=None)
+
+
+class InboundSupplyRow(SQLModel, table=True):
+    """Goods that somebody outside has promised to a node, by ``expected_on``. Received as a whole, or closed, it is no
+    supply any more.
+    """
+
+    __tablename__ = "inbound_supply"
+    __table_args__ = (
+        not_negative("quantity", "received"),
+        Index("ix_inbound_supply_open", "sku", "node", "expected_on", postgresql_where="received < quantity"),
+    )
+
+    supply_id: str = Field(primary_key=True)
+    node: str = Field(primary_key=True, foreign_key="nodes.node_id")
+    sku: str = Field(primary_key=True)
+    quantity: int = Field(sa_type=BigInteger)
+    received: int = Field(default=0, sa_type=BigInteger)
+    expected_on: date
+    document_id: str = Field(foreign_key="stock_documents.document_id")
+    updated_at: datetime = moment()
 
 
 class StockReleasedRow(SQLModel, table=True):

@@ -12,6 +12,7 @@ from activities.store.stock_books import StockAccount
 from apps.api import contracts, examples
 from apps.api.application import routes_only
 from apps.api.openapi import describe, main, text_of
+from models.availability import Availability
 from models.journal import TimelineEntry
 from models.review import ReviewTask
 from models.stock import StockAnswer, StockView
@@ -112,6 +113,8 @@ def test_every_example_keeps_to_its_schema(operation: dict[str, Any]) -> None:
         (TrialBalance, examples.TRIAL_BALANCE),
         (contracts.ReceiptRequest, examples.RECEIPT),
         (contracts.ReceiptRequest, examples.ARRIVAL),
+        (contracts.ExpectedRequest, examples.EXPECTED),
+        (Availability, examples.AVAILABILITY),
         (contracts.CountRequest, examples.COUNT),
         (contracts.AdjustmentRequest, examples.ADJUSTMENT),
         (contracts.DamageRequest, examples.DAMAGE),

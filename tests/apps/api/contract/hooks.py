@@ -184,6 +184,8 @@ def _of_stock_that_is_there(case: Any) -> None:
         if name in document
     }
     document.pop("transfer_id", None)
+    if "expected_on" in document:
+        document["expected_on"] = _ANY_TIME[:10]
     if "shipment_id" in document:
         document["shipment_id"] = examples.SHORT_PICK["shipment_id"]
     case.body = document
@@ -199,6 +201,7 @@ _MENDS = {
     **dict.fromkeys(
         (
             "receive_stock",
+            "expect_stock",
             "count_stock",
             "adjust_stock",
             "damage_stock",

@@ -1,0 +1,60 @@
+"""What can be promised of SKUs, from the rows that reservations are made on."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+from typing import LiteralString
+
+from activities.store.driver import array
+from activities.store.store import Store
+from models.availability import Availability, Inbound, NodePromise, SkuPromise
+from policies.availability import promisable, together
+
+
+async def availability(
+    store: Store, skus: Sequence[str], destination: str | None, today: date
+) -> Availability:
+    """What active nodes can promise of ``skus``; with ``destination`` those that a carrier service goes there from.
+
+    Two statements, each by itself: a look, no promise. Raises ``NotReachable``.
+    """
+    asked = (array(skus), destination, destination)
+    async with store.statements() as connection:
+        levels = await (await connection.execute(_LEVELS, asked, prepare=True)).fetchall()
+        supply = await (await connection.execute(_SUPPLY, asked, prepare=True)).fetchall()
+    free: dict[str, dict[str, int]] = defaultdict(dict)
+    inbound: dict[tuple[str, str], list[Inbound]] = defaultdict(list)
+    for sku, node, units in levels:
+        free[sku][node] = units
+    for sku, node, day, units in supply:
+        inbound[(sku, node)].append(Inbound(on=day, quantity=units))
+        free[sku].setdefault(node, 0)
+    found = []
+    for sku in dict.fromkeys(skus):
+        nodes = tuple(
+            NodePromise(node=node, **dict(promisable(units, inbound[(sku, node)], today)))
+            for node, units in sorted(free[sku].items())
+        )
+        found.append(SkuPromise(sku=sku, nodes=nodes, **dict(together(nodes))))
+    return Availability(destination=destination, skus=tuple(found))
+
+
+_SHIPS: LiteralString = """
+   AND EXISTS (SELECT FROM nodes WHERE node_id = node AND active AND (
+       %s::text IS NULL OR EXISTS (
+           SELECT FROM carrier_services AS service, jsonb_array_elements(service.zones) AS zone
+            WHERE service.active AND zone ->> 'origin' = nodes.country AND zone -> 'destinations' ? %s)))
+"""
+_LEVELS: LiteralString = (
+    """
+SELECT sku, node, on_hand - reserved - safety_stock FROM stock WHERE sku = ANY (%s::text[])
+"""
+    + _SHIPS
+)
+_SUPPLY: LiteralString = (
+    """
+SELECT sku, node, expected_on, quantity - received FROM inbound_supply
+ WHERE sku = ANY (%s::text[]) AND received < quantity
+"""
+    + _SHIPS
+)
