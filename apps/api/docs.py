@@ -12,8 +12,9 @@ from typing import Any
 from apps.api import examples
 from apps.api.problems import MEDIA_TYPE, answered_codes
 
-# What stands in a path where an order, a task, a neighbour, a subscriber or a pay link is meant.
+# What stands in a path for each of its parts.
 _SAMPLES = {
+    "sku": "85123A",
     "run_id": "reconciliation:money:month-end-1",
     "order_id": "web:1001",
     "task_id": "web:1001:r1",
