@@ -36,6 +36,7 @@ from models.messages import (
 from models.money import Money
 from models.network import Network
 from models.order import OrderDraft
+from models.outbox import OutboxEnvelope
 from models.plan import Plan
 from models.review import ReviewTask
 from models.runs import OrderResult, OrderRun, ShipmentResult, ShipmentRun
@@ -65,6 +66,7 @@ PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (
     WmsEvent,
     PaymentEvent,
     WebhookEnvelope,
+    OutboxEnvelope,
     ShipmentProgress,
     ReviewTask,
     TimelineEntry,

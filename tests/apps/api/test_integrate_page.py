@@ -17,7 +17,8 @@ from temporalio.worker import Worker
 
 from apps.api.contracts import AmendRequest
 from models.messages import CancelOutcome
-from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
+from models.outbox import OutboxEnvelope, Topic
+from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign, verify
 from policies.amendment import TOO_LATE
 from tests.apps.api.test_orders import heard
 from workers.embedded.temporal import EmbeddedTemporal
@@ -39,10 +40,37 @@ def test_every_link_leads_somewhere(target: str) -> None:
 
 def test_python_signature_is_one_that_we_accept() -> None:
     names: dict[str, Any] = {}
-    (snippet,) = blocks("python")
-    exec(snippet, names)
+    exec(blocks("python")[0], names)
     headers = names["headers"]("secret", b'{"a": 1}')
     verify(("secret",), headers[SIGNATURE_HEADER], headers[TIMESTAMP_HEADER], b'{"a": 1}', time.time())
+
+
+def test_python_check_of_what_we_post_takes_ours_and_refuses_every_other() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("python")[1], names)
+    (shown,) = (block for block in blocks("json") if "events" in json.loads(block))
+    envelope = OutboxEnvelope.model_validate_json(shown)
+    body, now = envelope.model_dump_json().encode(), int(time.time())
+
+    def told(sent: bytes, at: int, secret: str = "secret") -> list[dict[str, Any]]:
+        headers = {TIMESTAMP_HEADER: str(at), SIGNATURE_HEADER: sign(secret, at, body)}
+        found: list[dict[str, Any]] = names["events"]("secret", headers, sent)
+        return found
+
+    events = told(body, now)
+    assert [event["event_id"] for event in events] == [event.event_id for event in envelope.events]
+    for sent, at, secret in ((body + b" ", now, "secret"), (body, now - 301, "secret"), (body, now, "other")):
+        with pytest.raises(PermissionError):
+            told(sent, at, secret)
+    known, applied = set[str](), list[Any]()
+    for _ in range(2):
+        names["apply_once"](known, events, applied.append)
+    assert applied == events
+
+
+def test_every_topic_is_told_of_and_no_other() -> None:
+    table = PAGE.split("| topic | for |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(Topic)
 
 
 def test_every_message_named_is_one_that_the_workflows_take() -> None:
@@ -88,7 +116,7 @@ async def test_temporal_commands_start_an_order_and_approve_it(
 
 
 def test_example_problem_is_one_that_we_answer() -> None:
-    (shown,) = (json.loads(block) for block in blocks("json"))
+    (shown,) = (told for block in blocks("json") if "status" in (told := json.loads(block)))
     assert set(shown) == {"type", "title", "status", "detail", "code", "problems"}
 
 

@@ -190,6 +190,15 @@ def test_customers_whose_payments_are_declined_are_an_alarm_when_they_are_many_o
     assert fires_after("OrderwrightCustomersAwaitedTooLong", [in_time]) is None
 
 
+def test_a_dead_letter_is_an_alarm_at_once_and_a_subscriber_that_is_behind_one_after_a_while() -> None:
+    dead = scraped_series("orderwright_outbox_dead_letters", lambda _at: 1, subscriber="erp")
+    assert fires_after("OrderwrightDeadLetters", [dead]) == 0
+    behind = scraped_series("orderwright_outbox_oldest_seconds", lambda at: at, subscriber="erp")
+    assert fires_after("OrderwrightSubscriberBehind", [behind]) == 10.5
+    slow = scraped_series("orderwright_outbox_oldest_seconds", lambda at: at % 240, subscriber="erp")
+    assert fires_after("OrderwrightSubscriberBehind", [slow]) is None
+
+
 def everything_else_is_well() -> list[Series]:
     groups = re.findall(
         r'absent\(up\{job="([\w-]+)",group="([\w-]+)"\}\)', RULES["OrderwrightGroupGone"]["expr"]
