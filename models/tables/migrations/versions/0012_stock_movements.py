@@ -140,6 +140,9 @@ END $$
 # anything is reserved for it. So of two attempts that meet here, be one left over from before a reset or from a worker
 # that stood still, the one wins that the order's run is at.
 #
+# Its plans are made once: PostgreSQL would think each array worth a plan of its own, and take as long over that as over
+# the reservation; and a plan from when a table was empty would read all of it.
+#
 # Not alone, a request that would have to wait for somebody, or whose order has reserved or shipped before, is answered
 # "again": it wants to be asked for alone.
 RESERVE = """
@@ -147,7 +150,7 @@ CREATE FUNCTION stock_reserve(
     keys text[], order_ids text[], plan_ids text[], untils timestamptz[], last_lines integer[],
     shipment_ids text[], nodes text[], skus text[], quantities bigint[], promises timestamptz[],
     by_actor text, ended text[], alone boolean
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+) RETURNS jsonb LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     answers jsonb[] := array_fill(NULL::jsonb, ARRAY[cardinality(keys)]);
     held_orders text[];
