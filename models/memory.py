@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from models.clock import BusinessClock
 from models.effects import (
+    ApplyAmendment,
     Authorisation,
     CancelPick,
     Captured,
@@ -123,6 +124,7 @@ class OrderMemory(CaseMemory):
     called_back: list[int] = Field(default_factory=list)
     last_number: int = 0
     rest_dropped: bool = False
+    refusals: list[ApplyAmendment] = Field(default_factory=list)
     amend_answers: dict[str, AmendAnswer] = Field(default_factory=dict)
     leaving_to: OrderState | None = None
     leaving_because: str = ""

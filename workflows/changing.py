@@ -3,12 +3,13 @@
 Shipments that are not packed yet are called off, those that are go on as they are, and the rest is planned again.
 """
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -19,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from models.journal import SYSTEM
     from models.memory import StartedShipment
     from models.messages import AmendAnswer, AmendOrder, AmendOutcome, CancelShipment, StockLost
+    from models.money import Money
     from models.states import ORDER_TERMINAL, OrderState, ShipmentState
     from workflows.case import refuse, require, sentence
     from workflows.paying import Paying
@@ -122,12 +124,7 @@ class Changing(Paying):
         """Make the amendment the order's document if its money can be held; False when it is refused."""
         memory, kept = self.memory, self._kept_amount()
         refusal: Problem | None = None
-        if amendment.total < kept:
-            refusal = _problem(
-                "below_shipped",
-                f"{kept} of the order are packed or on their way, more than {amendment.total}",
-            )
-        elif memory.authorisation is not None and not self._covered(due := amendment.total - kept):
+        if memory.authorisation is not None and not self._covered(due := amendment.total - kept):
             self._enter(OrderState.AUTHORISING)
             held = await self._hold(due)
             if not held.approved:
@@ -152,20 +149,39 @@ class Changing(Paying):
 
     async def _decide_amendment(self, amendment: AmendOrder, refusal: Problem | None) -> e.AmendmentApplied:
         """Write down that the amendment is applied, or why not; the store may refuse it as well."""
-        answer = await self.do(
-            steps.APPLY_AMENDMENT,
-            e.ApplyAmendment(
-                order_id=self.order_id,
-                amendment_id=amendment.amendment_id,
-                kept=self._kept_shipments(),
-                kept_amount=self._kept_amount(),
-                refused=refusal,
-            ),
-        )
+        answer = await self.do(steps.APPLY_AMENDMENT, self._application(amendment, refusal))
         if answer.facts is None:
             refused = answer.refusal or refusal or _problem("refused", "it cannot be applied")
             self._answer_amendment(amendment, AmendOutcome.REFUSED, refused.message, code=refused.code)
         return answer
+
+    def _refuse_in_background(self) -> None:
+        if self.memory.refusals:
+            self._run_beside("refusals", self._write_refusals)
+
+    def _application(self, amendment: AmendOrder, refusal: Problem | None) -> e.ApplyAmendment:
+        kept = (started.ref.amount for started in self.memory.earlier)
+        return e.ApplyAmendment(
+            order_id=self.order_id,
+            amendment_id=amendment.amendment_id,
+            kept=self._kept_shipments(),
+            kept_amount=Money.total(kept, amendment.total.currency),
+            refused=refusal,
+        )
+
+    async def _write_refusals(self) -> None:
+        """Have the store know of amendments that were refused as they came: nobody was there to be told."""
+        waiting = self.memory.refusals
+        while waiting and not self._stopping:
+            try:
+                await self._perform(steps.APPLY_AMENDMENT, waiting[0], interruptible=False)
+            except asyncio.CancelledError:
+                return
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    return
+                self.note("amend.unwritten", "a refused amendment could not be written down", why=str(error))
+            waiting.pop(0)
 
     async def _give_up_amendment(self, code: str, why: str) -> None:
         """An amendment that waits is not applied any more."""
@@ -247,6 +263,9 @@ class Changing(Paying):
             return
         if (why_not := self._why_not_amend(request)) is not None:
             self.note("amend.refused", "the order was not amended", why=why_not, actor=request.actor)
+            refusal = self._application(request, _problem("refused", why_not))
+            self.memory.refusals.append(refusal.model_copy(update={"kept": ()}))
+            self._refuse_in_background()
             return
         self._take_amendment(request)
 
@@ -284,8 +303,6 @@ class Changing(Paying):
             return None
         if memory.state in ORDER_TERMINAL or memory.leaving_to is not None or memory.cancel is not None:
             return f"the order is {memory.state}: it cannot be changed any more"
-        if memory.facts is None:
-            return "the order has not been read yet: try again in a moment"
         if pending is not None:
             return f"amendment {pending.number} is being applied: try again when it is"
         if (memory.released or memory.rest_dropped) and all(

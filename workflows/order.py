@@ -100,6 +100,7 @@ class OrderWorkflow(Changing):
         )
 
     async def _live(self) -> None:
+        self._refuse_in_background()
         try:
             await self._finish_what_was_asked()
             if self.memory.leaving_to is None and self.memory.state not in ORDER_TERMINAL:
@@ -115,6 +116,9 @@ class OrderWorkflow(Changing):
             self._leave_for(leaving.to, leaving.because, told=leaving.told)
         if self.memory.leaving_to is not None:
             await self._leave()
+        await self.until(
+            lambda: not self.memory.refusals, summary="until refused amendments are written down"
+        )
         await self.wind_up()
 
     async def _go_forward(self) -> None:

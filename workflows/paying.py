@@ -106,7 +106,10 @@ class Paying(OrderCase):
         One that a shipment is to be paid from stays, and what is left of it is given back when the books are closed.
         """
         memory = self.memory
-        in_use = {memory.draws_on.get(number) for number in self._unpaid_shipments()}
+        unpaid = self._unpaid_shipments()
+        if any(self._has_left(number) for number in unpaid):
+            return  # while goods that left are to be paid nothing is given back at all
+        in_use = {memory.draws_on.get(number) for number in unpaid}
         for undo in [u for u in memory.undo if isinstance(u, e.VoidAuthorisation)]:
             key = undo.authorisation_key
             if key == memory.authorisation_key or key in memory.hand_made or memory.holds.get(key) in in_use:

@@ -157,6 +157,9 @@ async def test_an_amendment_below_what_is_packed_is_refused(case: Case) -> None:
     await released(case, shipments=2)
     await case.picked(1)
     await case.until_shipment("labelled", 1)
+    case.script.answers["apply_amendment"] = lambda r: e.AmendmentApplied(
+        refusal=Problem(path="", code="below_shipped", message="more is packed")
+    )
     await amend(case, total=2_000)
     answer = await applied(case)
     assert (answer.outcome, answer.code) == (AmendOutcome.REFUSED, "below_shipped")
@@ -287,6 +290,35 @@ async def test_amendments_that_cannot_be_are_refused_with_a_reason(case: Case) -
     await case.scanned(CarrierEventKind.DELIVERED, 2)
     assert (await case.order.result()).state is OrderState.CLOSED
     assert "signal.refused" in case.kinds() and "amend.refused" in case.kinds()
+    # Nobody hears the refusal of a signal: it is written down where the amendment is stored.
+    assert asked(case, "apply_amendment")[-1].amendment_id == "amendment-5"
+    assert asked(case, "apply_amendment")[-1].refused.code == "refused"
+
+
+async def test_an_amendment_that_comes_before_the_order_was_read_is_applied(case: Case) -> None:
+    held = case.script.hold("validate_order")
+    await case.start()
+    await case.script.reached["validate_order"].wait()
+    case.script.amended_total = 7_000
+    await case.order.signal("amend_order", amendment().model_dump(mode="json"))
+    held.set()
+    assert (await applied(case)).outcome is AmendOutcome.APPLIED
+    await case.delivered()
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert [a.amount for a in asked(case, "authorise_payment")] == [pounds(7_000)]
+
+
+async def test_an_amendment_of_an_order_that_cannot_be_read_is_refused(case: Case) -> None:
+    held = case.script.hold("validate_order")
+    case.script.answers["validate_order"] = lambda r: e.Validation(
+        problems=(Problem(path="currency", code="x", message="unknown currency"),)
+    )
+    await case.start()
+    await case.script.reached["validate_order"].wait()
+    await case.order.signal("amend_order", amendment().model_dump(mode="json"))
+    held.set()
+    assert (await case.order.result()).state is OrderState.REJECTED
+    assert asked(case, "apply_amendment")[-1].refused.code == "called_off"
 
 
 async def test_an_amendment_can_be_sent_as_a_signal(case: Case) -> None:
