@@ -47,6 +47,7 @@ class DifferenceKind(StrEnum):
     OURS_ONLY = "ours_only"
     THEIRS_ONLY = "theirs_only"
     AMOUNT_DIFFERS = "amount_differs"
+    LEDGER_DIFFERS = "ledger_differs"
     TWICE_THEIRS = "twice_theirs"
     HELD_AFTER_END = "held_after_end"
     HELD_ONLY_OURS = "held_only_ours"

@@ -51,7 +51,10 @@ _ABOUT_CAPTURES = frozenset(
 
 
 class OurMovement(Contract):
-    """A movement of money in our books. ``touched_at``: when it was asked for, or answered."""
+    """A movement of money in our books. ``touched_at``: when it was asked for, or answered.
+
+    ``posted``: what the ledger has of it; None where nothing is to be posted (yet).
+    """
 
     key: str
     order_id: str
@@ -60,6 +63,7 @@ class OurMovement(Contract):
     amount: Money
     provider_ref: str | None = None
     parent: str | None = None
+    posted: Money | None = None
     touched_at: datetime
 
 
@@ -188,6 +192,11 @@ def _movement(  # noqa: PLR0911 - one sentence each
         return differs(
             DifferenceKind.AMOUNT_DIFFERS,
             f"our books have {_A[ours.kind]} of {ours.amount}, the {_PROVIDER} one of {done[0].amount}",
+        )
+    if ours.posted is not None and ours.posted != ours.amount:
+        return differs(
+            DifferenceKind.LEDGER_DIFFERS,
+            f"the ledger has {ours.posted} of {_A[ours.kind]} of {ours.amount}",
         )
     return None, False
 
@@ -720,6 +729,8 @@ _TO_DO: Mapping[DifferenceKind, str] = MappingProxyType(
         "void it there; then accept it here with the reference of that.",
         DifferenceKind.AMOUNT_DIFFERS: "See at the payment provider which amount is right. Put the difference right "
         "there, then accept it here with the reference of that.",
+        DifferenceKind.LEDGER_DIFFERS: "Somebody wrote past our code: see the order's ledger and timeline. Correct the "
+        "ledger by an adjustment, then accept it here with its id.",
         DifferenceKind.TWICE_THEIRS: "The customer was charged, or paid back, twice. Refund or reclaim the second one "
         "at the payment provider, then accept it here with the reference of that.",
         DifferenceKind.LABEL_UNKNOWN: "Ask who bought this label. If nobody uses it, give it back at the carrier, "
@@ -743,6 +754,7 @@ _ACCEPTED_AFTERWARDS = frozenset(
     {
         DifferenceKind.THEIRS_ONLY,
         DifferenceKind.AMOUNT_DIFFERS,
+        DifferenceKind.LEDGER_DIFFERS,
         DifferenceKind.TWICE_THEIRS,
         DifferenceKind.LABEL_COST_DIFFERS,
         DifferenceKind.LEFT_WITHOUT_LABEL,

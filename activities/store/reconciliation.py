@@ -6,7 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import AwareDatetime
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, or_, select, text, tuple_, union
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    case,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+    union,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -18,6 +29,7 @@ from models.base import Contract
 from models.errors import Refused
 from models.identifiers import order_of_shipment
 from models.journal import SYSTEM, Carried, TimelineEntry
+from models.ledger import HELD, TransactionKind
 from models.money import Money
 from models.operations import OperationState, PaymentKind, ShippingKind
 from models.order import TenderKind
@@ -37,6 +49,7 @@ from models.reconciliation import (
 )
 from models.review import Flag, ReviewKind, ReviewTask, Verdict
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ReviewState, ShipmentState
+from models.tables.ledger import LedgerEntryRow, LedgerTransactionRow
 from models.tables.operations import PaymentOperationRow, ShippingOperationRow
 from models.tables.orders import OrderRow, ShipmentRow
 from models.tables.reconciliation import DifferenceRow, ReconciliationRunRow, StatementLineRow
@@ -274,7 +287,9 @@ async def money_sides(session: AsyncSession, subjects: Collection[str]) -> dict[
         .order_by(col(PaymentOperationRow.intended_at), col(PaymentOperationRow.key))
         .execution_options(populate_existing=True)
     )
-    for row in rows:
+    movements = rows.all()
+    posted = await _posted(session, [row.key for row in movements])
+    for row in movements:
         ours[row.order_id].append(
             OurMovement(
                 key=row.key,
@@ -284,6 +299,7 @@ async def money_sides(session: AsyncSession, subjects: Collection[str]) -> dict[
                 amount=Money(minor=row.amount_minor, currency=row.currency),
                 provider_ref=row.provider_ref,
                 parent=row.parent,
+                posted=_posting(row, posted),
                 touched_at=row.answered_at or row.intended_at,
             )
         )
@@ -294,6 +310,40 @@ async def money_sides(session: AsyncSession, subjects: Collection[str]) -> dict[
         )
         for subject in subjects
     }
+
+
+async def _posted(session: AsyncSession, keys: Collection[str]) -> dict[tuple[str, str, str], int]:
+    """What the ledger has of each movement, by its key, kind and currency, in minor units."""
+    amount, account = col(LedgerEntryRow.amount_minor), col(LedgerEntryRow.account)
+    kind = col(LedgerTransactionRow.kind)
+    rows = await session.execute(
+        select(
+            col(LedgerTransactionRow.id),
+            kind,
+            col(LedgerEntryRow.currency),
+            func.coalesce(
+                func.sum(
+                    case(
+                        ((kind == TransactionKind.AUTHORISE) & (account == HELD), amount),
+                        ((kind == TransactionKind.CAPTURE) & (account != HELD) & (amount > 0), amount),
+                        ((kind == TransactionKind.REFUND) & (account != HELD) & (amount < 0), -amount),
+                        else_=0,
+                    )
+                ),
+                0,
+            ),
+        )
+        .join(LedgerEntryRow, col(LedgerEntryRow.transaction_id) == col(LedgerTransactionRow.id))
+        .where(col(LedgerTransactionRow.id).in_(keys), col(LedgerEntryRow.tender).is_not(None))
+        .group_by(col(LedgerTransactionRow.id), kind, col(LedgerEntryRow.currency))
+    )
+    return {(key, kind, currency): int(minor) for key, kind, currency, minor in rows}
+
+
+def _posting(row: PaymentOperationRow, posted: Mapping[tuple[str, str, str], int]) -> Money | None:
+    if row.state != OperationState.CONFIRMED or row.kind == PaymentKind.VOID:
+        return None
+    return Money(minor=posted.get((row.key, row.kind, row.currency), 0), currency=row.currency)
 
 
 async def payment_operation(session: AsyncSession, key: str) -> PaymentOperation:

@@ -146,6 +146,12 @@ class Shop:
             result = await session.execute(text(statement), values)
             return [dict(row) for row in result.mappings()] if statement.startswith("SELECT") else []
 
+    async def past_every_trigger(self, statement: str) -> None:
+        """As a superuser could who should not."""
+        async with self.store.transaction() as session:
+            await session.execute(text("SET LOCAL session_replication_role = replica"))
+            await session.execute(text(statement))
+
     # --- reconciling ---
     async def reconcile(self, area: Area, *, everything: bool = False) -> RunView:
         """One run, step by step as the workflow takes them."""

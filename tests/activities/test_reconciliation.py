@@ -183,6 +183,18 @@ async def test_another_amount_is_put_before_a_person(shop: Shop) -> None:
     assert difference.theirs.found[0]["amount"]["minor"] == 1000
 
 
+async def test_a_movement_that_the_ledger_has_with_another_amount_is_put_before_a_person(shop: Shop) -> None:
+    order_id, held = await shop.authorised()
+    await shop.captured(order_id, held, amount=gbp(1000))
+    await shop.past_every_trigger(
+        "UPDATE ledger_entries SET amount_minor = amount_minor + 1 WHERE account = 'provider.clearing'"
+    )
+    await shop.reconcile(Area.MONEY)
+    difference = await shop.only_difference()
+    assert difference.kind is DifferenceKind.LEDGER_DIFFERS
+    assert difference.ours.found[0]["posted"]["minor"] == 1001
+
+
 async def test_a_second_charge_of_the_same_amount_is_told_as_such(shop: Shop) -> None:
     order_id, held = await shop.authorised(gbp(2790))
     await shop.captured(order_id, held)

@@ -10,13 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.adapters.payment import HttpPaymentProvider
 from apps.api.contracts import AmendRequest
 from models.messages import CancelOutcome
+from models.money import Money
 from models.outbox import OutboxEnvelope, Topic
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign, verify
 from policies.amendment import TOO_LATE
@@ -141,3 +144,12 @@ async def _shell(command: str, address: str) -> "subprocess.CompletedProcess[str
         timeout=60,
         check=False,
     )
+
+
+async def test_the_example_of_a_statement_is_one_that_our_adapter_reads() -> None:
+    (shown,) = (block for block in blocks("json") if "lines" in json.loads(block))
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=shown))
+    async with httpx.AsyncClient(transport=transport) as client:
+        page = await HttpPaymentProvider("http://provider", client).statement()
+    (line,) = page.lines
+    assert (line.kind, line.held) == ("authorise", Money(minor=1925, currency="GBP"))

@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 _KINDS = (
-    "ours_only", "theirs_only", "amount_differs", "twice_theirs", "held_after_end",
+    "ours_only", "theirs_only", "amount_differs", "ledger_differs", "twice_theirs", "held_after_end",
     "held_only_ours", "answer_lost",
     "label_of_cancelled", "label_unknown", "label_answer_lost", "label_cost_differs", "left_without_label",
     "held_for_ended", "held_for_unknown", "open_without_reservation", "paid_without_stock", "reserved_differs",
