@@ -596,7 +596,11 @@ class Case(Generic[Memory]):
             if deadline is not None and now >= deadline:
                 return False
             if self._flush_due is not None and now >= self._flush_due:
-                await self.record()
+                if self._unwritten():
+                    await self.record()
+                else:
+                    # Something else has carried it: a message was sent before that, and was answered after it.
+                    self._flush_due = None
                 continue
             ends = [moment for moment in (deadline, self._flush_due) if moment is not None]
             nothing_to_flush = self._flush_due is None

@@ -14,6 +14,7 @@ from models.messages import (
     FailureResolution,
     ResolveFailure,
     SignalledDecision,
+    WmsEventKind,
 )
 from models.review import Flag, ReviewKind, Verdict
 from models.runs import OrderResult, OrderRun
@@ -609,6 +610,33 @@ async def test_a_gateway_that_is_away_holds_up_neither_a_cancellation_nor_its_pa
     held.set()
     await order.result()
     assert case.told() == ["order_confirmed", "order_cancelled"]
+
+
+async def test_a_message_that_is_answered_after_all_was_written_does_not_stop_the_order(case: Case) -> None:
+    held = case.script.hold("notify")
+    order = await case.start()
+    await case.script.reached["notify"].wait()
+    await case.picked(kind=WmsEventKind.SHORT)
+    await case.review(1)
+    await case.skip(timedelta(seconds=10))
+
+    async def written_without_the_message() -> bool:
+        return any(
+            name == "record_progress" and request.carried.order is not None
+            for name, request in case.script.calls
+        )
+
+    await eventually(written_without_the_message, "the order's row to be written beside the message")
+    held.set()
+
+    async def answered() -> bool:
+        return not (await told_by(order, OrderWorkflow.snapshot)).unsent
+
+    await eventually(answered, "the message to be answered")
+    await case.skip(timedelta(seconds=10))
+
+    await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
+    assert (await order.result()).state is OrderState.CANCELLED
 
 
 async def test_a_store_that_refuses_to_write_is_asked_again_and_the_order_goes_on(case: Case) -> None:
