@@ -246,6 +246,7 @@ class ReconciliationRequest(Document):
     area: Area
     everything: bool = Field(
         default=False,
+        strict=True,
         description="compare all there ever was, not what moved since the day before the last run",
     )
     request_id: SentRequestId | None = None

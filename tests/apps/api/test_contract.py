@@ -26,6 +26,7 @@ from apps.api import examples, runs
 from apps.api.application import create_app
 from models.outbox import Topic
 from models.states import OrderState
+from models.tables.reconciliation import ReconciliationRunRow
 from tests.apps.api.builders import a_review, an_entry, write_down
 from tests.apps.api.conftest import PAY_LINK_SECRET, TOKEN, WEBHOOK_SECRET, rehearsing
 from tests.apps.api.serving import behind_a_socket
@@ -97,6 +98,8 @@ async def base_url(
             reviews=(a_review(ORDER_ID),),
         )
         await a_dead_letter(store)
+        async with store.transaction() as session:
+            session.add(ReconciliationRunRow.model_validate(examples.RECONCILIATION_RUN))
         await store.close()
         yield address
 

@@ -165,6 +165,11 @@ def _the_one_there_is(case: Any) -> None:
     case.path_parameters = {name: letter[name] for name in ("subscriber_id", "position")}
 
 
+def _the_run_there_is(case: Any) -> None:
+    """A run is begun by a worker, not by a request."""
+    case.path_parameters = {"run_id": examples.RECONCILIATION_RUN["run_id"]}
+
+
 def _closed_at_once(case: Any) -> None:
     """A stream ends when its reader wants it to, and this one reads to the end."""
     case.query = dict(case.query or {}) | {"seconds": 0}
@@ -210,6 +215,8 @@ _MENDS = {
         ),
         _of_stock_that_is_there,
     ),
+    "list_differences": _without_cursor,
+    "show_reconciliation": _the_run_there_is,
     "list_orders": _without_cursor,
     "list_reviews": _without_cursor,
     "submit_order": _that_adds_up,
