@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from activities.store import ledger
 from activities.store.ledger import NewEntry, NewTransaction
-from models.errors import CurrencyMismatch, NotFound, Refused
+from models.errors import Conflict, CurrencyMismatch, NotFound, Refused
 from models.ledger import GIFT_CARDS, GOODWILL, ON_ACCOUNT, STORE_CREDIT, TransactionKind
 from models.money import Money
 from models.order import TenderKind
@@ -56,10 +56,13 @@ async def open_account(session: AsyncSession, account: str, limit: Money) -> str
     return instrument
 
 
-async def issue(session: AsyncSession, kind: TenderKind, code: str, amount: Money, *, key: str) -> str:
+async def issue(
+    session: AsyncSession, kind: TenderKind, code: str, amount: Money, *, key: str, source: str = "issue"
+) -> str:
     """Put ``amount`` on a gift card (it was paid for) or on a store credit (as goodwill), once per ``key``.
 
-    Answers its instrument. Raises ``CurrencyMismatch`` when it has another currency, ``Refused`` for no amount.
+    Answers its instrument. Raises ``CurrencyMismatch`` when it has another currency, ``Refused`` for no amount, and
+    ``Conflict`` for a key under which something else was written.
     """
     if amount.minor <= 0:
         raise Refused(f"{amount} cannot be put on a {kind.value.replace('_', ' ')}: say an amount above zero")
@@ -85,14 +88,19 @@ async def issue(session: AsyncSession, kind: TenderKind, code: str, amount: Mone
         NewEntry(account=_LIABILITIES[kind], amount=-amount, instrument=instrument),
     )
     transaction = NewTransaction(
-        id=key, kind=TransactionKind.ISSUE, source="issue", at=datetime.now(UTC), entries=entries
+        id=key, kind=TransactionKind.ISSUE, source=source, at=datetime.now(UTC), entries=entries
     )
-    await ledger.post(session, transaction)
+    await _post_once(session, transaction)
     return instrument
 
 
-async def paid(session: AsyncSession, account: str, amount: Money, *, key: str) -> None:
-    """Write down, once per ``key``, that ``account`` paid ``amount`` of what it owes into the bank."""
+async def paid(
+    session: AsyncSession, account: str, amount: Money, *, key: str, source: str = "payment"
+) -> None:
+    """Write down, once per ``key``, that ``account`` paid ``amount`` of what it owes into the bank.
+
+    Raises ``LedgerRefused`` for an account that is not known in this currency, and ``Conflict`` as ``issue`` does.
+    """
     entries = (
         NewEntry(account="bank", amount=amount),
         NewEntry(
@@ -100,9 +108,9 @@ async def paid(session: AsyncSession, account: str, amount: Money, *, key: str) 
         ),
     )
     transaction = NewTransaction(
-        id=key, kind=TransactionKind.PAYMENT, source="payment", at=datetime.now(UTC), entries=entries
+        id=key, kind=TransactionKind.PAYMENT, source=source, at=datetime.now(UTC), entries=entries
     )
-    await ledger.post(session, transaction)
+    await _post_once(session, transaction)
 
 
 async def left(session: AsyncSession, kind: TenderKind, token: str) -> Money:
@@ -125,6 +133,25 @@ async def why_not(session: AsyncSession, kind: TenderKind, token: str, amount: M
     if amount.minor > await _left(session, row):
         return "over_credit_limit" if kind is TenderKind.ON_ACCOUNT else "not_enough_value"
     return None
+
+
+async def _post_once(session: AsyncSession, transaction: NewTransaction) -> None:
+    if await ledger.post(session, transaction):
+        return
+    known = await session.execute(
+        select(
+            col(LedgerEntryRow.account),
+            col(LedgerEntryRow.amount_minor),
+            col(LedgerEntryRow.currency),
+            col(LedgerEntryRow.instrument),
+        ).where(col(LedgerEntryRow.transaction_id) == transaction.id)
+    )
+    asked = {
+        (entry.account, entry.amount.minor, entry.amount.currency, entry.instrument)
+        for entry in transaction.entries
+    }
+    if {tuple(row) for row in known} != asked:
+        raise Conflict(f"{transaction.id} stands for something else in the books: a request id is used once")
 
 
 async def _row(

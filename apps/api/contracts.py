@@ -11,8 +11,8 @@ from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
 from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestId
-from models.money import Money
-from models.order import TenderKind
+from models.money import MAX_MINOR, Currency, Money
+from models.order import PositiveMinor, TenderKind
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
 from models.reconciliation import Area
 from models.review import Verdict
@@ -99,6 +99,50 @@ STOCK_REQUESTS = (
     TransferRequest,
     ShortPickRequest,
 )
+
+
+_AccountId = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+]
+_SomeMinor = Annotated[int, Field(strict=True, ge=1, le=MAX_MINOR)]
+
+
+class CreditLimit(Document):
+    """How much a customer may owe us, held and taken together, in minor units. `account` is the tender's token."""
+
+    account: _AccountId
+    limit_minor: PositiveMinor
+    currency: Currency
+    actor: Person
+
+
+class AccountPayment(Document):
+    """What a customer paid of what they owe. With the same ``request_id`` a repeat changes nothing."""
+
+    account: _AccountId
+    amount_minor: _SomeMinor
+    currency: Currency
+    actor: Person
+    request_id: SentRequestId
+
+
+class ValueIssue(Document):
+    """Value for a gift card that was sold, or a store credit. With the same ``request_id`` a repeat changes nothing."""
+
+    kind: Literal["gift_card", "store_credit"]
+    code: Annotated[
+        str, StringConstraints(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    ]
+    amount_minor: _SomeMinor
+    currency: Currency
+    actor: Person
+    request_id: SentRequestId
+
+
+class TenderLeft(Contract):
+    """What can still be spent: neither used nor held for an order. Below zero where a limit was lowered."""
+
+    left: Money
 
 
 class OrderLinks(Contract):

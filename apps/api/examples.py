@@ -353,6 +353,28 @@ LEDGER: dict[str, Any] = {
     ],
     "balances": _BALANCES,
 }
+CREDIT_LIMIT: dict[str, Any] = {
+    "account": "acme-ltd",
+    "limit_minor": 500_000,
+    "currency": "GBP",
+    "actor": "dana",
+}
+ACCOUNT_PAYMENT: dict[str, Any] = {
+    "account": "acme-ltd",
+    "amount_minor": 120_000,
+    "currency": "GBP",
+    "actor": "dana",
+    "request_id": "bank-2026-03-02-17",
+}
+VALUE_ISSUE: dict[str, Any] = {
+    "kind": "gift_card",
+    "code": "GIFT-7K2M-9QXA",
+    "amount_minor": 5_000,
+    "currency": "GBP",
+    "actor": "dana",
+    "request_id": "shop-sale-88123",
+}
+TENDER_LEFT: dict[str, Any] = {"left": {"minor": 5_000, "currency": "GBP"}}
 TRIAL_BALANCE: dict[str, Any] = {"balances": _BALANCES, "in_balance": True}
 
 REVIEW_PAGE: dict[str, Any] = {"reviews": [REVIEW], "next_cursor": None}

@@ -13,8 +13,10 @@ from pydantic.json_schema import models_json_schema
 from apps.api import examples
 from apps.api.contracts import (
     STOCK_REQUESTS,
+    AccountPayment,
     AmendRequest,
     CancelRequest,
+    CreditLimit,
     DecisionRequest,
     DropRequest,
     NewSubscriber,
@@ -24,6 +26,7 @@ from apps.api.contracts import (
     RetryRequest,
     SecretRequest,
     TenderRequest,
+    ValueIssue,
 )
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
@@ -125,6 +128,9 @@ _READ_BY_HAND = (
     TenderRequest,
     PayRequest,
     *STOCK_REQUESTS,
+    CreditLimit,
+    AccountPayment,
+    ValueIssue,
     ReconciliationRequest,
     WebhookEnvelope,
     NewSubscriber,

@@ -1,6 +1,9 @@
 """``orderwright ledger``: an order's books, and what all accounts add up to."""
 
+import uuid
 from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,14 +12,23 @@ from rich.table import Table
 from rich.text import Text
 
 from activities.store.ledger import BalanceView, OrderLedger, TransactionView, TrialBalance
+from apps.api.contracts import AccountPayment, CreditLimit, TenderLeft, ValueIssue
 from apps.cli.output import console, listing, plain, print_json, when
 from apps.cli.reconcile import Everything, Wait, reconcile
-from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, open_api, path_part
+from apps.cli.remote import Actor, ApiUrl, AsJson, DataDir, Token, acting_as, message, open_api, path_part
 from models.ledger import TransactionKind
 from models.money import Money
 from models.reconciliation import Area
 
 app = typer.Typer(no_args_is_help=True)
+
+
+class ValueKind(StrEnum):
+    """What value can be put on."""
+
+    GIFT_CARD = "gift_card"
+    STORE_CREDIT = "store_credit"
+
 
 _WHAT = {
     TransactionKind.AUTHORISE: "money held",
@@ -100,6 +112,107 @@ def reconcile_money(
         data_dir=data_dir,
         as_json=as_json,
     )
+
+
+_Account = Annotated[
+    str, typer.Argument(metavar="ACCOUNT", help="As orders name it as their tender's token.")
+]
+_MinorUnits = Annotated[int, typer.Argument(metavar="MINOR", help="In minor units: 5000 is 50.00 GBP.")]
+_CurrencyCode = Annotated[str, typer.Argument(metavar="CURRENCY", help="Such as GBP.")]
+_Repeatable = Annotated[
+    str | None, typer.Option(help="Makes a repeat of this very request harmless; default: a new one.")
+]
+
+
+@app.command()
+def limit(
+    account: _Account,
+    minor: _MinorUnits,
+    currency: _CurrencyCode,
+    *,
+    actor: Actor = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a customer pay on account, up to a limit; or change it."""
+    asked = message(
+        CreditLimit, account=account, limit_minor=minor, currency=currency, actor=acting_as(actor)
+    )
+    _ask("/v1/ledger/limits", asked, account, (api_url, token, data_dir), as_json=as_json)
+
+
+@app.command()
+def paid(
+    account: _Account,
+    minor: _MinorUnits,
+    currency: _CurrencyCode,
+    *,
+    actor: Actor = None,
+    request_id: _Repeatable = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write down that a customer paid what they owe on account."""
+    asked = message(
+        AccountPayment,
+        account=account,
+        amount_minor=minor,
+        currency=currency,
+        actor=acting_as(actor),
+        request_id=request_id or f"cli-{uuid.uuid4()}",
+    )
+    _ask("/v1/ledger/payments", asked, account, (api_url, token, data_dir), as_json=as_json)
+
+
+@app.command()
+def issue(
+    kind: Annotated[ValueKind, typer.Argument(help="What it is put on.")],
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help="What the customer pays with; 8 characters or more.")
+    ],
+    minor: _MinorUnits,
+    currency: _CurrencyCode,
+    *,
+    actor: Actor = None,
+    request_id: _Repeatable = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put value on a gift card that was sold, or on a customer's store credit."""
+    asked = message(
+        ValueIssue,
+        kind=kind.value,
+        code=code,
+        amount_minor=minor,
+        currency=currency,
+        actor=acting_as(actor),
+        request_id=request_id or f"cli-{uuid.uuid4()}",
+    )
+    _ask(
+        "/v1/ledger/issues", asked, kind.value.replace("_", " "), (api_url, token, data_dir), as_json=as_json
+    )
+
+
+def _ask(
+    path: str,
+    asked: CreditLimit | AccountPayment | ValueIssue,
+    name: str,
+    where: tuple[str | None, str | None, Path | None],
+    *,
+    as_json: bool,
+) -> None:
+    with open_api(*where) as api:
+        answer = api.post(path, asked, TenderLeft)
+    if as_json:
+        print_json(answer)
+    else:
+        console().print(Text(plain(f"{name}: {answer.left} can be spent")))
 
 
 def _entries(transactions: Sequence[TransactionView]) -> Table:

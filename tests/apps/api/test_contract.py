@@ -18,12 +18,13 @@ from httpx import AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
-from activities.store import stock, subscribers
+from activities.store import accounts, stock, subscribers
 from activities.store.migrate import migrate
 from activities.store.stock import Wanted
 from activities.store.store import Store
 from apps.api import examples, runs
 from apps.api.application import create_app
+from models.money import Money
 from models.outbox import Topic
 from models.states import OrderState
 from models.tables.reconciliation import ReconciliationRunRow
@@ -90,6 +91,9 @@ async def base_url(
                 wanted=[Wanted(shipment_id=shipment, node="north", sku=sku, quantity=100_000)],
                 expires_at=datetime.now(UTC) + timedelta(days=1),
             )
+        async with store.transaction() as session:
+            limit = Money(minor=examples.CREDIT_LIMIT["limit_minor"], currency="GBP")
+            await accounts.open_account(session, examples.CREDIT_LIMIT["account"], limit)
         await write_down(
             store,
             ORDER_ID,

@@ -9,7 +9,7 @@ from activities.store.operations import PaymentOperation
 from activities.store.store import Store
 from models.money import Money
 from models.operations import OperationState, PaymentKind
-from tests.apps.api.builders import a_draft
+from tests.apps.api.builders import a_draft, new_number
 
 
 async def submitted(api: httpx.AsyncClient) -> str:
@@ -68,3 +68,48 @@ async def test_the_ledger_of_an_order_that_does_not_exist_is_not_found(api: http
 async def test_a_parameter_that_does_not_exist_is_refused(api: httpx.AsyncClient) -> None:
     answer = await api.get("/v1/ledger/balances?currency=GBP")
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+# --- tenders of our own ---
+def said(**changes: Any) -> dict[str, Any]:
+    return {"currency": "GBP", "actor": "dana", **changes}
+
+
+async def test_an_account_is_opened_pays_and_is_told_what_is_left(api: httpx.AsyncClient) -> None:
+    account = f"acme-{new_number()}"
+    limit = said(account=account, limit_minor=5_000)
+    for _ in range(2):
+        answer = await api.post("/v1/ledger/limits", json=limit)
+        assert (answer.status_code, answer.json()) == (200, {"left": {"minor": 5_000, "currency": "GBP"}})
+    payment = said(account=account, amount_minor=700, request_id=f"bank-{account}")
+    for _ in range(2):
+        answer = await api.post("/v1/ledger/payments", json=payment)
+        assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_700)
+    other = await api.post("/v1/ledger/payments", json=payment | {"amount_minor": 701})
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    euros = await api.post("/v1/ledger/limits", json=limit | {"currency": "EUR"})
+    assert (euros.status_code, euros.json()["code"]) == (409, "currency_mismatch")
+
+
+async def test_a_payment_of_an_account_that_nobody_opened_is_refused(api: httpx.AsyncClient) -> None:
+    payment = said(account=f"nobody-{new_number()}", amount_minor=700, request_id=new_number())
+    answer = await api.post("/v1/ledger/payments", json=payment)
+    assert (answer.status_code, answer.json()["code"]) == (409, "ledger_refused")
+    assert "open the account" in answer.json()["detail"]
+
+
+async def test_value_is_put_on_a_gift_card_once_and_its_code_is_shown_nowhere(api: httpx.AsyncClient) -> None:
+    issue = said(kind="gift_card", code=f"GIFT-{new_number()}", amount_minor=5_000, request_id=new_number())
+    for _ in range(2):
+        answer = await api.post("/v1/ledger/issues", json=issue)
+        assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_000)
+    books = (await api.get("/v1/ledger/balances")).text
+    assert "liability.gift_cards" in books
+    assert issue["code"] not in books
+
+
+async def test_nothing_and_half_a_penny_cannot_be_put_on_a_card(api: httpx.AsyncClient) -> None:
+    for amount in (0, -5, 0.5):
+        issue = said(kind="gift_card", code="GIFT-12345", amount_minor=amount, request_id=new_number())
+        answer = await api.post("/v1/ledger/issues", json=issue)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

@@ -84,3 +84,40 @@ def test_an_unknown_order_is_refused(run: Run, answers: Answers) -> None:
     answers.given["GET /v1/orders/web:9/ledger"] = (404, json.dumps(problem))
     outcome = run("ledger", "show", "web:9", *at(answers))
     assert (outcome.code, outcome.err.strip()) == (1, "orderwright: there is no order web:9")
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "sent"),
+    [
+        (("limit", "acme", "500000", "GBP"), "limits", {"account": "acme", "limit_minor": 500_000}),
+        (("paid", "acme", "700", "GBP"), "payments", {"account": "acme", "amount_minor": 700}),
+        (
+            ("issue", "gift_card", "GIFT-12345", "5000", "GBP"),
+            "issues",
+            {"kind": "gift_card", "code": "GIFT-12345", "amount_minor": 5_000},
+        ),
+    ],
+)
+def test_tenders_of_our_own_are_opened_paid_and_filled(
+    run: Run, answers: Answers, command: tuple[str, ...], path: str, sent: dict[str, Any]
+) -> None:
+    answers.given[f"POST /v1/ledger/{path}"] = (200, json.dumps(examples.TENDER_LEFT))
+    outcome = run("ledger", *command, "--actor", "dana", *at(answers))
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip().endswith(": 50.00 GBP can be spent")
+    given = json.loads(answers.asked[0][2])
+    assert given.items() >= (sent | {"currency": "GBP", "actor": "dana"}).items()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("limit", "acme", "-1", "GBP"),
+        ("limit", "a b", "1", "GBP"),
+        ("issue", "gift_card", "short", "1", "GBP"),
+    ],
+)
+def test_what_makes_no_sense_is_not_sent(run: Run, answers: Answers, command: tuple[str, ...]) -> None:
+    outcome = run("ledger", *command, "--actor", "dana", *at(answers))
+    assert outcome.code == 2
+    assert answers.asked == []

@@ -196,10 +196,26 @@ def _of_stock_that_is_there(case: Any) -> None:
     case.body = document
 
 
+def _of_a_tender_of_its_own(case: Any) -> None:
+    """Give it an account, or a code, that has no other currency; a payment comes from the one account there is."""
+    body = dict(case.body)
+    number = _number_of(body)
+    if "limit_minor" in body:
+        body["account"] = number
+    elif "account" in body:
+        body |= {"account": examples.CREDIT_LIMIT["account"], "currency": "GBP", "request_id": number}
+    else:
+        body |= {"code": number, "request_id": number}
+    case.body = body
+
+
 _MENDS = {
     "amend_order": _of_an_order_that_is_there,
     "pay_by_link": _by_a_link_of_ours,
     "show_payment": _by_a_link_of_ours,
+    "set_credit_limit": _of_a_tender_of_its_own,
+    "record_account_payment": _of_a_tender_of_its_own,
+    "issue_value": _of_a_tender_of_its_own,
     "add_subscriber": _nowhere,
     "drop_dead_letter": _the_one_there_is,
     "stream_availability": _closed_at_once,
