@@ -16,7 +16,8 @@ _STORABLE = Field(json_schema_extra={"pattern": r"^[^\x00]*$"})
 _SAYS_SOMETHING = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200), _SAYS_SOMETHING]
 _COUNTRY = r"^[A-Z]{2}$"
-_EMAIL = r"^[^@\s\x00]+@[^@\s\x00]+$"
+# Spelt out where Python and JavaScript differ on what a space is.
+_EMAIL = r"^[^@\s\x00\x1c-\x1f\x85\ufeff]+@[^@\s\x00\x1c-\x1f\x85\ufeff]+$"
 
 
 # Said in words, and without the value: it may be somebody's address.

@@ -198,7 +198,7 @@ def _of_stock_that_is_there(case: Any) -> None:
 
 def _of_a_tender_of_its_own(case: Any) -> None:
     """Give it an account, or a code, that has no other currency; a payment comes from the one account there is."""
-    body = dict(case.body)
+    body = {name: int(value) if isinstance(value, float) else value for name, value in case.body.items()}
     number = _number_of(body)
     if "limit_minor" in body:
         body["account"] = number
