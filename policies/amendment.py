@@ -7,12 +7,13 @@ restores the document, and many amendments come to the same as one that says it 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from models.amendment import AmendmentPreview, AmendmentRequest, LineChange, LineDifference
 from models.base import Contract
 from models.errors import InvalidDocument, Problem
 from models.money import MAX_MINOR, Money
-from models.order import MAX_LINES, Address, ChargeKind, DraftCharge, DraftLine, OrderDraft
+from models.order import MAX_LINES, Address, ChargeKind, DraftCharge, DraftLine, OrderDraft, Tender
 from models.plan import PlannedLine
 from models.states import OrderState
 from policies.intake import check_parsed
@@ -81,6 +82,8 @@ def amend(versions: Versions, request: AmendmentRequest, kept: Kept) -> OrderDra
     if problems:
         return problems
     changed = _changed(versions, request, lines, kept)
+    if problems := tuple(_of_tenders(versions, changed)):
+        return problems
     problems = tuple(_of_money(changed, request, kept)) + tuple(_of_the_rest(versions, changed, kept))
     if not problems and changed == versions.current.model_dump(mode="json"):
         problems = (
@@ -305,9 +308,7 @@ def _changed(
         "lines": [line.model_dump(mode="json") for line in lines],
         "charges": [charge.model_dump(mode="json") for charge in charges],
         "totals": {"lines_minor": goods, "charges_minor": total - goods, "total_minor": total},
-        "tenders": [
-            current.tenders[0].model_copy(update={"amount_minor": total}).model_dump(mode="json"),
-        ],
+        "tenders": [tender.model_dump(mode="json") for tender in _paying(current.tenders, total)],
         "ship_to": ship_to.model_dump(mode="json"),
         "bill_to": _dumped(_billing(versions.first, ship_to)),
     }
@@ -317,6 +318,22 @@ def _changed(
         asked = current.model_copy(update={"promise_by": request.promise_by})
         changes["promise_by"] = asked.model_dump(mode="json")["promise_by"]
     return current.model_dump(mode="json") | changes
+
+
+def _paying(tenders: Sequence[Tender], total: int) -> Sequence[Tender]:
+    """One tender follows the total. Which of several were to pay how much of another total only the customer knows."""
+    return tenders if len(tenders) > 1 else (tenders[0].model_copy(update={"amount_minor": total}),)
+
+
+def _of_tenders(versions: Versions, changed: Mapping[str, Any]) -> Iterator[Problem]:
+    total = changed["totals"]["total_minor"]
+    if len(versions.current.tenders) > 1 and total != versions.current.totals.total_minor:
+        yield Problem(
+            path="",
+            code="several_tenders",
+            message="the order is paid by several tenders, so its total cannot be changed: change what leaves the "
+            "total as it is, or cancel the order and send another one",
+        )
 
 
 def _charges(stated: OrderDraft, goods: int) -> tuple[DraftCharge, ...]:

@@ -426,3 +426,17 @@ def test_what_is_kept_stays_and_is_paid(
         assert found.totals.total_minor >= share.minor
         if units_left(found, kept) == 0:
             assert found.totals.total_minor == share.minor
+
+
+def split(draft: OrderDraft) -> OrderDraft:
+    """Paid by two cards."""
+    total = draft.totals.total_minor
+    tenders = [{"token": "tok_one", "amount_minor": 1000}, {"token": "tok_two", "amount_minor": total - 1000}]
+    return OrderDraft.model_validate(draft.model_dump(mode="json") | {"tenders": tenders})
+
+
+def test_the_total_of_an_order_with_several_tenders_stays_as_it_is() -> None:
+    draft = split(a_taxed_draft())
+    assert codes(draft, asking(units(draft.lines[0].sku, 1))) == {"": "several_tenders"}
+    moved = amended(draft, asking(ship_to=draft.ship_to.model_copy(update={"city": "York"})))
+    assert moved.tenders == draft.tenders
