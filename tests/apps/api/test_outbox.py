@@ -353,6 +353,8 @@ async def test_who_is_paused_is_sent_nothing_and_misses_nothing(
     async with telling(fresh_database) as working:
         await sell(fresh_store, 0)
         await until(lambda: in_order(receiver, 0, 1))
+        # Its answer is written down: one that is paused before that is sent once more.
+        await until_of(fresh_store, lambda shown: shown.waiting == 0)
         async with fresh_store.transaction() as session:
             await subscribers.set_active(session, "shop", active=False)
         await until(lambda: not working._served)
