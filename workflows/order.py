@@ -907,9 +907,10 @@ class OrderWorkflow(Changing):
             version=memory.version,
             state=memory.state,
             needs_review=self._needs_review(),
-            promised_at=plan.promised_at if plan else None,
+            promised_at=max((ref.promised_at for ref in self._planned_shipments()), default=None),
             customer_type=facts.customer_type if facts else None,
-            plan_id=plan.plan_id if plan else None,
+            # Where nothing is left to plan, the order goes by the plan that its parcels were packed by.
+            plan_id=plan.plan_id if plan else memory.earlier[-1].plan_id if memory.earlier else None,
             closed_at=workflow.now() if memory.state in ORDER_TERMINAL else None,
             exit_reason=memory.leaving_because or None,
             first_run_id=workflow.info().first_execution_run_id,
