@@ -113,17 +113,23 @@ def of_units(line: Parts, quantity: int, units: int, before: int = 0) -> Parts:
     return _first_units(line, quantity, before + units) - _first_units(line, quantity, before)
 
 
-def by_shipment(draft: OrderDraft, plan: Plan) -> dict[int, ShipmentShare]:
+def by_shipment(draft: OrderDraft, plan: Plan, kept: Parts | None = None) -> dict[int, ShipmentShare]:
     """What each of a plan's shipments is charged for, by its number; all of them together, the order.
 
-    The totals are those that the plan's ``ShipmentRef`` have.
+    ``kept`` is what shipments of earlier plans that go on are charged for: the plan has the rest. The totals are those
+    that the plan's ``ShipmentRef`` have. Raises ``ValueError`` where plan and document do not fit.
     """
     price = {line.line_id: line.unit_price_minor for line in draft.lines}
+    if strange := {line.line_id for shipment in plan.shipments for line in shipment.lines} - price.keys():
+        raise ValueError(f"the document has no line {', '.join(sorted(strange))}")
     goods = [
         sum(line.quantity * price[line.line_id] for line in shipment.lines) for shipment in plan.shipments
     ]
+    whole = whole_of(draft) - (kept or Parts())
+    if whole.total < 0:
+        raise ValueError("what is kept costs more than the whole")
     shares: dict[int, ShipmentShare] = {}
-    for shipment, parts in zip(plan.shipments, split(whole_of(draft), goods, draft.currency), strict=True):
+    for shipment, parts in zip(plan.shipments, split(whole, goods, draft.currency), strict=True):
         quantities = _quantities((line.line_id, line.quantity) for line in shipment.lines)
         lines = split(parts, [units * price[line] for line, units in quantities.items()], draft.currency)
         shares[shipment.number] = ShipmentShare(

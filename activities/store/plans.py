@@ -14,8 +14,9 @@ from models.errors import NotFound
 from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary
-from models.tables.orders import OrderRow, PlanRow
-from policies.money import by_shipment
+from models.states import ShipmentState
+from models.tables.orders import PlanRow, ShipmentRow
+from policies.money import Parts, by_shipment
 
 
 def plan_id(order_id: str, attempt: int) -> str:
@@ -74,24 +75,40 @@ async def stored_plan(session: AsyncSession, order_id: str, wanted: str) -> Plan
 async def split_of(
     session: AsyncSession, order_id: str, shipment_id: str, amount: Money
 ) -> dict[str, int] | None:
-    """What ``amount`` for a shipment of the plan that the order goes by is for, by ``policies.money.Parts``.
+    """What ``amount`` for a shipment is for, by ``policies.money.Parts``; None where it was planned for another amount.
 
-    None where the plan has no such shipment, or has it for another amount.
+    Each plan's shipments share what the document it was made for comes to, less what shipments of earlier plans that
+    went on are charged for.
     """
-    wanted = await session.scalar(select(col(OrderRow.plan_id)).where(col(OrderRow.order_id) == order_id))
-    number = shipment_id.rpartition(":")[2]
-    if wanted is None or not number.isdecimal():
+    numbered = shipment_id.rpartition(":")[2]
+    plans = await session.execute(
+        select(col(PlanRow.plan), col(PlanRow.document_version))
+        .where(col(PlanRow.order_id) == order_id)
+        .order_by(col(PlanRow.attempt))
+    )
+    going = set(
+        await session.scalars(
+            select(col(ShipmentRow.number)).where(
+                col(ShipmentRow.order_id) == order_id, col(ShipmentRow.state) != ShipmentState.CANCELLED
+            )
+        )
+    )
+    shares: dict[int, Parts] = {}
+    for stored, version in plans.all():
+        plan = Plan.model_validate(stored)
+        numbers = {shipment.number for shipment in plan.shipments}
+        kept = sum((shares[n] for n in shares if n in going - numbers), start=Parts())
+        draft = (await stored_draft(session, order_id, version or 1)).draft
+        try:
+            shares |= {n: share.parts for n, share in by_shipment(draft, plan, kept).items()}
+        except ValueError:
+            # E.g. an earlier shipment was given up after this plan was made without it: whatever it is for, it is paid.
+            for n in numbers:
+                shares.pop(n, None)
+    found = shares.get(int(numbered)) if numbered.isdecimal() else None
+    if found is None or Money(minor=found.total, currency=amount.currency) != amount:
         return None
-    draft = (await stored_draft(session, order_id)).draft
-    plan = await stored_plan(session, order_id, wanted)
-    if {line.line_id for shipment in plan.shipments for line in shipment.lines} - {
-        line.line_id for line in draft.lines
-    }:
-        return None
-    share = by_shipment(draft, plan).get(int(number))
-    if share is None or Money(minor=share.parts.total, currency=draft.currency) != amount:
-        return None
-    return share.parts.model_dump()
+    return found.model_dump()
 
 
 async def planned_shipment(session: AsyncSession, order_id: str, wanted: str, number: int) -> PlannedShipment:

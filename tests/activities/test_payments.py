@@ -15,7 +15,7 @@ from activities.payments import PaymentActivities
 from activities.ports import PaymentProvider
 from activities.routing import _summary
 from activities.store import ledger, reads, tenders
-from activities.store.plans import keep_plan, plan_id
+from activities.store.plans import keep_plan, plan_id, split_of
 from activities.store.stock import Wanted, reserve
 from activities.store.store import Store
 from activities.store.views import MoneyTotals
@@ -36,7 +36,7 @@ from models.order import OrderDraft, TenderKind
 from models.states import OrderState, ShipmentState
 from models.tables.journal import OutcomeRow
 from models.tables.stock import ReservedUnitsRow, UnitState
-from policies.money import by_shipment
+from policies.money import Parts, by_shipment, whole_of
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
 from tests.apps.simulators.running import Simulator, answer, ask, listening, running, say_nothing
@@ -491,6 +491,44 @@ async def test_a_capture_says_what_it_was_for_as_the_shipment_is_planned(
         posted = {entry.account: -entry.amount.minor for entry in wrote.entries}
         assert posted["sales.goods"] == shares[number].parts.goods
         assert posted["sales.freight"] == shares[number].parts.freight
+
+
+async def test_a_plan_made_anew_has_what_the_shipments_that_go_on_leave(store: Store) -> None:
+    draft = a_draft(lines=2)
+    order_id = await accepted(store, draft)
+    total = draft.totals.total_minor
+    first, anew = plan_of({"1": 2}, {"2": 2}), plan_of({"2": 1}, {"2": 1})
+    anew = anew.model_copy(
+        update={
+            "shipments": tuple(
+                shipment.model_copy(update={"number": number})
+                for number, shipment in enumerate(anew.shipments, start=3)
+            )
+        }
+    )
+    kept = by_shipment(draft, first)[1].parts
+    async with store.transaction() as session:
+        for attempt, (plan, shared) in enumerate(((first, total), (anew, total - kept.total)), start=1):
+            summary = _summary(plan_id(order_id, attempt), plan, draft, gbp(shared))
+            await keep_plan(session, order_id, attempt, plan, summary)
+    for number, state in (
+        (1, ShipmentState.HANDED_OVER),
+        (2, ShipmentState.CANCELLED),
+        (3, ShipmentState.PICKED),
+        (4, ShipmentState.PICKED),
+    ):
+        await write_down(store, order_id, Carried(shipment=a_shipment(order_id, number, state=state)))
+    async with store.transaction() as session:
+        parts = [
+            Parts(**(await split_of(session, order_id, f"{order_id}:{number}", amount) or {}))
+            for number, amount in [
+                (1, gbp(kept.total)),
+                *((ref.number, ref.amount) for ref in summary.shipments),
+            ]
+        ]
+        assert await split_of(session, order_id, f"{order_id}:4", gbp(1)) is None
+    assert sum(parts, start=Parts()) == whole_of(draft)
+    assert parts[0] == kept
 
 
 async def test_a_refund_happens_once_and_never_exceeds_the_capture(street: Street, store: Store) -> None:
