@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.store.intake import stored_draft
-from activities.store.network import network, stock_of
+from activities.store.network import OpenStock, network, stock_of
 from activities.store.plans import keep_plan, kept_lines, plan_id, summary_of_attempt
 from activities.store.record import record
 from activities.store.store import Store
@@ -41,7 +41,7 @@ class RoutingActivities:
             draft = stored.draft
             demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             known_network = await network(session)
-            levels = await stock_of(session, {line.sku for line in demand})
+            levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
         problem = RoutingProblem(
             order_id=effect.order_id,
             currency=known_network.currency,
@@ -50,9 +50,7 @@ class RoutingActivities:
             ship_country=draft.ship_to.country,
             nodes=known_network.nodes,
             services=known_network.services,
-            stock=tuple(
-                StockRow(node=level.node, sku=level.sku, available=level.available) for level in levels
-            ),
+            stock=_stock(levels, demand),
             unit_weight_g=known_network.unit_weight_g,
             split_penalty_minor=known_network.split_penalty_minor,
             processing_days=known_network.processing_days,
@@ -95,6 +93,22 @@ def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[Deman
     if not demand:
         raise Refused("nothing is left to be planned: every unit is in a shipment that goes on")
     return tuple(demand)
+
+
+def _stock(levels: Sequence[OpenStock], demand: Sequence[DemandLine]) -> tuple[StockRow, ...]:
+    """What each row can give. Where all rows of a SKU together may give less than is asked for, they give no more."""
+    asked = Counter[str]()
+    for line in demand:
+        asked[line.sku] += line.quantity
+    given = Counter[str]()
+    rows = []
+    for level in levels:
+        units = level.available
+        if level.shared is not None and level.shared < asked[level.sku]:
+            units = max(min(units, level.shared - given[level.sku]), 0)
+        given[level.sku] += units
+        rows.append(StockRow(node=level.node, sku=level.sku, available=units))
+    return tuple(rows)
 
 
 def _numbered(plan: Plan, first: int) -> Plan:

@@ -40,7 +40,12 @@ class SkuPromise(Promise):
 
 
 class Availability(Contract):
-    """Of each SKU that was asked for. ``destination``: only of nodes from which a carrier goes there."""
+    """Of each SKU that was asked for. ``destination``: only of nodes from which a carrier goes there.
+
+    ``channel`` and ``tier``: to whom; without, what anybody may have.
+    """
 
     destination: str | None = None
+    channel: str | None = None
+    tier: str | None = None
     skus: tuple[SkuPromise, ...]

@@ -59,6 +59,13 @@ CarrierServiceName = Annotated[
 ]
 
 
+CustomerTier = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"),
+    Field(description="The shop's own name for how dear the customer is to it", examples=["gold"]),
+]
+
+
 class CustomerType(StrEnum):
     """Who buys: a consumer or a business. Decided at intake; rules, prices and service differ by it."""
 
@@ -163,6 +170,7 @@ class OrderDraft(Document):
     tenders: tuple[Tender, ...] = Field(min_length=1, max_length=MAX_TENDERS)
     totals: DraftTotals
     customer_type: CustomerType | None = None
+    customer_tier: CustomerTier | None = None
     purchase_order: Annotated[str, StringConstraints(min_length=1, max_length=64), _SAYS_SOMETHING] | None = (
         None
     )

@@ -41,3 +41,17 @@ def together(promises: Sequence[Promise]) -> Promise:
         total += more[day]
         later.append(FromThen(on=day, quantity=total))
     return Promise(available=available, later=tuple(later))
+
+
+def limited(promise: Promise, most: int | None) -> Promise:
+    """``promise``, but never more than ``most`` in all: goods that arrive do not make a limit larger."""
+    if most is None:
+        return promise
+    most = max(most, 0)
+    available, later = min(promise.available, most), []
+    reached = available
+    for step in promise.later:
+        if min(step.quantity, most) > reached:
+            reached = min(step.quantity, most)
+            later.append(FromThen(on=step.on, quantity=reached))
+    return Promise(available=available, later=tuple(later))

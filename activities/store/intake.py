@@ -329,6 +329,7 @@ async def _open_order(session: AsyncSession, draft: OrderDraft, order_id: str, n
             external_id=draft.external_id,
             state=OrderState.RECEIVED,
             currency=draft.currency,
+            customer_tier=draft.customer_tier,
             placed_at=draft.placed_at,
             created_at=now,
             updated_at=now,

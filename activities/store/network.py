@@ -10,25 +10,26 @@ from sqlmodel import col
 from models.base import Contract
 from models.errors import NotFound
 from models.network import CarrierService, Network, Node, ServiceZone
-from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow, StockRow
+from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow
 
 
 class StockLevel(Contract):
-    """``on_hand`` units of ``sku`` lie at ``node``; ``reserved`` of them are promised to somebody.
-
-    ``safety_stock`` is kept back from new promises.
-    """
+    """``on_hand`` units of ``sku`` lie at ``node``."""
 
     node: str
     sku: str
     on_hand: int
-    reserved: int = 0
-    safety_stock: int = 0
 
-    @property
-    def available(self) -> int:
-        """What can still be promised; the router must not plan with what a reservation would not get."""
-        return max(self.on_hand - self.reserved - self.safety_stock, 0)
+
+class OpenStock(StockLevel):
+    """What of it can still be promised to an order: the router must not plan with what a reservation would not get.
+
+    ``shared`` is how much of the SKU can be promised to it at all nodes together; None: all that is available at each.
+    """
+
+    reserved: int
+    available: int
+    shared: int | None
 
 
 async def network(session: AsyncSession) -> Network:
@@ -69,14 +70,19 @@ async def active_services(session: AsyncSession) -> list[str]:
     return [f"{carrier}/{service}" for carrier, service in rows]
 
 
-async def stock_of(session: AsyncSession, skus: Collection[str]) -> list[StockLevel]:
-    """The stock of ``skus`` at every node, by node and SKU. A look, not a promise: reserving decides."""
-    rows = await session.scalars(
-        select(StockRow)
-        .where(col(StockRow.sku).in_(sorted(skus)))
-        .order_by(col(StockRow.node), col(StockRow.sku))
-    )
-    return [StockLevel.model_validate(row.model_dump()) for row in rows]
+async def stock_of(session: AsyncSession, skus: Collection[str], order_id: str) -> list[OpenStock]:
+    """What is open to an order of ``skus`` at every node, by node and SKU. A look, not a promise: reserving decides."""
+    rows = await session.execute(text(_OPEN), {"skus": sorted(skus), "order_id": order_id})
+    return [OpenStock.model_validate(row) for row in rows.mappings()]
+
+
+_OPEN = """
+SELECT node, sku, on_hand, reserved, greatest(stock_committable(stock, :order_id), 0) AS available, room.shared
+  FROM stock
+  JOIN (SELECT sku, stock_shared(sku, :order_id) AS shared
+          FROM unnest(CAST(:skus AS text[])) AS sku) AS room USING (sku)
+ ORDER BY node, sku
+"""
 
 
 async def load_network(session: AsyncSession, wanted: Network) -> None:

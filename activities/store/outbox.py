@@ -18,7 +18,6 @@ from sqlmodel import col
 
 from models.outbox import OutboxEvent, Topic
 from models.tables.outbox import OutboxRow, OutboxStreamRow
-from models.tables.stock import StockRow
 
 # Where whoever waits for events listens; migration 0014_outbox notifies.
 CHANNEL = "orderwright_outbox"
@@ -157,20 +156,14 @@ async def goes_on(session: AsyncSession, topic: Topic, after: int, upto: int) ->
 
 async def availability(session: AsyncSession, sku: str, node: str | None = None) -> list[dict[str, Any]]:
     """What the events of availability would tell of a SKU now, at each node that has it or at one."""
-    query = select(StockRow).where(col(StockRow.sku) == sku).order_by(col(StockRow.node))
-    if node is not None:
-        query = query.where(col(StockRow.node) == node)
-    return [
-        {
-            "node": row.node,
-            "sku": row.sku,
-            "on_hand": row.on_hand,
-            "reserved": row.reserved,
-            "safety_stock": row.safety_stock,
-            "available": max(row.on_hand - row.reserved - row.safety_stock, 0),
-        }
-        for row in (await session.scalars(query)).all()
-    ]
+    told = await session.scalars(
+        text(
+            "SELECT stock_told(stock) FROM stock "
+            "WHERE sku = :sku AND (CAST(:node AS text) IS NULL OR node = :node) ORDER BY node"
+        ),
+        {"sku": sku, "node": node},
+    )
+    return list(told)
 
 
 async def next_transaction(session: AsyncSession) -> int:

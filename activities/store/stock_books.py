@@ -16,6 +16,7 @@ class StockTrouble(StrEnum):
     MOVEMENTS_DIFFER = "movements_differ"
     RESERVATIONS_DIFFER = "reservations_differ"
     HELD_FOR_NOBODY = "held_for_nobody"
+    ALLOCATION_DIFFERS = "allocation_differs"
 
 
 class StockDifference(Contract):
@@ -56,6 +57,7 @@ async def reconcile(session: AsyncSession) -> StockAccount:
             *await _differences(session, StockTrouble.MOVEMENTS_DIFFER, _MOVEMENTS),
             *await _differences(session, StockTrouble.RESERVATIONS_DIFFER, _RESERVED),
             *await _differences(session, StockTrouble.HELD_FOR_NOBODY, _NOBODY, ended=sorted(ORDER_TERMINAL)),
+            *await _differences(session, StockTrouble.ALLOCATION_DIFFERS, _COUNTED),
         ),
     )
 
@@ -111,4 +113,13 @@ SELECT units.node, units.sku, reservations.key AS source, units.quantity AS foun
    AND (orders.order_id IS NULL OR orders.state = ANY (:ended))
    AND coalesce(shipments.state, 'cancelled') = 'cancelled'
  ORDER BY reservations.key, units.node, units.sku LIMIT :most
+"""
+
+_COUNTED = """
+SELECT node, sku, rule_id AS source, coalesce(counter.used, 0) AS found, coalesce(units.used, 0) AS expected,
+       'counted for a rule, and the units that it is about' AS what
+  FROM stock_allocation_use AS counter
+  FULL JOIN stock_allocation_counted() AS units USING (rule_id, sku, node)
+ WHERE coalesce(counter.used, 0) <> coalesce(units.used, 0)
+ ORDER BY rule_id, sku, node LIMIT :most
 """

@@ -46,9 +46,10 @@ def _sum(nodes: list[NodeStock], field: str) -> int:
 _NODES = """
 SELECT node, coalesce(on_hand, 0) AS on_hand, coalesce(reserved, 0) AS reserved,
        coalesce(safety_stock, 0) AS safety_stock,
-       greatest(coalesce(on_hand - reserved - safety_stock, 0), 0) AS available,
+       coalesce(available, 0) AS available,
        coalesce(in_transit, 0) AS in_transit
-  FROM (SELECT node, on_hand, reserved, safety_stock FROM stock WHERE sku = :sku) AS level
+  FROM (SELECT node, on_hand, reserved, safety_stock, stock_open_to(stock, NULL, NULL) AS available
+          FROM stock WHERE sku = :sku) AS level
   FULL JOIN (SELECT to_node AS node, sum(quantity - received - lost)::bigint AS in_transit
                FROM stock_transfers WHERE sku = :sku AND closed_at IS NULL GROUP BY to_node) AS way USING (node)
  ORDER BY node

@@ -11,7 +11,8 @@ from apps.api.parts import PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
 from models.availability import Availability
-from models.identifiers import Sku
+from models.identifiers import Channel, Sku
+from models.order import CustomerTier
 
 router = APIRouter(
     prefix="/v1/availability", tags=["availability"], dependencies=[Depends(only_known_parameters)]
@@ -34,9 +35,17 @@ async def show_availability(
         str | None,
         Query(pattern="^[A-Z]{2}$", description="Only of nodes from which a carrier goes to this country"),
     ] = None,
+    channel: Annotated[
+        Channel | None, Query(description="To an order of this channel; without it, to any")
+    ] = None,
+    tier: Annotated[
+        CustomerTier | None, Query(description="To a customer of this tier; without it, to any")
+    ] = None,
 ) -> Availability:
     """What is on hand and neither reserved nor kept back, and from which day on how much more is expected.
 
     A look, no promise: units are promised when an order reserves them. A SKU that nobody stocks has none.
     """
-    return await store_availability.availability(parts.store, sku, destination, datetime.now(UTC).date())
+    return await store_availability.availability(
+        parts.store, sku, destination, datetime.now(UTC).date(), channel=channel, tier=tier
+    )

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from activities.store.reconciliation import RunView
 from activities.store.subscribers import DeadLetter, SubscriberView
+from models.allocation import AllocationPolicy
 from models.amendment import AmendmentPreview, AmendmentRequest
 from models.base import Contract, Document
 from models.journal import RESERVED_ACTORS
@@ -46,6 +47,12 @@ Person = Annotated[
         json_schema_extra={"not": {"enum": sorted(RESERVED_ACTORS)}},
     ),
 ]
+
+
+class AllocationRequest(AllocationPolicy):
+    """Who may be promised what, from now on. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
 
 
 class ReceiptRequest(Receipt):
@@ -95,6 +102,7 @@ STOCK_REQUESTS = (
     ReceiptRequest,
     CountRequest,
     AdjustmentRequest,
+    AllocationRequest,
     DamageRequest,
     TransferRequest,
     ShortPickRequest,

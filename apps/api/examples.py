@@ -661,8 +661,75 @@ STOCK_ACCOUNT: dict[str, Any] = {
     "differences": [],
 }
 
+ALLOCATION_POLICY: dict[str, Any] = {
+    "document_id": "allocation-2026-11-27",
+    "actor": "jo",
+    "reason": "Black Friday",
+    "replaces": 4,
+    "rules": [
+        {
+            "rule_id": "own-shop-first",
+            "kind": "protect",
+            "sku": "85123A",
+            "node": "*",
+            "channels": ["web"],
+            "percent": 30,
+        },
+        {
+            "rule_id": "black-friday",
+            "kind": "cap",
+            "sku": "85123A",
+            "channels": ["market"],
+            "units": 50,
+            "valid_from": "2026-11-27T00:00:00Z",
+            "valid_until": "2026-11-30T00:00:00Z",
+        },
+    ],
+}
+ALLOCATION: dict[str, Any] = {
+    "version": 5,
+    "document_id": "allocation-2026-11-27",
+    "actor": "jo",
+    "reason": "Black Friday",
+    "rules": [
+        {
+            "rule": {
+                "rule_id": "black-friday",
+                "kind": "cap",
+                "sku": "85123A",
+                "node": None,
+                "channels": ["market"],
+                "tiers": [],
+                "units": 50,
+                "percent": None,
+                "valid_from": "2026-11-27T00:00:00Z",
+                "valid_until": "2026-11-30T00:00:00Z",
+            },
+            "in_force": True,
+            "uses": [{"sku": "85123A", "node": None, "used": 12}],
+        },
+        {
+            "rule": {
+                "rule_id": "own-shop-first",
+                "kind": "protect",
+                "sku": "85123A",
+                "node": "*",
+                "channels": ["web"],
+                "tiers": [],
+                "units": None,
+                "percent": 30,
+                "valid_from": None,
+                "valid_until": None,
+            },
+            "in_force": True,
+            "uses": [{"sku": "85123A", "node": "north", "used": 2}],
+        },
+    ],
+}
 AVAILABILITY: dict[str, Any] = {
     "destination": "GB",
+    "channel": None,
+    "tier": None,
     "skus": [
         {
             "sku": "85123A",

@@ -9,13 +9,14 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.convertors import Convertor, register_url_convertor
 
-from activities.store import stock_books, warehouse
+from activities.store import allocating, stock_books, warehouse
 from activities.store.stock_books import StockAccount
 from activities.store.stock_views import stock_view
 from apps.api import examples
 from apps.api.bodies import Body, body_of, read_message
 from apps.api.contracts import (
     AdjustmentRequest,
+    AllocationRequest,
     CountRequest,
     DamageRequest,
     ExpectedRequest,
@@ -26,6 +27,7 @@ from apps.api.contracts import (
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
+from models.allocation import AllocationView
 from models.identifiers import Sku
 from models.stock import StockAnswer, StockDocument, StockView
 
@@ -33,7 +35,7 @@ from models.stock import StockAnswer, StockDocument, StockView
 class _SkuInPath(Convertor[str]):
     """A SKU may hold a slash. What can be done to stock has the same place: a SKU of such a name is not shown here."""
 
-    regex = "(?!(?:receive|expect|count|adjust|damage|transfer|short-pick)$).+"
+    regex = "(?!(?:receive|expect|count|adjust|damage|transfer|short-pick|allocation)$).+"
 
     def convert(self, value: str) -> str:
         return value
@@ -154,6 +156,36 @@ async def transfer_stock(request: Request, parts: PartsOf) -> StockAnswer:
 async def short_pick_stock(request: Request, parts: PartsOf) -> StockAnswer:
     """A shipment's units were not on the shelf: it loses them, and so does the stock."""
     return await _told(parts, request, ShortPickRequest, warehouse.short_pick)
+
+
+@router.get(
+    "/allocation",
+    summary="Look at who may be promised what",
+    responses=answers(401, 503) | {200: {"content": {"application/json": {"example": examples.ALLOCATION}}}},
+)
+async def show_allocation(parts: PartsOf) -> AllocationView:
+    """The rules of channels and tiers that stand, and what each has counted."""
+    async with parts.store.transaction() as session:
+        return await allocating.allocation(session)
+
+
+@router.put(
+    "/allocation",
+    summary="Set who may be promised what",
+    openapi_extra=body_of(AllocationRequest, {"a marketplace and a sale": examples.ALLOCATION_POLICY}),
+    responses=answers(401, 409, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.ALLOCATION}}}},
+)
+async def set_allocation(request: Request, parts: PartsOf) -> AllocationView:
+    """All rules at once: those that are not sent do not hold any more. What is promised stays promised.
+
+    A rule that protects keeps units for its group; a limit is what a group may hold of what lies there; a cap is what
+    it may be promised in all while the rule holds. Rules that stay as they were go on counting.
+    """
+    policy = await read_message(request, AllocationRequest, parts.settings.api_body_seconds)
+    structlog.contextvars.bind_contextvars(actor=policy.actor)
+    async with parts.store.transaction() as session:
+        return await allocating.allocate(session, policy)
 
 
 @router.get(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import expiring, outbox, reads
+from activities.store import allocating, expiring, outbox, reads
 from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.lost import told_of, untold_losses
@@ -88,6 +88,7 @@ class Sweeper:
                 await self._guarded(self.prove)
                 await self._guarded(self.tell)
                 await self._guarded(self.plan_anew)
+                await self._guarded(self.turn)
                 looked_on = await self._guarded(self.expire) or looked_on
                 if not looked_on:
                     look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
@@ -173,6 +174,14 @@ class Sweeper:
                     await told_of(session, loss.released)
                 _log.info("stock_lost_told", document_id=loss.document_id, told=told.name.lower())
         return len(losses)
+
+    async def turn(self) -> int:
+        """Tell subscribers what rules of allocation that began or ran out have made of availability; returns how many.
+
+        Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            return await allocating.tell_of_time(session)
 
     async def expire(self) -> int:
         """Free reservations whose time is up and that nobody comes for, extend the others, at most one batch.

@@ -86,6 +86,12 @@ class Api:
         content = body.model_dump_json(exclude_none=True).encode()
         return self._as(gives, self.post_bytes(path, content))
 
+    def put(self, path: str, body: BaseModel, gives: type[Answer]) -> Answer:
+        """Have ``body`` be what is at ``path``; the answer as ``gives``."""
+        content = body.model_dump_json(exclude_none=True).encode()
+        sent = {"Content-Type": "application/json"}
+        return self._as(gives, self._send("PUT", path, content=content, headers=sent))
+
     def delete(self, path: str) -> None:
         """Have what is at ``path`` removed."""
         self._send("DELETE", path)

@@ -1,7 +1,9 @@
 """``orderwright stock``: what lies where, what a warehouse has to tell, and whether the books agree."""
 
+import tomllib
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,6 +16,7 @@ from rich.text import Text
 from activities.store.stock_books import StockAccount
 from apps.api.contracts import (
     AdjustmentRequest,
+    AllocationRequest,
     CountRequest,
     DamageRequest,
     ReceiptRequest,
@@ -34,6 +37,7 @@ from apps.cli.remote import (
     needs_reason,
     open_api,
 )
+from models.allocation import EACH_NODE, AllocationView
 from models.reconciliation import Area
 from models.stock import Movement, StockAnswer, StockView
 
@@ -210,6 +214,49 @@ def transfer(
     _tell("transfer", sent, api_url, token, data_dir, as_json=as_json)
 
 
+@app.command()
+def allocate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A TOML file with a table [[rules]] for each.", exists=True, dir_okay=False
+        ),
+    ],
+    *,
+    document: DocumentId = None,
+    replaces: Annotated[
+        int | None, typer.Option("--replaces", min=0, help="Only if this version is in force.")
+    ] = None,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set who may be promised what: all rules at once, those not in FILE end. What is promised stays promised."""
+    sent = message(
+        AllocationRequest, **_said(document, actor, reason), replaces=replaces, rules=_rules_of(file)
+    )
+    with open_api(api_url, token, data_dir) as api:
+        view = api.put("/v1/stock/allocation", sent, AllocationView)
+    _print_allocation(view, as_json=as_json)
+
+
+@app.command()
+def allocation(
+    *,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who may be promised what, and how much of it they hold or have had."""
+    with open_api(api_url, token, data_dir) as api:
+        view = api.get("/v1/stock/allocation", AllocationView)
+    _print_allocation(view, as_json=as_json)
+
+
 @app.command(name="reconcile")
 def reconcile_stock(
     *,
@@ -255,6 +302,50 @@ def check(
 
 
 _NUMBERS = ("on hand", "reserved", "kept back", "available", "on its way")
+
+
+def _rules_of(file: Path) -> list[Any]:
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise bad_input(str(file), f"cannot be read as TOML: {error}") from None
+    if set(found) - {"rules"} or not isinstance(found.get("rules", []), list):
+        raise bad_input(str(file), "holds something else than [[rules]]: each rule is a table of that name")
+    return [_without_types(rule) for rule in found.get("rules", [])]
+
+
+def _without_types(rule: Any) -> Any:
+    if not isinstance(rule, dict):
+        return rule
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in rule.items()}
+
+
+def _print_allocation(view: AllocationView, *, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    target = console()
+    if not view.rules:
+        target.print("No rules: whoever comes first is promised what lies there.")
+        return
+    table = listing("rule", "what", "of", "at", "for", "counted", "holds", right=("counted",))
+    for state in view.rules:
+        rule = state.rule
+        amount = f"{rule.units} units" if rule.units is not None else f"{rule.percent} %"
+        group = [*rule.channels, *(f"tier {tier}" for tier in rule.tiers)]
+        uses = [f"{use.used}" if rule.sku else f"{use.sku} {use.used}" for use in state.uses[:3]]
+        times = [when(moment) if moment else "" for moment in (rule.valid_from, rule.valid_until)]
+        table.add_row(
+            rule.rule_id,
+            f"{rule.kind} {amount}",
+            rule.sku or "each SKU",
+            "each node" if rule.node == EACH_NODE else rule.node or "all nodes",
+            ", ".join(group) or "all",
+            ", ".join(uses) + (" …" if len(state.uses) > len(uses) else ""),
+            ("now" if state.in_force else "not now") + (f" ({' – '.join(times)})" if any(times) else ""),
+        )
+    target.print(table)
+    target.print(f"version {view.version}, by {view.actor}" + (f": {view.reason}" if view.reason else ""))
 
 
 def _said(document: str | None, actor: str | None, reason: str | None) -> dict[str, Any]:

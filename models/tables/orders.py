@@ -77,6 +77,7 @@ class OrderRow(Stamped, table=True):
     channel: str
     external_id: str
     customer_type: str | None = None
+    customer_tier: str | None = None
     state: str
     needs_review: bool = False
     currency: str

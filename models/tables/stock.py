@@ -4,10 +4,11 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Identity, Index, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Identity, Index, String, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
+from models.allocation import AllocationKind
 from models.stock import MovementKind
 from models.tables.base import moment, not_negative, one_of
 
@@ -247,3 +248,60 @@ class StockReleasedRow(SQLModel, table=True):
     quantity: int = Field(sa_type=BigInteger)
     at: datetime = moment()
     handled_at: datetime | None = moment(default=None)
+
+
+class AllocationPolicyRow(SQLModel, table=True):
+    """The rules of who may be promised what, as they were set; the last version holds."""
+
+    __tablename__ = "allocation_policies"
+
+    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    document_id: str = Field(unique=True)
+    document: dict[str, Any] = Field(sa_type=JSONB)
+    actor: str
+    reason: str | None = None
+    at: datetime = moment()
+
+
+class StockAllocationRow(SQLModel, table=True):
+    """One rule of the last version. ``told_in_force``: whether it held when availability was last told."""
+
+    __tablename__ = "stock_allocations"
+    __table_args__ = (
+        one_of("kind", AllocationKind),
+        CheckConstraint(
+            "(units IS NULL) <> (percent IS NULL) AND coalesce(units, 0) >= 0"
+            " AND coalesce(percent, 0) BETWEEN 0 AND 100 AND (kind <> 'cap' OR units IS NOT NULL)",
+            name="amount",
+        ),
+        CheckConstraint("valid_from < valid_until", name="valid"),
+        Index("ix_stock_allocations_sku", "sku"),
+    )
+
+    rule_id: str = Field(primary_key=True)
+    kind: str
+    sku: str | None = None
+    node: str | None = None
+    channels: list[str] = Field(sa_type=ARRAY(String))
+    tiers: list[str] = Field(sa_type=ARRAY(String))
+    units: int | None = Field(default=None, sa_type=BigInteger)
+    percent: int | None = None
+    valid_from: datetime | None = moment(default=None)
+    valid_until: datetime | None = moment(default=None)
+    told_in_force: bool | None = None
+
+
+class StockAllocationUseRow(SQLModel, table=True):
+    """What a rule has counted of a SKU, at one node or at all together (``''``). Triggers on reserved units count."""
+
+    __tablename__ = "stock_allocation_use"
+    __table_args__ = (Index("ix_stock_allocation_use_sku", "sku", "node"),)
+
+    rule_id: str = Field(
+        primary_key=True,
+        foreign_key="stock_allocations.rule_id",
+        ondelete="CASCADE",
+    )
+    sku: str = Field(primary_key=True)
+    node: str = Field(primary_key=True)
+    used: int = Field(sa_type=BigInteger)

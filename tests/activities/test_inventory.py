@@ -9,7 +9,7 @@ from sqlalchemy import text
 from activities.inventory import InventoryActivities
 from activities.payments import PaymentActivities
 from activities.store import stock
-from activities.store.network import StockLevel, stock_of
+from activities.store.network import OpenStock, stock_of
 from activities.store.plans import keep_plan
 from activities.store.store import Store
 from models.effects import ReleaseReservation, Reservation, ReserveStock, SettleOrder, Shortage
@@ -98,9 +98,9 @@ def releasing(reserve: ReserveStock, shipment: int | None = None) -> ReleaseRese
     )
 
 
-async def level(store: Store, sku: str, node: str = "north") -> StockLevel:
+async def level(store: Store, sku: str, node: str = "north") -> OpenStock:
     async with store.transaction() as session:
-        return next(found for found in await stock_of(session, [sku]) if found.node == node)
+        return next(found for found in await stock_of(session, [sku], "web:1") if found.node == node)
 
 
 async def test_a_plan_is_reserved_once_however_often_the_step_runs(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.availability import FromThen, Inbound, Promise
-from policies.availability import promisable, together
+from policies.availability import limited, promisable, together
 
 TODAY = date(2026, 3, 2)
 
@@ -52,3 +52,14 @@ def test_on_any_day_all_nodes_promise_the_sum_of_what_each_has_then(
         days = [step.on for step in promise.later]
         assert days == sorted(set(days))
     assert on_day(together(promises)) == sum(map(on_day, promises))
+
+
+def test_a_limit_is_not_made_larger_by_goods_that_arrive() -> None:
+    promise = Promise(available=4, later=(FromThen(on=day(3), quantity=6), FromThen(on=day(9), quantity=12)))
+    assert limited(promise, None) == promise
+    assert limited(promise, 8) == Promise(
+        available=4, later=(FromThen(on=day(3), quantity=6), FromThen(on=day(9), quantity=8))
+    )
+    assert limited(promise, 6) == Promise(available=4, later=(FromThen(on=day(3), quantity=6),))
+    assert limited(promise, 3) == Promise(available=3)
+    assert limited(promise, -1) == Promise(available=0)

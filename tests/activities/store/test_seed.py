@@ -39,7 +39,7 @@ async def test_stock_that_is_in_use_keeps_its_counts(fresh_database: str, tmp_pa
         await session.execute(text("UPDATE stock SET on_hand = 7, reserved = 2"))
     await seed(fresh_database, DEFAULT_NETWORK, a_stock_file(tmp_path, 10))
     async with store.transaction() as session:
-        (level,) = await stock_of(session, ["10080"])
+        (level,) = await stock_of(session, ["10080"], "web:1")
     await store.close()
     assert (level.on_hand, level.reserved, level.available) == (7, 2, 5)
 

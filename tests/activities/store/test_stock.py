@@ -60,7 +60,7 @@ async def reserve(store: Store, claim: Claim) -> Reservation:
 async def level(store: Store, sku: str, node: str = "north") -> tuple[int, int]:
     """On hand and reserved."""
     async with store.transaction() as session:
-        found = next(found for found in await stock_of(session, [sku]) if found.node == node)
+        found = next(found for found in await stock_of(session, [sku], "web:1") if found.node == node)
     return found.on_hand, found.reserved
 
 
@@ -395,7 +395,7 @@ class StockLife(RuleBasedStateMachine):
 
     def free(self) -> dict[tuple[str, str], int]:
         async def look(session: Any) -> dict[tuple[str, str], int]:
-            return {(row.node, row.sku): row.available for row in await stock_of(session, self.skus)}
+            return {(row.node, row.sku): row.available for row in await stock_of(session, self.skus, "web:1")}
 
         return dict(self.run(self._in_transaction(look)))
 

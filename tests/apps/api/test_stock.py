@@ -108,3 +108,26 @@ async def test_the_books_are_checked_and_stock_asks_for_a_token(api: httpx.Async
     for path in ("/v1/stock", f"/v1/stock/{sku}"):
         assert (await api.get(path, headers={"Authorization": ""})).status_code == 401
     assert (await api.post("/v1/stock/count", json={}, headers={"Authorization": ""})).status_code == 401
+
+
+async def test_rules_of_channels_are_set_seen_and_held_to(api: httpx.AsyncClient, sku: str) -> None:
+    rule = {"rule_id": "own", "kind": "protect", "sku": sku, "node": "north", "channels": ["web"], "units": 4}
+    policy = {"document_id": f"R-{new_number()}", "actor": "jo", "rules": [rule]}
+    wrong = policy | {"rules": [rule | {"sku": "nothing"}]}
+    answer = await api.put("/v1/stock/allocation", json=wrong)
+    assert (answer.status_code, await codes(answer)) == (422, [("rules[0].sku", "unknown_sku")])
+    try:
+        answer = await api.put("/v1/stock/allocation", json=policy)
+        assert answer.status_code == 200
+        assert (await api.get("/v1/stock/allocation")).json() == answer.json()
+        assert [state["rule"]["rule_id"] for state in answer.json()["rules"]] == ["own"]
+        assert (await api.get(f"/v1/stock/{sku}")).json()["available"] == 6
+        seen = [
+            (await api.get("/v1/availability", params={"sku": sku} | to)).json()["skus"][0]["available"]
+            for to in ({}, {"channel": "market"}, {"channel": "web", "tier": "gold"})
+        ]
+        assert seen == [6, 6, 10]
+        conflict = await api.put("/v1/stock/allocation", json=policy | {"rules": []})
+        assert conflict.status_code == 409
+    finally:
+        await api.put("/v1/stock/allocation", json=policy | {"document_id": f"R-{new_number()}", "rules": []})

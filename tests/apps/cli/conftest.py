@@ -71,6 +71,9 @@ def answers() -> Iterator[Answers]:
         def do_POST(self) -> None:
             self._answer("POST")
 
+        def do_PUT(self) -> None:
+            self._answer("PUT")
+
         def do_DELETE(self) -> None:
             self._answer("DELETE")
 

@@ -1,6 +1,7 @@
 """``orderwright stock``: tables for people, JSON for programs, and what was typed wrongly."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,3 +132,60 @@ def test_books_that_agree_say_so_and_others_end_with_one(run: Run, answers: Answ
     assert outcome.code == 1
     assert "85123A north on hand, and the sum of its movements 12 10" in lines_of(outcome.out)
     assert json.loads(run("stock", "check", "--json", *at(answers)).out) == bent
+
+
+RULES = """
+[[rules]]
+rule_id = "own-shop-first"
+kind = "protect"
+sku = "85123A"
+node = "*"
+channels = ["web"]
+percent = 30
+
+[[rules]]
+rule_id = "black-friday"
+kind = "cap"
+sku = "85123A"
+channels = ["market"]
+units = 50
+valid_from = 2026-11-27T00:00:00Z
+valid_until = 2026-11-30T00:00:00Z
+"""
+
+
+def test_rules_are_set_from_a_file_and_shown(run: Run, answers: Answers, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(RULES)
+    for method in ("GET", "PUT"):
+        answers.given[f"{method} /v1/stock/allocation"] = (200, json.dumps(examples.ALLOCATION))
+    outcome = run("stock", "allocate", str(file), "--replaces", "4", "--reason", "Black Friday", *at(answers))
+    assert outcome.code == 0
+    sent = json.loads(answers.asked[-1][2])
+    assert [rule["rule_id"] for rule in sent["rules"]] == ["own-shop-first", "black-friday"]
+    assert (sent["replaces"], sent["rules"][1]["valid_from"]) == (4, "2026-11-27T00:00:00Z")
+    lines = lines_of(run("stock", "allocation", *at(answers)).out)
+    assert lines[1].startswith("black-friday cap 50 units 85123A all nodes market 12 now")
+    assert lines[-1] == "version 5, by jo: Black Friday"
+    assert json.loads(run("stock", "allocation", "--json", *at(answers)).out) == examples.ALLOCATION
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rules = 3", "[[rules]]"),
+        ("[[rule]]", "[[rules]]"),
+        ("[[rules", "cannot be read as TOML"),
+        ('[[rules]]\nrule_id = "r"\nkind = "cap"', "say either units or percent"),
+        ("rules = [3]", "rules.0"),
+    ],
+)
+def test_a_file_that_holds_no_rules_is_refused(
+    run: Run, answers: Answers, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    outcome = run("stock", "allocate", str(file), *at(answers))
+    assert outcome.code == 2
+    assert said in " ".join(outcome.err.split())
+    assert answers.asked == []

@@ -114,6 +114,20 @@ CREATE FUNCTION stock_committable(level stock, for_order text) RETURNS bigint LA
 $$
 """
 
+# How much of a SKU may still be promised to this order at all nodes together, whatever lies at each; null is no limit.
+SHARED = """
+CREATE FUNCTION stock_shared(for_sku text, for_order text) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT NULL::bigint
+$$
+"""
+
+# Locks what is counted over several rows, when the rows themselves are locked. Nothing is yet.
+LOCK_SHARED = """
+CREATE FUNCTION stock_lock_shared(wanted text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+END $$
+"""
+
 # Which rows are short of what, or null. Written in place where it has to be quick: a call like this costs as much as
 # half a reservation.
 SHORT = """
@@ -124,17 +138,21 @@ BEGIN
         SELECT jsonb_agg(jsonb_build_object('node', want.node, 'sku', want.sku, 'requested', want.quantity,
                                             'available', greatest(coalesce(found.committable, 0), 0))
                          ORDER BY want.node, want.sku)
-          FROM (SELECT node, sku, sum(quantity)::bigint AS quantity
+          FROM (SELECT node, sku, sum(quantity)::bigint AS quantity,
+                       (sum(sum(quantity)) OVER (PARTITION BY sku ORDER BY node) - sum(quantity))::bigint AS before
                   FROM unnest(nodes, skus, quantities) AS want (node, sku, quantity) GROUP BY node, sku) AS want
-          LEFT JOIN LATERAL (SELECT stock_committable(stock, for_order) AS committable
-                               FROM stock WHERE stock.node = want.node AND stock.sku = want.sku) AS found ON true
+          LEFT JOIN LATERAL (
+              SELECT least(stock_committable(stock, for_order),
+                           CASE WHEN want.before > 0 THEN stock_shared(want.sku, for_order) - want.before END)
+                     AS committable
+                FROM stock WHERE stock.node = want.node AND stock.sku = want.sku) AS found ON true
          WHERE coalesce(found.committable, 0) < want.quantity);
 END $$
 """
 
 # Reservations for several orders in one transaction, each by itself all or nothing: lines last_lines[n - 1] + 1 to
 # last_lines[n] are those of keys[n]. Answers an outcome for each. Everybody takes locks in one order: orders,
-# reservations, stock rows by node and SKU, reserved units; within each kind by name.
+# reservations, stock rows by node and SKU, reserved units, what is counted over several rows; within each kind by name.
 #
 # An order is locked first, and must not have ended nor go by another plan: a plan is written with the order before
 # anything is reserved for it. So of two attempts that meet here, be one left over from before a reset or from a worker
@@ -157,7 +175,7 @@ DECLARE
     seen text[] := '{}';
     going integer[] := '{}';
     claimed text[];
-    lines integer[] := '{}';
+    locked text[] := '{}';
     one record;
     place record;
     first integer;
@@ -234,7 +252,9 @@ BEGIN
          ORDER BY 1, 2
     LOOP
         PERFORM FROM stock WHERE node = place.node AND sku = place.sku FOR NO KEY UPDATE;
+        locked := locked || place.sku;
     END LOOP;
+    PERFORM stock_lock_shared(locked);
     FOR one IN SELECT n, keys[n] AS key, order_ids[n] AS order_id FROM unnest(going) AS n LOOP
         IF NOT one.key = ANY (coalesce(claimed, '{}')) THEN
             -- Somebody else has just come with the same key.
@@ -268,17 +288,16 @@ BEGIN
         END IF;
         IF short IS NULL THEN
             answers[one.n] := '{"outcome": "reserved"}';
-            lines := lines || ARRAY(SELECT generate_series(first, last));
+            -- At once and not with the others': what the next one may have is counted by these.
+            INSERT INTO reserved_units (key, shipment_id, node, sku, quantity, state, promised_at)
+            SELECT one.key, shipment_ids[line], nodes[line], skus[line], quantities[line], 'held', promises[line]
+              FROM generate_series(first, last) AS line;
         ELSE
             -- The key stays free: the same reservation may come again when there is stock.
             DELETE FROM reservations WHERE key = one.key;
             answers[one.n] := jsonb_build_object('outcome', 'short', 'shortages', short);
         END IF;
     END LOOP;
-    INSERT INTO reserved_units (key, shipment_id, node, sku, quantity, state, promised_at)
-    SELECT keys[(SELECT min(n) FROM generate_series(1, cardinality(keys)) AS n WHERE last_lines[n] >= line)],
-           shipment_ids[line], nodes[line], skus[line], quantities[line], 'held', promises[line]
-      FROM unnest(lines) AS line;
     RETURN to_jsonb(answers);
 END $$
 """
@@ -325,7 +344,6 @@ BEGIN
              WHERE order_id = for_order AND key <> for_key AND units.state = 'held'
                AND units.shipment_id <> ALL (under_way)) AS touched USING (node, sku)
       ORDER BY stock.node, stock.sku FOR NO KEY UPDATE OF stock;
-
     SELECT array_agg(held.key), array_agg(held.node), array_agg(held.sku), array_agg(held.quantity)
       INTO freed_keys, freed_nodes, freed_skus, freed_quantities
       FROM (SELECT units.key, units.node, units.sku, units.quantity
@@ -333,40 +351,40 @@ BEGIN
              WHERE order_id = for_order AND key <> for_key AND units.state = 'held'
                AND units.shipment_id <> ALL (under_way)
              ORDER BY units.key, units.node, units.sku FOR UPDATE OF units) AS held;
+    PERFORM stock_lock_shared(skus || freed_skus);
 
-    -- What the order holds itself does not make it short, whatever is kept back from others.
-    SELECT jsonb_agg(jsonb_build_object('node', want.node, 'sku', want.sku, 'requested', want.quantity,
-                                        'available', found.available) ORDER BY want.node, want.sku)
-      INTO short
-      FROM (SELECT node, sku, sum(quantity)::bigint AS quantity
-              FROM unnest(nodes, skus, quantities) AS want (node, sku, quantity) GROUP BY node, sku) AS want
-      CROSS JOIN LATERAL (
-          SELECT greatest(coalesce((SELECT stock_committable(stock, for_order) FROM stock
-                                     WHERE stock.node = want.node AND stock.sku = want.sku), 0), 0)
-               + coalesce((SELECT sum(quantity)::bigint
-                             FROM unnest(freed_nodes, freed_skus, freed_quantities) AS freed (node, sku, quantity)
-                            WHERE freed.node = want.node AND freed.sku = want.sku), 0) AS available) AS found
-     WHERE found.available < want.quantity;
-    IF short IS NOT NULL THEN
+    -- What it holds is freed first, so that it does not count against the order; if that does not help, it never was.
+    BEGIN
+        IF freed_keys IS NOT NULL THEN
+            -- As though never reserved: a run that is reset once more may come to one of these keys again.
+            DELETE FROM reserved_units AS units
+             WHERE units.key = ANY (freed_keys) AND units.state = 'held' AND units.shipment_id <> ALL (under_way);
+            DELETE FROM reservations
+             WHERE key = ANY (freed_keys) AND NOT EXISTS (SELECT FROM reserved_units WHERE key = reservations.key);
+            PERFORM set_config('orderwright.movement', jsonb_build_object(
+                'kind', 'release', 'actor', by_actor, 'source', for_key,
+                'reason', 'the order reserves anew; it held these under another key')::text, true);
+            UPDATE stock SET reserved = stock.reserved - freed.quantity
+              FROM (SELECT node, sku, sum(quantity)::bigint AS quantity
+                      FROM unnest(freed_nodes, freed_skus, freed_quantities) AS freed (node, sku, quantity)
+                     GROUP BY node, sku) AS freed
+             WHERE stock.node = freed.node AND stock.sku = freed.sku;
+        END IF;
+        -- What the order held itself it may have again, whatever is kept back from others.
+        SELECT jsonb_agg(missing.row ORDER BY missing.row ->> 'node', missing.row ->> 'sku')
+          INTO short
+          FROM jsonb_array_elements(stock_short(for_order, nodes, skus, quantities)) AS missing (row)
+         WHERE (missing.row ->> 'requested')::bigint > coalesce((
+                   SELECT sum(quantity) FROM unnest(freed_nodes, freed_skus, freed_quantities)
+                       AS freed (node, sku, quantity)
+                    WHERE freed.node = missing.row ->> 'node' AND freed.sku = missing.row ->> 'sku'), 0);
+        IF short IS NOT NULL THEN
+            RAISE EXCEPTION 'short' USING ERRCODE = 'OW001';
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'OW001' THEN
         DELETE FROM reservations WHERE key = for_key;
         RETURN jsonb_build_object('outcome', 'short', 'shortages', short);
-    END IF;
-
-    IF freed_keys IS NOT NULL THEN
-        -- As though never reserved: a run that is reset once more may come to one of these keys again.
-        DELETE FROM reserved_units AS units
-         WHERE units.key = ANY (freed_keys) AND units.state = 'held' AND units.shipment_id <> ALL (under_way);
-        DELETE FROM reservations
-         WHERE key = ANY (freed_keys) AND NOT EXISTS (SELECT FROM reserved_units WHERE key = reservations.key);
-        PERFORM set_config('orderwright.movement', jsonb_build_object(
-            'kind', 'release', 'actor', by_actor, 'source', for_key,
-            'reason', 'the order reserves anew; it held these under another key')::text, true);
-        UPDATE stock SET reserved = stock.reserved - freed.quantity
-          FROM (SELECT node, sku, sum(quantity)::bigint AS quantity
-                  FROM unnest(freed_nodes, freed_skus, freed_quantities) AS freed (node, sku, quantity)
-                 GROUP BY node, sku) AS freed
-         WHERE stock.node = freed.node AND stock.sku = freed.sku;
-    END IF;
+    END;
     PERFORM set_config('orderwright.movement', jsonb_build_object(
         'kind', 'reserve', 'actor', by_actor, 'source', for_key)::text, true);
     UPDATE stock SET reserved = stock.reserved + want.quantity
@@ -471,6 +489,8 @@ FUNCTIONS = (
     EXPLAINED,
     ONLY_WITH_STOCK,
     COMMITTABLE,
+    SHARED,
+    LOCK_SHARED,
     SHORT,
     RESERVE_AGAIN,
     RESERVE,
@@ -534,6 +554,8 @@ def downgrade() -> None:
         "stock_reserve",
         "stock_reserve_again",
         "stock_short",
+        "stock_lock_shared",
+        "stock_shared",
         "stock_committable",
         "stock_explained",
         "stock_explain_new",

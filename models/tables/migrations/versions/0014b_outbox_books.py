@@ -46,6 +46,8 @@ END $$
 """
 
 
+AVAILABILITY = _availability(_AVAILABLE, _TOLD)
+
 # At the end of the transaction, when its entries stand there. What is of no order has a key of its own, so that it
 # comes in order, too. The amount is what moved for a tender. A tender's instrument, which may be a gift card's number,
 # is told to nobody.
@@ -68,7 +70,7 @@ END $$
 
 
 def upgrade() -> None:
-    op.execute(_availability(_AVAILABLE, _TOLD))
+    op.execute(AVAILABILITY)
     op.execute(LEDGER)
     op.execute(
         "CREATE CONSTRAINT TRIGGER outbox_posted AFTER INSERT ON ledger_transactions DEFERRABLE INITIALLY DEFERRED "
