@@ -28,7 +28,8 @@ class AllocationKind(StrEnum):
 
 EACH_NODE = "*"
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-MOST_RULES = 10_000
+MOST_RULES = 1_000
+MAX_POLICY_BYTES = 1024 * 1024
 
 
 class AllocationRule(Document):

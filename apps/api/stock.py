@@ -13,7 +13,7 @@ from activities.store import allocating, stock_books, warehouse
 from activities.store.stock_books import StockAccount
 from activities.store.stock_views import stock_view
 from apps.api import examples
-from apps.api.bodies import Body, body_of, read_message
+from apps.api.bodies import Body, body_of, parse_message, read_body, read_message
 from apps.api.contracts import (
     AdjustmentRequest,
     AllocationRequest,
@@ -27,7 +27,7 @@ from apps.api.contracts import (
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
-from models.allocation import AllocationView
+from models.allocation import MAX_POLICY_BYTES, AllocationView
 from models.identifiers import Sku
 from models.stock import StockAnswer, StockDocument, StockView
 
@@ -182,7 +182,8 @@ async def set_allocation(request: Request, parts: PartsOf) -> AllocationView:
     A rule that protects keeps units for its group; a limit is what a group may hold of what lies there; a cap is what
     it may be promised in all while the rule holds. Rules that stay as they were go on counting.
     """
-    policy = await read_message(request, AllocationRequest, parts.settings.api_body_seconds)
+    raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
+    policy = parse_message(raw, AllocationRequest)
     structlog.contextvars.bind_contextvars(actor=policy.actor)
     async with parts.store.transaction() as session:
         return await allocating.allocate(session, policy)

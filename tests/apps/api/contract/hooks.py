@@ -19,6 +19,7 @@ from schemathesis.core.parameters import ParameterLocation
 from apps.api import examples
 from apps.api.orders import BUSINESS_START_HEADER
 from models.money import MAX_MINOR
+from models.stock import MOST_UNITS
 from models.tender import PayLink
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
@@ -196,6 +197,30 @@ def _of_stock_that_is_there(case: Any) -> None:
     case.body = document
 
 
+def _rules_that_make_sense(case: Any) -> None:
+    """Give each rule one amount and an id of its own, of a SKU that there is; enough for whatever else is tried."""
+    policy = dict(case.body) | {"replaces": None}
+    policy["document_id"] = _number_of(policy)
+    policy["rules"] = [
+        {
+            "rule_id": f"r{number}",
+            "kind": rule["kind"] if rule["kind"] != "protect" else "limit",
+            "sku": COUNTED,
+            "node": "*" if rule.get("node") else None,
+            "channels": rule.get("channels", []),
+            "tiers": rule.get("tiers", []),
+            "units": MOST_UNITS,
+        }
+        for number, rule in enumerate(policy["rules"])
+    ]
+    case.body = policy
+
+
+def _for_an_order_that_is_there(case: Any) -> None:
+    """What is offered for one that was made up is never taken."""
+    case.path_parameters["order_id"] = "web:1001"
+
+
 def _of_a_tender_of_its_own(case: Any) -> None:
     """Give it an account, or a code, that has no other currency; a payment comes from the one account there is."""
     body = {name: int(value) if isinstance(value, float) else value for name, value in case.body.items()}
@@ -211,8 +236,10 @@ def _of_a_tender_of_its_own(case: Any) -> None:
 
 _MENDS = {
     "amend_order": _of_an_order_that_is_there,
+    "offer_tender": _for_an_order_that_is_there,
     "pay_by_link": _by_a_link_of_ours,
     "show_payment": _by_a_link_of_ours,
+    "set_allocation": _rules_that_make_sense,
     "set_credit_limit": _of_a_tender_of_its_own,
     "record_account_payment": _of_a_tender_of_its_own,
     "issue_value": _of_a_tender_of_its_own,
