@@ -107,7 +107,11 @@ def _stock(levels: Sequence[OpenStock], demand: Sequence[DemandLine]) -> tuple[S
         if level.shared is not None and level.shared < asked[level.sku]:
             units = max(min(units, level.shared - given[level.sku]), 0)
         given[level.sku] += units
-        rows.append(StockRow(node=level.node, sku=level.sku, available=units))
+        rows.append(
+            StockRow(
+                node=level.node, sku=level.sku, available=units, kept_back=max(level.unreserved - units, 0)
+            )
+        )
     return tuple(rows)
 
 

@@ -24,11 +24,13 @@ class StockLevel(Contract):
 class OpenStock(StockLevel):
     """What of it can still be promised to an order: the router must not plan with what a reservation would not get.
 
-    ``shared`` is how much of the SKU can be promised to it at all nodes together; None: all that is available at each.
+    ``unreserved`` units are promised to nobody, but may be kept for somebody. ``shared`` is how much of the SKU can
+    be promised to it at all nodes together; None: all that is available at each.
     """
 
     reserved: int
     available: int
+    unreserved: int
     shared: int | None
 
 
@@ -77,7 +79,8 @@ async def stock_of(session: AsyncSession, skus: Collection[str], order_id: str) 
 
 
 _OPEN = """
-SELECT node, sku, on_hand, reserved, greatest(stock_committable(stock, :order_id), 0) AS available, room.shared
+SELECT node, sku, on_hand, reserved, greatest(stock_committable(stock, :order_id), 0) AS available,
+       on_hand - reserved AS unreserved, room.shared
   FROM stock
   JOIN (SELECT sku, stock_shared(sku, :order_id) AS shared
           FROM unnest(CAST(:skus AS text[])) AS sku) AS room USING (sku)

@@ -26,11 +26,15 @@ async def stock_view(session: AsyncSession, sku: str, *, movements: int) -> Stoc
     moved = [Movement.model_validate(row.model_dump()) for row in rows.all()]
     if not nodes and not moved:
         raise NotFound("this SKU was never stocked at any node: look at its spelling")
+    available = _sum(nodes, "available")
+    shared = await session.scalar(text(_SHARED), {"sku": sku})
+    if shared is not None:
+        available = max(min(available, shared), 0)
     return StockView(
         sku=sku,
         on_hand=_sum(nodes, "on_hand"),
         reserved=_sum(nodes, "reserved"),
-        available=_sum(nodes, "available"),
+        available=available,
         in_transit=_sum(nodes, "in_transit"),
         nodes=tuple(nodes),
         movements=tuple(moved[:movements]),
@@ -42,6 +46,10 @@ def _sum(nodes: list[NodeStock], field: str) -> int:
     return sum(values)
 
 
+# What rules leave of all nodes together to anybody.
+_SHARED = (
+    "SELECT min(allowed.shared) FROM stock, stock_allowed(stock, NULL, NULL) AS allowed WHERE sku = :sku"
+)
 # A node that only waits for a transfer is one of the places where the goods are.
 _NODES = """
 SELECT node, coalesce(on_hand, 0) AS on_hand, coalesce(reserved, 0) AS reserved,

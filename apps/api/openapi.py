@@ -40,11 +40,12 @@ and money.
 Send the token as `Authorization: Bearer …`. Every error answer is `application/problem+json` (RFC 9457); rely on its
 `code`. Amounts are integer minor units (1299 GBP is £12.99), times are RFC 3339 with a zone.
 
-Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; amendments of 512 KB; other bodies of 64 KB;
-addresses of 8 KB and headers of 16 KB; no number of more than 100 digits, no NaN, no key twice in one object. Bodies
-are `application/json` in UTF-8, not compressed, and arrive within 30 seconds. Each answer says in `RateLimit-Policy`
-and `RateLimit` how many requests you may make; over that it is `429`, and `Retry-After` says when the next one is
-served. A query parameter that does not exist is refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS`
+Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; amendments of 512 KB; rules of allocation of 1 MB;
+other bodies of 64 KB; addresses of 8 KB and headers of 16 KB; no number of more than 100 digits, no NaN, no key
+twice in one object. Bodies are `application/json` in UTF-8, not compressed, and arrive within 30 seconds. Each
+answer says in `RateLimit-Policy` and `RateLimit` how many requests you may make; over that it is `429`, and
+`Retry-After` says when the next one is served. A query parameter that does not exist is refused, not ignored. `HEAD`
+works wherever `GET` does, and `OPTIONS`
 says which methods there are.
 """
 TAGS = [

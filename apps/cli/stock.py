@@ -76,9 +76,10 @@ def show(
     target = console()
     table = listing("node", "on hand", "reserved", "kept back", "available", "on its way", right=_NUMBERS)
     for node in view.nodes:
-        units = (node.on_hand, node.reserved, node.safety_stock, node.available, node.in_transit)
+        kept_back = max(node.on_hand - node.reserved - node.available, 0)
+        units = (node.on_hand, node.reserved, kept_back, node.available, node.in_transit)
         table.add_row(node.node, *map(str, units))
-    kept_back = sum(node.safety_stock for node in view.nodes)
+    kept_back = max(view.on_hand - view.reserved - view.available, 0)
     everywhere = (view.on_hand, view.reserved, kept_back, view.available, view.in_transit)
     table.add_row(Text("all", style="bold"), *map(str, everywhere))
     target.print(table)

@@ -15,11 +15,12 @@ class DemandLine(Contract):
 
 
 class StockRow(Contract):
-    """``available`` units of a SKU that a node can promise now."""
+    """``available`` units of a SKU that a node can promise now; ``kept_back`` more lie there, but not for it."""
 
     node: str
     sku: str
     available: int = Field(ge=0)
+    kept_back: int = 0
 
 
 class RoutingProblem(Contract):

@@ -193,15 +193,19 @@ def _plan(problem: RoutingProblem, shipments: tuple[PlannedShipment, ...], reaso
 def _missing(problem: RoutingProblem, left: dict[str, int]) -> list[str]:
     active = {node.node_id for node in problem.nodes if node.active}
     held: dict[str, int] = defaultdict(int)
+    kept_back: dict[str, int] = defaultdict(int)
     wanted: dict[str, int] = defaultdict(int)
     for row in problem.stock:
-        held[row.sku] += row.available if row.node in active else 0
+        if row.node in active:
+            held[row.sku] += row.available
+            kept_back[row.sku] += row.kept_back
     for line in problem.lines:
         wanted[line.sku] += line.quantity
     return [
         f"line {line.line_id}: {left[line.line_id]} of {line.quantity} units of {line.sku} cannot be served, "
         + (
             f"active nodes hold {held[line.sku]} of the {wanted[line.sku]} asked for"
+            + (f" ({kept_back[line.sku]} more lie there, but are kept back)" if kept_back[line.sku] else "")
             if held[line.sku] < wanted[line.sku]
             else f"no carrier service takes them to {problem.ship_country} from where they are"
             + _by_service(problem)

@@ -92,6 +92,14 @@ def test_missing_stock_is_an_answer_that_names_the_line() -> None:
     )
 
 
+def test_units_that_are_kept_back_are_named_beside_what_is_missing() -> None:
+    problem = a_problem({"a": 5}, {("n1", "a"): 3})
+    stock = tuple(row.model_copy(update={"kept_back": 4}) for row in problem.stock)
+    answer = ROUTER.route(problem.model_copy(update={"stock": stock}))
+    assert isinstance(answer, Unfillable)
+    assert answer.reasons[0].endswith("3 of the 5 asked for (4 more lie there, but are kept back)")
+
+
 def test_an_inactive_node_ships_nothing() -> None:
     problem = a_problem({"a": 1}, {("n1", "a"): 1}).model_copy(
         update={"nodes": (a_node("n1", active=False),)}
