@@ -27,6 +27,7 @@ from models.money import Money
 from models.order import Address
 from models.plan import PlannedLine
 from models.reconciliation import StatementPage
+from models.stock import LotUnits
 
 
 class PaymentProvider(Protocol):
@@ -77,6 +78,12 @@ class PaymentProvider(Protocol):
         ...
 
 
+class PickLine(PlannedLine):
+    """What to pick; of which ``lots``, if the goods come in lots."""
+
+    lots: tuple[LotUnits, ...] = ()
+
+
 class Warehouse(Protocol):
     """Picks and packs. Its progress comes back as ``wms_event`` by webhook."""
 
@@ -86,7 +93,7 @@ class Warehouse(Protocol):
         key: str,
         node: str,
         shipment_id: str,
-        lines: tuple[PlannedLine, ...],
+        lines: tuple[PickLine, ...],
         business_now: AwareDatetime,
     ) -> PickRequested:
         """Ask ``node`` to pick ``lines``."""

@@ -353,7 +353,7 @@ class StockReconciliation:
         found = {f"{row.node}/{row.sku}": row for row in rows}
         async with self._store.transaction() as session:
             before = await books.known(session, Comparison.STOCK, list(found))
-        differing = {name: row for name, row in found.items() if row.reserved != row.held or name in before}
+        differing = {name: row for name, row in found.items() if not row.agrees or name in before}
         comparing = _Comparison(
             self._store,
             self._terms,

@@ -1,12 +1,12 @@
 """Queue ``oms-shipping``: picks and labels, and calling them off."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from activities.exactly_once import Effect, Meaning, carry_out
 from activities.failures import speaks_temporal
 from activities.implements import implements
-from activities.ports import Carrier, Warehouse
-from activities.store import operations
+from activities.ports import Carrier, PickLine, Warehouse
+from activities.store import lots, operations
 from activities.store.operations import ShippingOperation
 from activities.store.plans import planned_draft, planned_shipment
 from activities.store.record import record
@@ -27,7 +27,8 @@ from models.effects import (
     VoidLabel,
 )
 from models.operations import OperationState, ShippingKind
-from models.plan import PlannedShipment
+from models.plan import PlannedLine, PlannedShipment
+from models.stock import LotUnits
 from workflows import steps
 
 
@@ -42,15 +43,28 @@ class ShippingActivities:
     @implements(steps.REQUEST_PICK)
     @speaks_temporal
     async def request_pick(self, effect: RequestPick) -> PickRequested:
-        """Ask the shipment's node to pick it."""
+        """Ask the shipment's node to pick it, of the lots that are reserved for it.
+
+        Where the goods will not be good for the customer any more, and no other lot is, it is answered as though the
+        warehouse refused: a person decides.
+        """
         planned = await self._planned(effect)
+        operation = _operation(effect, ShippingKind.PICK)
+        async with self._store.transaction() as session:
+            # What the warehouse was told once stays so.
+            if not await operations.was_intended(session, operation):
+                await lots.keep_good(session, effect.shipment_id)
+            to_pick = await lots.lots_to_pick(session, effect.shipment_id)
+            spoiled = await lots.no_longer_good(session, effect.shipment_id)
 
         async def ask() -> PickRequested:
+            if spoiled is not None:
+                return PickRequested(accepted=False, pick_id=None, reason=f"lot_expired: {spoiled}")
             return await self._warehouse.request_pick(
                 key=effect.key,
                 node=planned.node,
                 shipment_id=effect.shipment_id,
-                lines=planned.lines,
+                lines=_pick_lines(planned.lines, to_pick),
                 business_now=effect.business_now,
             )
 
@@ -60,7 +74,7 @@ class ShippingActivities:
         return await carry_out(
             self._store,
             Effect(
-                operation=_operation(effect, ShippingKind.PICK),
+                operation=operation,
                 carried=effect.carried,
                 gives=PickRequested,
                 ask=ask,
@@ -203,6 +217,25 @@ class ShippingActivities:
     async def _planned(self, effect: RequestPick | BuyLabel) -> PlannedShipment:
         async with self._store.transaction() as session:
             return await planned_shipment(session, effect.order_id, effect.plan_id, effect.number)
+
+
+def _pick_lines(
+    lines: Sequence[PlannedLine], to_pick: Mapping[str, Sequence[LotUnits]]
+) -> tuple[PickLine, ...]:
+    """Lines with their lots: the first to expire for the first line, if several are of one SKU."""
+    left = {sku: list(of_sku) for sku, of_sku in to_pick.items()}
+    found = []
+    for line in lines:
+        missing, parts = line.quantity, list[LotUnits]()
+        while missing and left.get(line.sku):
+            lot = left[line.sku].pop(0)
+            part = min(missing, lot.quantity)
+            parts.append(lot.model_copy(update={"quantity": part}))
+            missing -= part
+            if part < lot.quantity:
+                left[line.sku].insert(0, lot.model_copy(update={"quantity": lot.quantity - part}))
+        found.append(PickLine(**line.model_dump(), lots=tuple(parts)))
+    return tuple(found)
 
 
 def _operation(

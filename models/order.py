@@ -48,6 +48,7 @@ PositiveMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_MINOR)]
 MAX_LINES = 1_000
 MAX_TENDERS = 4
 MAX_QUANTITY = 1_000_000
+MAX_SHELF_LIFE_DAYS = 3_650
 MAX_INLINE_BYTES = 256 * 1024
 MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
 
@@ -155,7 +156,10 @@ class DraftTotals(Document):
 
 
 class OrderDraft(Document):
-    """One order document. Send it to ``POST /v1/orders`` or inline as the input of an OrderWorkflow."""
+    """One order document. Send it to ``POST /v1/orders`` or inline as the input of an OrderWorkflow.
+
+    ``min_shelf_life_days``: goods that expire are to be good for so many days more on the promised day of delivery.
+    """
 
     schema_version: int = Field(default=1, ge=1, le=1)
     channel: Channel
@@ -177,3 +181,4 @@ class OrderDraft(Document):
     promise_by: SentMoment | None = None
     ship_complete: bool = False
     carrier_service: CarrierServiceName | None = None
+    min_shelf_life_days: Annotated[int, Field(strict=True, ge=0, le=MAX_SHELF_LIFE_DAYS)] | None = None

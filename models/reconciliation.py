@@ -62,6 +62,7 @@ class DifferenceKind(StrEnum):
     OPEN_WITHOUT_RESERVATION = "open_without_reservation"
     PAID_WITHOUT_STOCK = "paid_without_stock"
     RESERVED_DIFFERS = "reserved_differs"
+    EXPIRED = "expired"
 
 
 class DifferenceState(StrEnum):

@@ -46,25 +46,52 @@ Change = Annotated[int, Field(strict=True, ge=-MOST_UNITS, le=MOST_UNITS)]
 YesOrNo = Annotated[bool, Field(strict=True)]
 
 
+# What stands on the goods, as their maker writes it.
+Lot = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\s\x00]([^\n\x00]*[^\s\x00])?$")
+]
+# The last day on which they are good.
+ExpiresOn = Annotated[date, Field(strict=True)]
+
+
 class SkuUnits(Document):
-    """So many units of a SKU."""
+    """So many units of a SKU; of one ``lot``, if it is known. A SKU may have a line for each lot."""
 
     sku: Sku
     quantity: SomeUnits
+    lot: Lot | None = None
 
 
-class CountedUnits(Document):
-    """So many units of a SKU were found; none is an answer as well."""
+class ReceivedUnits(SkuUnits):
+    """``expires_on`` is needed for a ``lot`` that was never received before."""
+
+    expires_on: ExpiresOn | None = None
+
+
+class SupplyUnits(Document):
+    """So many units of a SKU are to come; none cancels."""
 
     sku: Sku
     quantity: Units
 
 
+class CountedUnits(SupplyUnits):
+    """So many units of a SKU were found; none is an answer as well.
+
+    With a ``lot``: so many of this one, and the SKU's lots that no line names are as they were. A line without a lot
+    beside such lines is for units of which nobody knows it. What a lot has more than in the books comes from those.
+    """
+
+    lot: Lot | None = None
+    expires_on: ExpiresOn | None = None
+
+
 class ChangedUnits(Document):
-    """So many units of a SKU more, or with a minus fewer."""
+    """So many units of a SKU, or of a lot of it, more; or with a minus fewer."""
 
     sku: Sku
     change: Change
+    lot: Lot | None = None
 
 
 class StockDocument(Document):
@@ -83,7 +110,7 @@ class Receipt(StockDocument):
     """
 
     node: NodeId
-    lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    lines: tuple[ReceivedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
     reason: Reason | None = None
     transfer_id: DocumentId | None = None
     supply_id: DocumentId | None = None
@@ -100,7 +127,7 @@ class Expected(StockDocument):
     supply_id: DocumentId
     node: NodeId
     expected_on: Annotated[date, Field(strict=True)]
-    lines: tuple[CountedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    lines: tuple[SupplyUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
     reason: Reason | None = None
 
 
@@ -125,7 +152,9 @@ class Adjustment(StockDocument):
 
 
 class Damage(StockDocument):
-    """So many units broke, were stolen or ran out of date."""
+    """So many units broke, were stolen or ran out of date. Without a lot they are taken from those nobody knows the lot
+    of, then from the last to expire.
+    """
 
     node: NodeId
     lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
@@ -133,7 +162,10 @@ class Damage(StockDocument):
 
 
 class Transfer(StockDocument):
-    """Units left ``from_node`` for ``to_node``; they are nowhere until ``to_node`` says that it has them."""
+    """Units left ``from_node`` for ``to_node``; they are nowhere until ``to_node`` says that it has them.
+
+    Their lots go with them: those that are named, else the first to expire.
+    """
 
     from_node: NodeId
     to_node: NodeId
@@ -142,7 +174,10 @@ class Transfer(StockDocument):
 
 
 class ShortPick(StockDocument):
-    """Who picked ``shipment_id`` did not find so many units of it; they are not on the shelf."""
+    """Who picked ``shipment_id`` did not find so many units of it; they are not on the shelf.
+
+    With a ``lot`` of those that it was to be picked from; without, those that it has of the last to expire.
+    """
 
     shipment_id: str = Field(pattern=SHIPMENT_ID_PATTERN)
     lines: tuple[SkuUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
@@ -179,8 +214,32 @@ class StockAnswer(Contract):
     released: tuple[ReleasedUnits, ...] = ()
 
 
+class LotUnits(Contract):
+    """So many units of a lot; None: of those that nobody knows the lot of."""
+
+    lot: str | None
+    expires_on: date | None
+    quantity: int
+
+
+class LotStock(Contract):
+    """Units of a SKU at a node that came in one lot; None: nobody knows in which. ``available``: neither reserved nor
+    expired.
+    """
+
+    lot: str | None
+    expires_on: date | None
+    on_hand: int
+    reserved: int
+    available: int
+    expired: bool = False
+
+
 class NodeStock(Contract):
-    """One SKU at one node. ``available`` can be promised; ``in_transit`` is on its way here from another node."""
+    """One SKU at one node. ``available`` can be promised; ``in_transit`` is on its way here from another node.
+
+    ``lots``: what it is divided into, the first to expire first, if it came in lots.
+    """
 
     node: str
     on_hand: int
@@ -188,6 +247,7 @@ class NodeStock(Contract):
     safety_stock: int
     available: int
     in_transit: int = 0
+    lots: tuple[LotStock, ...] = ()
 
 
 class Movement(Contract):
@@ -207,8 +267,14 @@ class Movement(Contract):
     document_id: str | None = None
 
 
+class LotMovement(Movement):
+    """One change of one lot; None: of those of which nobody knows it."""
+
+    lot: str | None = None
+
+
 class StockView(Contract):
-    """A SKU everywhere: by node, together, and its last movements, newest first."""
+    """A SKU everywhere: by node, together, and its last movements, newest first; ``lot_movements``: of its lots."""
 
     sku: str
     on_hand: int
@@ -217,3 +283,4 @@ class StockView(Contract):
     in_transit: int
     nodes: tuple[NodeStock, ...]
     movements: tuple[Movement, ...] = ()
+    lot_movements: tuple[LotMovement, ...] = ()

@@ -632,23 +632,27 @@ def _about_order(
 
 # --- stock rows ---
 class StockStanding(Contract):
-    """A stock row's own count of reserved units, and the sum of what reservations hold of it."""
+    """A stock row's own count of reserved units, the sum of what reservations hold of it, and what of it expired."""
 
     node: str
     sku: str
     reserved: int
     held: int
+    expired: int = 0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nobody has to look at it."""
+        return self.reserved == self.held and not self.expired
 
 
 def compare_stock(row: StockStanding) -> Compared:
-    """The reserved count of one row against what is held of it."""
-    if row.reserved == row.held:
-        return Compared(checked=1)
-    kind = DifferenceKind.RESERVED_DIFFERS
+    """The reserved count of one row against what is held of it, and whether it has units that expired."""
+    differences = []
     name = f"{row.node}/{row.sku}"
-    return Compared(
-        checked=1,
-        differences=(
+    if row.reserved != row.held:
+        kind = DifferenceKind.RESERVED_DIFFERS
+        differences.append(
             Difference(
                 key=f"{kind}:{name}",
                 comparison=Comparison.STOCK,
@@ -659,9 +663,24 @@ def compare_stock(row: StockStanding) -> Compared:
                 theirs=Side(of="reservations", found=({"held": row.held},)),
                 units=abs(row.reserved - row.held),
                 about=name,
-            ),
-        ),
-    )
+            )
+        )
+    if row.expired:
+        kind = DifferenceKind.EXPIRED
+        differences.append(
+            Difference(
+                key=f"{kind}:{name}",
+                comparison=Comparison.STOCK,
+                kind=kind,
+                subject=name,
+                what=f"{row.expired:,} units of {row.sku} at {row.node} have expired",
+                ours=Side(of="stock", found=({"node": row.node, "sku": row.sku, "expired": row.expired},)),
+                theirs=Side(of="the calendar"),
+                units=row.expired,
+                about=name,
+            )
+        )
+    return Compared(checked=1, differences=tuple(differences))
 
 
 # --- rules ---
@@ -745,6 +764,8 @@ _TO_DO: Mapping[DifferenceKind, str] = MappingProxyType(
         "timeline; send the goods, or call the order off and pay back.",
         DifferenceKind.RESERVED_DIFFERS: "See who changed the count or the reservations by hand. Put the count right, "
         "then finish.",
+        DifferenceKind.EXPIRED: "Nothing of it is sent to anybody any more. Take it off the shelf and write it off "
+        "(orderwright stock damage, with --lot), then finish.",
         DifferenceKind.HELD_FOR_UNKNOWN: "No order of this id is in our books. If nothing is on its way under it, "
         "approve.",
     }

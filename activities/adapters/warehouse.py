@@ -6,9 +6,9 @@ import httpx
 from pydantic import AwareDatetime, Field, model_validator
 
 from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
+from activities.ports import PickLine
 from models.effects import PickRequested, Undone
 from models.messages import WmsEvent
-from models.plan import PlannedLine
 
 Id = Annotated[str, Field(min_length=1)]
 
@@ -25,7 +25,7 @@ class HttpWarehouse:
         key: str,
         node: str,
         shipment_id: str,
-        lines: tuple[PlannedLine, ...],
+        lines: tuple[PickLine, ...],
         business_now: AwareDatetime,
     ) -> PickRequested:
         """Ask ``node`` to pick; ``POST /picks``."""
@@ -35,7 +35,8 @@ class HttpWarehouse:
             body={
                 "node": node,
                 "shipment_id": shipment_id,
-                "lines": [line.model_dump(mode="json") for line in lines],
+                # A warehouse that knows no lots is told of none.
+                "lines": [line.model_dump(mode="json", exclude_defaults=True) for line in lines],
                 "business_now": business_now.isoformat(),
             },
             gives=_Pick,

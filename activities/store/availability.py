@@ -63,7 +63,8 @@ _SHIPS: LiteralString = """
 """
 _LEVELS: LiteralString = (
     """
-SELECT sku, node, least(on_hand - reserved - safety_stock, free), least(most, shared), shared
+SELECT sku, node, least(on_hand - reserved - safety_stock, free, CASE WHEN lots THEN stock_lot_limit(stock, NULL) END),
+       least(most, shared), shared
   FROM stock LEFT JOIN LATERAL (
        SELECT * FROM stock_allowed(stock, %s, %s)
         WHERE EXISTS (SELECT FROM stock_allocations AS rule WHERE rule.sku IS NULL OR rule.sku = stock.sku)

@@ -288,6 +288,7 @@ def document_facts(draft: OrderDraft) -> dict[str, Any]:
         "line_count": len(draft.lines),
         "unit_count": sum(line.quantity for line in draft.lines),
         "ship_country": draft.ship_to.country,
+        "min_shelf_life_days": draft.min_shelf_life_days,
     }
 
 

@@ -122,6 +122,11 @@ async def payment(session: AsyncSession, order_id: str, key: str) -> Standing | 
     return None if row is None else _standing(row)
 
 
+async def was_intended(session: AsyncSession, operation: Operation) -> bool:
+    """Whether ``operation`` was about to be done before, and may have been."""
+    return await _find(session, operation) is not None
+
+
 async def answer(
     session: AsyncSession,
     operation: Operation,

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from activities.store import broken, reads, stock
+from activities.store import broken, lots, reads, stock
 from activities.store.operations import PaymentOperation, ShippingOperation
 from activities.store.record import record
 from models.base import Contract
@@ -53,7 +53,7 @@ from models.tables.ledger import LedgerEntryRow, LedgerTransactionRow
 from models.tables.operations import PaymentOperationRow, ShippingOperationRow
 from models.tables.orders import OrderRow, ShipmentRow
 from models.tables.reconciliation import DifferenceRow, ReconciliationRunRow, StatementLineRow
-from models.tables.stock import ReservationRow, ReservedUnitsRow, StockRow, UnitState
+from models.tables.stock import ReservationRow, ReservedUnitsRow, StockLotRow, StockRow, UnitState
 from policies.reconciliation import (
     OrderStock,
     OurLabel,
@@ -527,7 +527,7 @@ async def order_stock(session: AsyncSession, order_ids: Collection[str]) -> dict
 
 
 async def stock_rows(session: AsyncSession, after: tuple[str, str], limit: int) -> list[StockStanding]:
-    """Stock rows that follow ``after``, each with what reservations hold of it: one statement, one moment."""
+    """Stock rows that follow ``after``, each with what reservations hold of it and what expired: one moment."""
     rows = (
         select(col(StockRow.node), col(StockRow.sku), col(StockRow.reserved))
         .where(tuple_(col(StockRow.node), col(StockRow.sku)) > after)
@@ -558,12 +558,22 @@ async def _standing(session: AsyncSession, rows: Any) -> list[StockStanding]:
         .correlate(rows)
         .scalar_subquery()
     )
+    expired = (
+        select(func.coalesce(func.sum(col(StockLotRow.on_hand)), 0))
+        .where(
+            col(StockLotRow.node) == rows.c.node,
+            col(StockLotRow.sku) == rows.c.sku,
+            col(StockLotRow.expires_on) < lots.today(),
+        )
+        .correlate(rows)
+        .scalar_subquery()
+    )
     found = await session.execute(
-        select(rows.c.node, rows.c.sku, rows.c.reserved, held).order_by(rows.c.node, rows.c.sku)
+        select(rows.c.node, rows.c.sku, rows.c.reserved, held, expired).order_by(rows.c.node, rows.c.sku)
     )
     return [
-        StockStanding(node=node, sku=sku, reserved=int(reserved), held=int(some))
-        for node, sku, reserved, some in found
+        StockStanding(node=node, sku=sku, reserved=int(reserved), held=int(some), expired=int(gone))
+        for node, sku, reserved, some, gone in found
     ]
 
 

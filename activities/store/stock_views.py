@@ -6,15 +6,17 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store.lots import lots_to_show
 from models.errors import NotFound
-from models.stock import Movement, NodeStock, StockView
-from models.tables.stock import StockMovementRow
+from models.stock import LotMovement, Movement, NodeStock, StockView
+from models.tables.stock import StockLotMovementRow, StockMovementRow
 
 
 async def stock_view(session: AsyncSession, sku: str, *, movements: int) -> StockView:
     """``sku`` at every node with its last ``movements``. Raises ``NotFound`` for what was never stocked."""
+    lots = await lots_to_show(session, sku)
     nodes = [
-        NodeStock.model_validate(row)
+        NodeStock.model_validate({**row, "lots": lots.get(row["node"], ())})
         for row in (await session.execute(text(_NODES), {"sku": sku})).mappings()
     ]
     rows = await session.scalars(
@@ -38,7 +40,18 @@ async def stock_view(session: AsyncSession, sku: str, *, movements: int) -> Stoc
         in_transit=_sum(nodes, "in_transit"),
         nodes=tuple(nodes),
         movements=tuple(moved[:movements]),
+        lot_movements=await _lot_movements(session, sku, movements),
     )
+
+
+async def _lot_movements(session: AsyncSession, sku: str, most: int) -> tuple[LotMovement, ...]:
+    rows = await session.scalars(
+        select(StockLotMovementRow)
+        .where(col(StockLotMovementRow.sku) == sku)
+        .order_by(col(StockLotMovementRow.movement_id).desc())
+        .limit(most)
+    )
+    return tuple(LotMovement.model_validate(row.model_dump() | {"lot": row.lot or None}) for row in rows)
 
 
 def _sum(nodes: list[NodeStock], field: str) -> int:

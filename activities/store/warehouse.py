@@ -7,16 +7,18 @@ order if it still fits: parcels that have left, shipments whose pick has begun, 
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
 
 from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from activities.store import lots
+from activities.store.lots import LotLevel, Place, Promise
 from activities.store.record import record
 from models.base import Contract
 from models.errors import Conflict, InvalidDocument, NotFound, Problem, Refused
@@ -24,12 +26,14 @@ from models.journal import Carried, TimelineEntry
 from models.stock import (
     Adjustment,
     Count,
+    CountedUnits,
     Damage,
     Expected,
     MovementKind,
     Receipt,
     ReleasedUnits,
     ShortPick,
+    SkuUnits,
     StockAnswer,
     StockDocument,
     StockNow,
@@ -42,11 +46,10 @@ from models.tables.stock import (
     StockDocumentRow,
     StockReleasedRow,
     StockRow,
+    StockTransferLotRow,
     StockTransferRow,
     UnitState,
 )
-
-Place = tuple[str, str]  # node, SKU
 
 
 async def receive(session: AsyncSession, receipt: Receipt) -> StockAnswer:
@@ -57,26 +60,39 @@ async def receive(session: AsyncSession, receipt: Receipt) -> StockAnswer:
     """
 
     async def do() -> _Came:
-        if receipt.transfer_id is not None:
-            await _arrive(session, receipt)
+        arrived = {} if receipt.transfer_id is None else await _arrive(session, receipt)
         if receipt.supply_id is not None:
             await _supplied(session, receipt)
-        places = [(receipt.node, line.sku) for line in receipt.lines]
+        by_sku = _by_sku(receipt.lines)
+        places = [(receipt.node, sku) for sku in by_sku]
         await _lock(session, places)
         kind = MovementKind.RECEIPT if receipt.transfer_id is None else MovementKind.TRANSFER_IN
-        for line in receipt.lines:
+        await lots.say(session, receipt, kind, receipt.transfer_id or "")
+        known = await lots.dates(
+            session, _named(receipt.lines) | {(sku, lot) for sku in arrived for lot in arrived[sku]}
+        )
+        for sku, lines in by_sku.items():
+            place = (receipt.node, sku)
+            told = {(sku, line.lot): line.expires_on for line in lines if line.expires_on is not None}
+            for lot, units in arrived.get(sku, _units_of_lots(lines)).items():
+                if lot != lots.UNKNOWN:
+                    await lots.put(session, place, lot, known.get((sku, lot)) or told[(sku, lot)], units)
             await _change(
                 session,
-                (receipt.node, line.sku),
+                place,
                 receipt,
                 kind,
-                on_hand=line.quantity,
+                on_hand=sum(line.quantity for line in lines),
                 source=receipt.transfer_id or "",
             )
+            await lots.settle(session, place)
         return _Came(places=places)
 
     async def check() -> list[Problem]:
-        return await _unknown(session, receipt.node, receipt.lines, new=receipt.new)
+        problems = await _unknown(session, receipt.node, receipt.lines, new=receipt.new)
+        return problems or await _lot_problems(
+            session, receipt.lines, dated=True, fresh=receipt.transfer_id is None
+        )
 
     return await _once(session, receipt, check, do)
 
@@ -109,21 +125,35 @@ async def count(session: AsyncSession, counted: Count) -> StockAnswer:
     """So many units lie at ``counted.node``. Raises as above, but never for what was found."""
 
     async def do() -> _Came:
-        places = [(counted.node, line.sku) for line in counted.lines]
+        by_sku = _by_sku(counted.lines)
+        places = [(counted.node, sku) for sku in by_sku]
         await _lock(session, places)
+        await lots.say(session, counted, MovementKind.COUNT)
+        known = await lots.dates(session, _named(counted.lines))
         released = []
-        for line in counted.lines:
-            place = (counted.node, line.sku)
+        for sku, lines in by_sku.items():
+            place = (counted.node, sku)
+            for line in lines:
+                if line.lot is not None:
+                    expires_on = known.get((sku, line.lot)) or line.expires_on
+                    assert expires_on is not None  # noqa: S101 - checked below
+                    await lots.put(session, place, line.lot, expires_on)
             held = await _held(session, place)
-            # Parcels that left are on no shelf, and in our books until their goods are paid for.
-            left = sum(one.quantity for one in held if one.left)
+            targets: dict[str, int] = {}
+            if all(line.lot is None for line in lines):
+                # Parcels that left are on no shelf, and in our books until their goods are paid for.
+                left = sum(one.quantity for one in held if one.left)
+                on_hand = lines[0].quantity + left
+            else:
+                on_hand, targets = await _counted_by_lot(session, place, lines, held)
             released += await _come_to(
-                session, place, counted, MovementKind.COUNT, on_hand=line.quantity + left, held=held
+                session, place, counted, MovementKind.COUNT, on_hand=on_hand, held=held, targets=targets
             )
         return _Came(places=places, released=released)
 
     async def check() -> list[Problem]:
-        return await _unknown(session, counted.node, counted.lines, new=counted.new)
+        problems = await _unknown(session, counted.node, counted.lines, new=counted.new)
+        return problems or await _lot_problems(session, counted.lines, dated=True, fresh=False)
 
     return await _once(session, counted, check, do)
 
@@ -134,7 +164,7 @@ async def adjust(session: AsyncSession, adjustment: Adjustment) -> StockAnswer:
         session,
         adjustment,
         adjustment.node,
-        [(line.sku, line.change) for line in adjustment.lines],
+        [(line.sku, line.lot, line.change) for line in adjustment.lines],
         MovementKind.ADJUSTMENT,
     )
 
@@ -145,7 +175,7 @@ async def damage(session: AsyncSession, damaged: Damage) -> StockAnswer:
         session,
         damaged,
         damaged.node,
-        [(line.sku, -line.quantity) for line in damaged.lines],
+        [(line.sku, line.lot, -line.quantity) for line in damaged.lines],
         MovementKind.DAMAGE,
     )
 
@@ -163,43 +193,45 @@ async def transfer(session: AsyncSession, sent: Transfer) -> StockAnswer:
             problems.append(_no_node("to_node", sent.to_node))
         if problems:
             return problems
-        levels = await _lock(session, [(sent.from_node, line.sku) for line in sent.lines])
-        for number, line in enumerate(sent.lines):
-            level = levels[(sent.from_node, line.sku)]
-            if level.on_hand - level.reserved < line.quantity:
-                problems.append(
-                    _problem(
-                        f"lines[{number}].quantity",
-                        "not_available",
-                        f"{sent.from_node} can give away {level.on_hand - level.reserved} of {line.sku}:"
-                        f" of {level.on_hand} on hand {level.reserved} are reserved",
-                    )
-                )
-        return problems
+        await lots.dates(session, _named(sent.lines))
+        await _lock(session, [(sent.from_node, line.sku) for line in sent.lines])
+        problems += await _lot_problems(session, sent.lines, dated=False, fresh=False, node=sent.from_node)
+        return problems or await _not_free(session, sent)
 
     async def do() -> _Came:
         now = datetime.now(UTC)
-        for line in sent.lines:
+        by_sku = _by_sku(sent.lines)
+        places = [(sent.from_node, sku) for sku in by_sku]
+        await _lock(session, places)
+        await lots.say(session, sent, MovementKind.TRANSFER_OUT, sent.document_id)
+        for sku, lines in by_sku.items():
+            place = (sent.from_node, sku)
+            units = sum(line.quantity for line in lines)
+            found = await lots.lots_at(session, place)
+            parts = _leaving(found, lines)
+            for lot, part in parts.items():
+                await lots.set_to(session, place, lot, found[lot].on_hand - part)
             await _change(
-                session,
-                (sent.from_node, line.sku),
-                sent,
-                MovementKind.TRANSFER_OUT,
-                on_hand=-line.quantity,
-                source=sent.document_id,
+                session, place, sent, MovementKind.TRANSFER_OUT, on_hand=-units, source=sent.document_id
             )
+            await lots.settle(session, place)
             session.add(
                 StockTransferRow(
                     transfer_id=sent.document_id,
-                    sku=line.sku,
+                    sku=sku,
                     from_node=sent.from_node,
                     to_node=sent.to_node,
-                    quantity=line.quantity,
+                    quantity=units,
                     sent_at=now,
                 )
             )
+            await session.flush()
+            for lot, part in parts.items():
+                session.add(
+                    StockTransferLotRow(transfer_id=sent.document_id, sku=sku, lot=lot, quantity=part)
+                )
         await session.flush()
-        return _Came(places=[(sent.from_node, line.sku) for line in sent.lines])
+        return _Came(places=places)
 
     return await _once(session, sent, check, do)
 
@@ -225,7 +257,7 @@ async def short_pick(session: AsyncSession, short: ShortPick) -> StockAnswer:
         raise NotFound(f"nothing was ever reserved for shipment {short.shipment_id}")
 
     async def check() -> list[Problem]:
-        return [
+        problems = [
             _problem(
                 f"lines[{number}].sku",
                 "not_in_shipment",
@@ -234,36 +266,59 @@ async def short_pick(session: AsyncSession, short: ShortPick) -> StockAnswer:
             for number, line in enumerate(short.lines)
             if line.sku not in where
         ]
+        if problems or left:
+            return problems
+        for number, line in enumerate(short.lines):
+            picked = Counter[str]()
+            for node in where[line.sku]:
+                for one in await _held_for(session, (node, line.sku), short.shipment_id):
+                    picked.update(await lots.held_lots(session, one))
+            if line.lot is not None and picked[line.lot] < line.quantity:
+                of = ", ".join(f"{units} of {lot or 'an unknown lot'}" for lot, units in picked.items())
+                problems.append(
+                    _problem(
+                        f"lines[{number}].lot",
+                        "lot_not_in_shipment",
+                        f"{short.shipment_id} is not to have {line.quantity} of lot {line.lot} of {line.sku}, but"
+                        f" {of or 'none of any lot'}: name one of these, or no lot",
+                    )
+                )
+        return problems
 
     async def do() -> _Came:
         if left:
             raise Refused(f"shipment {short.shipment_id} has left: count the shelf instead")
-        places = [(node, line.sku) for line in short.lines for node in where[line.sku]]
-        await _lock(session, places)
+        by_sku = _by_sku(short.lines)
+        await _lock(session, [(node, sku) for sku in by_sku for node in where[sku]])
         released = []
         touched = []
-        for line in short.lines:
+        for sku, lines in by_sku.items():
             held = [
-                one
-                for node in where[line.sku]
-                for one in await _held(session, (node, line.sku))
-                if one.shipment_id == short.shipment_id
+                one for node in where[sku] for one in await _held_for(session, (node, sku), short.shipment_id)
             ]
-            missing = line.quantity
-            place = (held[0].node if held else where[line.sku][0], line.sku)
+            total = missing = sum(line.quantity for line in lines)
+            named = _units_of_lots(lines)
+            place = (held[0].node if held else where[sku][0], sku)
+            gone = Counter[str]()
+            await lots.say(session, short, MovementKind.SHORT_PICK)
             for one in held:
                 if lost := min(missing, one.quantity):
+                    if parts := _lost_of_lots(await lots.held_lots(session, one), named, lost):
+                        await lots.give_back(session, one, parts)
+                        named -= Counter(parts)
+                        gone.update(parts if (one.node, sku) == place else {})
                     released.append(await _take(session, short, one, lost))
                     missing -= lost
             level = (await _lock(session, [place]))[place]
-            others = await _held(session, place)
+            found = await lots.lots_at(session, place)
             released += await _come_to(
                 session,
                 place,
                 short,
                 MovementKind.SHORT_PICK,
-                on_hand=max(level.on_hand - line.quantity, 0),
-                held=others,
+                on_hand=max(level.on_hand - total, 0),
+                held=await _held(session, place),
+                targets={lot: max(found[lot].on_hand - units, 0) for lot, units in gone.items()},
             )
             touched.append(place)
         return _Came(places=touched, released=released)
@@ -283,14 +338,10 @@ class _Level(Contract):
     reserved: int
 
 
-class _Held(Contract):
+class _Held(Promise):
     """Units that a shipment is promised; ``left``: they are in a parcel that has left the house."""
 
-    key: str
     order_id: str
-    shipment_id: str
-    node: str
-    sku: str
     quantity: int
     left: bool
     begun: bool
@@ -311,7 +362,9 @@ async def _once(
         if base.__module__ == StockDocument.__module__:
             kind = base.__name__
             break
-    fingerprint = hashlib.sha256(json.dumps([kind, content], sort_keys=True).encode()).hexdigest()
+    fingerprint = hashlib.sha256(
+        json.dumps([kind, _without_lots(content)], sort_keys=True).encode()
+    ).hexdigest()
     new = await session.scalar(
         insert(StockDocumentRow)
         .values(
@@ -335,12 +388,18 @@ async def _once(
             )
         return StockAnswer.model_validate(known.answer).model_copy(update={"repeated": True})
     repeated = [
-        _problem(f"lines[{number}].sku", "repeated_sku", f"{sku} stands in another line as well: add them up")
-        for number, sku in _repeated(line.sku for line in document.lines)  # type: ignore[attr-defined]
+        _problem(
+            f"lines[{number}].sku", "repeated_sku", f"{told} stands in another line as well: add them up"
+        )
+        for number, told in _repeated(
+            f"lot {line.lot} of {line.sku}" if getattr(line, "lot", None) else line.sku
+            for line in document.lines  # type: ignore[attr-defined]
+        )
     ]
     if problems := repeated or await check():
         raise InvalidDocument(tuple(problems))
     came = await do()
+    await lots.hush(session)
     levels = await _lock(session, came.places)
     answer = StockAnswer(
         document_id=document.document_id,
@@ -368,42 +427,112 @@ async def _less_or_more(
     session: AsyncSession,
     document: StockDocument,
     node: str,
-    changes: Sequence[tuple[str, int]],
+    changes: Sequence[tuple[str, str | None, int]],
     kind: MovementKind,
 ) -> StockAnswer:
-    places = [(node, sku) for sku, _ in changes]
+    by_sku: dict[str, list[tuple[str | None, int]]] = defaultdict(list)
+    for sku, lot, change in changes:
+        by_sku[sku].append((lot, change))
+    places = [(node, sku) for sku in by_sku]
 
     async def check() -> list[Problem]:
         problems = await _unknown(session, node, document.lines)  # type: ignore[attr-defined]
         if problems:
             return problems
+        # Before the rows, as receipts do.
+        await lots.dates(session, _named(document.lines))  # type: ignore[attr-defined]
         levels = await _lock(session, places)
-        return [
-            _problem(
-                f"lines[{number}]",
-                "more_than_on_hand",
-                f"{node} has {levels[(node, sku)].on_hand} of {sku} in the books: count the shelf, and send the count",
+        problems = await _lot_problems(
+            session,
+            document.lines,  # type: ignore[attr-defined]
+            dated=False,
+            fresh=False,
+            node=node,
+        )
+        for number, (sku, lot, change) in enumerate(changes if not problems else ()):
+            in_lot = (await lots.lots_at(session, (node, sku))).get(lot or "")
+            if lot is not None and in_lot is not None and in_lot.on_hand + change < 0:
+                message = f"{node} has {in_lot.on_hand} of lot {lot} of {sku} in the books"
+            elif levels[(node, sku)].on_hand + sum(some for _, some in by_sku[sku]) < 0:
+                message = f"{node} has {levels[(node, sku)].on_hand} of {sku} in the books"
+            else:
+                continue
+            problems.append(
+                _problem(
+                    f"lines[{number}]", "more_than_on_hand", f"{message}: count the shelf, and send the count"
+                )
             )
-            for number, (sku, change) in enumerate(changes)
-            if levels[(node, sku)].on_hand + change < 0
-        ]
+        return problems
 
     async def do() -> _Came:
         levels = await _lock(session, places)
+        await lots.say(session, document, kind)
+        known = await lots.dates(session, {(sku, lot) for sku, lot, _ in changes if lot is not None})
         released = []
-        for sku, change in changes:
+        for sku, of_lots in by_sku.items():
             place = (node, sku)
-            held = await _held(session, place)
+            targets = {}
+            for lot, change in of_lots:
+                if lot is not None:
+                    await lots.put(session, place, lot, known[(sku, lot)])
+                    targets[lot] = (await lots.lots_at(session, place))[lot].on_hand + change
             released += await _come_to(
-                session, place, document, kind, on_hand=levels[place].on_hand + change, held=held
+                session,
+                place,
+                document,
+                kind,
+                on_hand=levels[place].on_hand + sum(change for _, change in of_lots),
+                held=await _held(session, place),
+                targets=targets,
             )
         return _Came(places=places, released=released)
 
     return await _once(session, document, check, do)
 
 
-async def _arrive(session: AsyncSession, receipt: Receipt) -> None:
-    """Take what arrived off the transfer; raises ``InvalidDocument`` for what was not sent."""
+async def _not_free(session: AsyncSession, sent: Transfer) -> list[Problem]:
+    """What of a transfer is promised to somebody, or not there."""
+    problems = []
+    wanted = Counter[str]()
+    for number, line in enumerate(sent.lines):
+        place = (sent.from_node, line.sku)
+        wanted[line.sku] += line.quantity
+        level = (await _lock(session, [place]))[place]
+        lot = None if line.lot is None else (await lots.lots_at(session, place))[line.lot]
+        if lot is not None and lot.free < line.quantity:
+            of, level = f"lot {lot.lot} of {line.sku}", _Level(on_hand=lot.on_hand, reserved=lot.reserved)
+        elif level.on_hand - level.reserved < wanted[line.sku]:
+            of = line.sku
+        else:
+            continue
+        problems.append(
+            _problem(
+                f"lines[{number}].quantity",
+                "not_available",
+                f"{sent.from_node} can give away {level.on_hand - level.reserved} of {of}:"
+                f" of {level.on_hand} on hand {level.reserved} are reserved",
+            )
+        )
+    return problems
+
+
+def _leaving(found: Mapping[str, LotLevel], lines: Sequence[SkuUnits]) -> dict[str, int]:
+    """The lots that a transfer of one SKU takes: those that it names, else the first to expire."""
+    if not found:
+        return {}
+    parts = Counter[str]({line.lot: line.quantity for line in lines if line.lot is not None})
+    rest = {
+        lot: level.model_copy(update={"on_hand": level.on_hand - parts[lot]}) for lot, level in found.items()
+    }
+    unnamed = sum(line.quantity for line in lines if line.lot is None)
+    return dict(parts + Counter(lots.first_to_expire(rest, unnamed)))
+
+
+async def _arrive(session: AsyncSession, receipt: Receipt) -> dict[str, dict[str, int]]:
+    """Take what arrived off the transfer; answers of which lots it is, for the SKUs that were sent with lots.
+
+    Raises ``InvalidDocument`` for what was not sent.
+    """
     rows = await session.scalars(
         select(StockTransferRow)
         .where(col(StockTransferRow.transfer_id) == receipt.transfer_id)
@@ -419,9 +548,11 @@ async def _arrive(session: AsyncSession, receipt: Receipt) -> None:
     elif any(row.to_node != receipt.node for row in sent.values()):
         destination = next(iter(sent.values())).to_node
         problems.append(_problem("node", "other_node", f"{receipt.transfer_id} went to {destination}"))
+    arrived = Counter[str]()
     for number, line in enumerate(receipt.lines if not problems else ()):
         row = sent.get(line.sku)
-        awaited = 0 if row is None else row.quantity - row.received - row.lost
+        awaited = 0 if row is None else row.quantity - row.received - row.lost - arrived[line.sku]
+        arrived[line.sku] += line.quantity
         if row is None or awaited < line.quantity:
             problems.append(
                 _problem(
@@ -433,15 +564,68 @@ async def _arrive(session: AsyncSession, receipt: Receipt) -> None:
             )
     if problems:
         raise InvalidDocument(tuple(problems))
-    arrived = {line.sku: line.quantity for line in receipt.lines}
+    of_lots = await _arrived_lots(session, receipt)
     now = datetime.now(UTC)
     for row in sent.values():
-        row.received += arrived.get(row.sku, 0)
+        row.received += arrived[row.sku]
         if receipt.last:
             row.lost = row.quantity - row.received
         if row.received + row.lost == row.quantity and row.closed_at is None:
             row.closed_at = now
     await session.flush()
+    return of_lots
+
+
+async def _arrived_lots(session: AsyncSession, receipt: Receipt) -> dict[str, dict[str, int]]:
+    """Take lots off the transfer: those that are named, then the first to expire of those still on their way.
+
+    A lot that nobody knew when it was sent may be named when it arrives. Raises ``InvalidDocument``.
+    """
+    found = await session.execute(
+        select(StockTransferLotRow)
+        .where(col(StockTransferLotRow.transfer_id) == receipt.transfer_id)
+        .order_by(col(StockTransferLotRow.sku), col(StockTransferLotRow.lot))
+        .with_for_update()
+    )
+    by_sku: dict[str, dict[str, StockTransferLotRow]] = defaultdict(dict)
+    for row in found.scalars():
+        by_sku[row.sku][row.lot] = row
+    expiry = await lots.dates(session, {(sku, lot) for sku, rows in by_sku.items() for lot in rows if lot})
+    arrived: dict[str, dict[str, int]] = {}
+    problems = []
+    for number, line in sorted(enumerate(receipt.lines), key=lambda told: told[1].lot is None):
+        rows = by_sku.get(line.sku)
+        if rows is None:
+            continue
+        into = arrived.setdefault(line.sku, {})
+        left = line.quantity
+        of = (
+            [line.lot, lots.UNKNOWN]
+            if line.lot is not None
+            else sorted(
+                rows,
+                key=lambda lot: (expiry.get((line.sku, lot), date.max), lot),
+            )
+        )
+        for lot in of:
+            part = min(left, rows[lot].quantity - rows[lot].received) if lot in rows else 0
+            if part:
+                rows[lot].received += part
+                into[line.lot or lot] = into.get(line.lot or lot, 0) + part
+                left -= part
+        if left:
+            problems.append(
+                _problem(
+                    f"lines[{number}].lot",
+                    "lot_not_sent",
+                    f"{receipt.transfer_id} has no {line.quantity} of lot {line.lot} of {line.sku} on their way:"
+                    " receive them without transfer_id",
+                )
+            )
+    if problems:
+        raise InvalidDocument(tuple(problems))
+    await session.flush()
+    return arrived
 
 
 async def _supplied(session: AsyncSession, receipt: Receipt) -> None:
@@ -542,6 +726,10 @@ async def _held(session: AsyncSession, place: Place) -> list[_Held]:
     return [_Held.model_validate(row) for row in rows.mappings()]
 
 
+async def _held_for(session: AsyncSession, place: Place, shipment_id: str) -> list[_Held]:
+    return [one for one in await _held(session, place) if one.shipment_id == shipment_id]
+
+
 async def _come_to(
     session: AsyncSession,
     place: Place,
@@ -550,10 +738,14 @@ async def _come_to(
     *,
     on_hand: int,
     held: Sequence[_Held],
+    targets: Mapping[str, int] | None = None,
 ) -> list[ReleasedUnits]:
-    """Let a locked row have ``on_hand`` units; answers the promises that do not fit any more."""
+    """Let a locked row have ``on_hand`` units, and lots as many as ``targets`` says; answers the promises that do not
+    fit any more.
+    """
     level = (await _lock(session, [place]))[place]
     released = []
+    kept = list(held)
     if level.reserved > on_hand:
         room = on_hand
         for one in held:
@@ -561,6 +753,7 @@ async def _come_to(
                 room -= one.quantity
             else:
                 released.append(await _take(session, document, one, one.quantity))
+                kept.remove(one)
         level = (await _lock(session, [place]))[place]
     if level.reserved > on_hand:
         # Nobody holds these; only a fault or a hand can have reserved them.
@@ -572,8 +765,67 @@ async def _come_to(
             reserved=on_hand - level.reserved,
             reason="reserved for nobody",
         )
+    await lots.say(session, document, kind)
+    if targets:
+        released += await _lots_come_to(session, place, document, kind, targets=targets, held=kept)
     await _change(session, place, document, kind, on_hand=on_hand - level.on_hand)
+    await lots.settle(session, place)
     return released
+
+
+async def _lots_come_to(
+    session: AsyncSession,
+    place: Place,
+    document: StockDocument,
+    kind: MovementKind,
+    *,
+    targets: Mapping[str, int],
+    held: Sequence[_Held],
+) -> list[ReleasedUnits]:
+    """Let lots have so many units. A promise whose lot has fewer is served by others that its order may have, the
+    latest first; one that cannot be is released.
+    """
+    before = await lots.lots_at(session, place)
+    shrinking = [lot for lot, units in targets.items() if units < before[lot].on_hand]
+    for lot, units in targets.items():
+        if lot not in shrinking:
+            await lots.set_to(session, place, lot, units)
+    released = []
+    kept = list(held)
+    for lot in shrinking:
+        for one in reversed(tuple(kept)):
+            over = (await lots.lots_at(session, place))[lot].reserved - targets[lot]
+            if over <= 0:
+                break
+            over = min(over, (await lots.held_lots(session, one)).get(lot, 0))
+            if over and over > await lots.give_way(session, one, lot, over, not_to=shrinking):
+                released.append(await _take(session, document, one, one.quantity))
+                kept.remove(one)
+        await lots.say(session, document, kind)
+        await lots.set_to(session, place, lot, targets[lot])
+    return released
+
+
+async def _counted_by_lot(
+    session: AsyncSession, place: Place, lines: Sequence[CountedUnits], held: Sequence[_Held]
+) -> tuple[int, dict[str, int]]:
+    """What a count of lots comes to: units on hand in all, and of each lot that changes.
+
+    Parcels that left are on no shelf. What a lot has more than in the books are units of which nobody knew the lot.
+    """
+    left = Counter[str]()
+    for one in held:
+        if one.left:
+            left.update(await lots.held_lots(session, one))
+    found = await lots.lots_at(session, place)
+    targets = {line.lot or lots.UNKNOWN: line.quantity + left[line.lot or lots.UNKNOWN] for line in lines}
+    if lots.UNKNOWN in found and lots.UNKNOWN not in targets:
+        more = sum(max(units - found[lot].on_hand, 0) for lot, units in targets.items())
+        targets[lots.UNKNOWN] = max(found[lots.UNKNOWN].on_hand - more, 0)
+    others = sum(level.on_hand for lot, level in found.items() if lot not in targets)
+    on_hand = others + sum(targets.values())
+    # The lot that nobody knows is made when there is something in it.
+    return on_hand, {lot: units for lot, units in targets.items() if lot in found}
 
 
 async def _take(session: AsyncSession, document: StockDocument, held: _Held, quantity: int) -> ReleasedUnits:
@@ -660,6 +912,97 @@ def _repeated(skus: Iterable[str]) -> list[tuple[int, str]]:
             found.append((number, sku))
         seen[sku] += 1
     return found
+
+
+# --- lots ---
+async def _lot_problems(
+    session: AsyncSession, lines: Sequence[Any], *, dated: bool, fresh: bool, node: str | None = None
+) -> list[Problem]:
+    """What is wrong with the lots that lines name.
+
+    ``dated``: lots may be new, and then say when they expire. ``fresh``: they must not have expired. ``node``: where
+    they have to be.
+    """
+    known = await lots.dates(session, _named(lines))
+    here = {}
+    if node is not None:
+        here = {sku: await lots.lots_at(session, (node, sku)) for sku, _ in _named(lines)}
+    problems = []
+    for number, line in enumerate(lines):
+        told = getattr(line, "expires_on", None)
+        if line.lot is None:
+            if told is not None:
+                message = "is of a lot: say which, as it stands on the goods"
+                problems.append(_problem(f"lines[{number}].lot", "expiry_without_lot", message))
+            continue
+        name = f"lot {line.lot} of {line.sku}"
+        expires_on = known.get((line.sku, line.lot))
+        at, code, message = "expires_on", "", ""
+        if expires_on is not None and told is not None and told != expires_on:
+            code, message = "other_expiry", f"{name} expires on {expires_on} in the books: a lot has one date"
+        elif node is not None and line.lot not in here[line.sku] and (expires_on is None or not _adds(line)):
+            at, code = "lot", "unknown_lot"
+            message = f"{node} has no {name}: it has {_list_of(here[line.sku])}"
+        elif dated and expires_on is None and told is None:
+            code, message = "expiry_missing", f"{name} is new: say when it expires"
+        elif fresh and (expires_on or told or date.max) < lots.today():
+            code = "expired"
+            message = f"{name} expired on {expires_on or told}: mend the date, or send the goods back"
+        if code:
+            problems.append(_problem(f"lines[{number}].{at}", code, message))
+    return problems
+
+
+def _adds(line: Any) -> bool:
+    return bool(getattr(line, "change", 0) > 0)
+
+
+def _list_of(levels: Mapping[str, LotLevel]) -> str:
+    return ", ".join(sorted(lot for lot, level in levels.items() if lot and level.on_hand)) or "no known lot"
+
+
+def _named(lines: Iterable[Any]) -> set[tuple[str, str]]:
+    """The lots that lines name, as (SKU, lot)."""
+    return {(line.sku, line.lot) for line in lines if line.lot is not None}
+
+
+def _units_of_lots(lines: Iterable[SkuUnits]) -> Counter[str]:
+    return Counter({line.lot: line.quantity for line in lines if line.lot is not None})
+
+
+def _lost_of_lots(picked: Mapping[str, int], named: Mapping[str, int], lost: int) -> dict[str, int]:
+    """Of which lots ``lost`` units of a promise are: of those that are named, then of the last to expire."""
+    parts = Counter[str]()
+    for lot, units in picked.items():
+        parts[lot] = min(units, named.get(lot, 0), lost - parts.total())
+    for lot, units in reversed(list(picked.items())):
+        parts[lot] += min(units - parts[lot], lost - parts.total())
+    return dict(+parts)
+
+
+_Line = TypeVar("_Line", bound=SkuUnits | CountedUnits)
+
+
+def _by_sku(lines: Sequence[_Line]) -> dict[str, list[_Line]]:
+    """Lines by SKU; it has several when they name lots."""
+    found: dict[str, list[_Line]] = defaultdict(list)
+    for line in lines:
+        found[line.sku].append(line)
+    return found
+
+
+def _without_lots(content: dict[str, Any]) -> dict[str, Any]:
+    """A document as it was before lots were known of, if it names none: sent again, it is still the same."""
+    return content | {
+        "lines": [
+            {
+                name: value
+                for name, value in line.items()
+                if name not in ("lot", "expires_on") or value is not None
+            }
+            for line in content["lines"]
+        ]
+    }
 
 
 def _problem(path: str, code: str, message: str) -> Problem:

@@ -562,6 +562,16 @@ RECEIPT: dict[str, Any] = {
     "lines": [{"sku": "85123A", "quantity": 48}],
     "new": True,
 }
+RECEIPT_OF_LOTS: dict[str, Any] = {
+    "document_id": "GRN-2043",
+    "actor": "wms",
+    "node": "north",
+    "lines": [
+        {"sku": "CREAM-50", "quantity": 24, "lot": "L2411A", "expires_on": "2027-11-30"},
+        {"sku": "CREAM-50", "quantity": 12, "lot": "L2502C", "expires_on": "2028-02-29"},
+    ],
+    "new": True,
+}
 ARRIVAL: dict[str, Any] = {
     "document_id": "GRN-2042",
     "actor": "wms",
@@ -633,8 +643,41 @@ STOCK: dict[str, Any] = {
     "available": 11,
     "in_transit": 0,
     "nodes": [
-        {"node": "north", "on_hand": 41, "reserved": 40, "safety_stock": 0, "available": 1, "in_transit": 0},
-        {"node": "south", "on_hand": 12, "reserved": 0, "safety_stock": 2, "available": 10, "in_transit": 0},
+        {
+            "node": "north",
+            "on_hand": 41,
+            "reserved": 40,
+            "safety_stock": 0,
+            "available": 1,
+            "in_transit": 0,
+            "lots": [],
+        },
+        {
+            "node": "south",
+            "on_hand": 12,
+            "reserved": 0,
+            "safety_stock": 2,
+            "available": 10,
+            "in_transit": 0,
+            "lots": [
+                {
+                    "lot": "L2411A",
+                    "expires_on": "2027-11-30",
+                    "on_hand": 8,
+                    "reserved": 0,
+                    "available": 8,
+                    "expired": False,
+                },
+                {
+                    "lot": None,
+                    "expires_on": None,
+                    "on_hand": 4,
+                    "reserved": 0,
+                    "available": 4,
+                    "expired": False,
+                },
+            ],
+        },
     ],
     "movements": [
         {
@@ -650,6 +693,23 @@ STOCK: dict[str, Any] = {
             "reason": "yearly count",
             "source": "",
             "document_id": "CNT-2026-03-02-17",
+        }
+    ],
+    "lot_movements": [
+        {
+            "movement_id": 411,
+            "at": "2026-03-02T09:12:00Z",
+            "node": "south",
+            "kind": "transfer_in",
+            "on_hand": 8,
+            "reserved": 0,
+            "on_hand_after": 8,
+            "reserved_after": 0,
+            "actor": "wms",
+            "reason": None,
+            "source": "TO-77",
+            "document_id": "GRN-2042",
+            "lot": "L2411A",
         }
     ],
 }

@@ -70,8 +70,9 @@ _TOLD = answers(401, 409, 413, 422, 503) | {
     | {200: {"content": {"application/json": {"example": examples.STOCK_ACCOUNT}}}},
 )
 async def check_stock(parts: PartsOf) -> StockAccount:
-    """Whether every stock row is the sum of its movements, what is reserved is what reservations hold, and each of
-    those belongs to an open order. It reads all of it: ask once a day, not at every order.
+    """Whether every stock row is the sum of its movements and of its lots, what is reserved is what reservations hold,
+    and each of those belongs to an open order; and what has expired. It reads all of it: ask once a day, not at every
+    order.
     """
     async with parts.store.transaction() as session:
         return await stock_books.reconcile(session)
@@ -80,11 +81,21 @@ async def check_stock(parts: PartsOf) -> StockAccount:
 @router.post(
     "/receive",
     summary="Receive goods",
-    openapi_extra=body_of(ReceiptRequest, {"a delivery": examples.RECEIPT, "a transfer": examples.ARRIVAL}),
+    openapi_extra=body_of(
+        ReceiptRequest,
+        {
+            "a delivery": examples.RECEIPT,
+            "a delivery in lots": examples.RECEIPT_OF_LOTS,
+            "a transfer": examples.ARRIVAL,
+        },
+    ),
     responses=_TOLD,
 )
 async def receive_stock(request: Request, parts: PartsOf) -> StockAnswer:
-    """Goods lie on the shelves of a node now; from a supplier, or with `transfer_id` from another node."""
+    """Goods lie on the shelves of a node now; from a supplier, or with `transfer_id` from another node.
+
+    Goods that expire have a line for each `lot`, with the last day on which they are good.
+    """
     return await _told(parts, request, ReceiptRequest, warehouse.receive)
 
 
@@ -200,7 +211,7 @@ async def show_stock(
     parts: PartsOf,
     movements: Annotated[int, Query(ge=0, le=200, description="How many of the last movements to show")] = 20,
 ) -> StockView:
-    """A SKU at every node, what is on its way between them, and its last movements."""
+    """A SKU at every node with its lots, what is on its way between them, and its last movements."""
     async with parts.store.transaction() as session:
         return await stock_view(session, sku.replace("\x00", "\ufffd"), movements=movements)
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import allocating, expiring, outbox, reads
+from activities.store import allocating, expiring, lots, outbox, reads
 from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.lost import told_of, untold_losses
@@ -176,12 +176,13 @@ class Sweeper:
         return len(losses)
 
     async def turn(self) -> int:
-        """Tell subscribers what rules of allocation that began or ran out have made of availability; returns how many.
+        """Tell subscribers what rules of allocation that began or ran out, and lots that expired, have made of
+        availability; returns how many.
 
         Raises ``NotReachable`` as above.
         """
         async with self._parts.store.transaction() as session:
-            return await allocating.tell_of_time(session)
+            return await allocating.tell_of_time(session) + await lots.tell_of_time(session)
 
     async def expire(self) -> int:
         """Free reservations whose time is up and that nobody comes for, extend the others, at most one batch.

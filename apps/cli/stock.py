@@ -3,7 +3,7 @@
 import tomllib
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -39,7 +39,7 @@ from apps.cli.remote import (
 )
 from models.allocation import EACH_NODE, AllocationView
 from models.reconciliation import Area
-from models.stock import Movement, StockAnswer, StockView
+from models.stock import Movement, NodeStock, StockAnswer, StockView
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -53,6 +53,16 @@ DocumentId = Annotated[
 ]
 MaybeReason = Annotated[str | None, typer.Option("--reason", help="Why, for the record.")]
 New = Annotated[bool, typer.Option("--new", help="The goods are stocked for the first time anywhere.")]
+Lot = Annotated[
+    str | None,
+    typer.Option("--lot", help="The lot that the units are of, as it stands on them; one SKU then."),
+]
+Expires = Annotated[
+    str | None,
+    typer.Option(
+        "--expires", metavar="DATE", help="The last day on which the lot is good, such as 2027-03-31."
+    ),
+]
 
 
 @app.command()
@@ -65,7 +75,7 @@ def show(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """A SKU at every node, and what happened to it last."""
+    """A SKU at every node, with its lots, and what happened to it last."""
     if not sku.strip() or sku in (".", ".."):
         raise bad_input("SKU", f"{sku!r} is no SKU")
     with open_api(api_url, token, data_dir) as api:
@@ -83,6 +93,9 @@ def show(
     everywhere = (view.on_hand, view.reserved, kept_back, view.available, view.in_transit)
     table.add_row(Text("all", style="bold"), *map(str, everywhere))
     target.print(table)
+    if any(node.lots for node in view.nodes):
+        target.print()
+        target.print(_lots(view.nodes))
     if view.movements:
         target.print()
         target.print(_movements(view.movements))
@@ -93,6 +106,8 @@ def receive(
     node: Node,
     lines: Lines,
     *,
+    lot: Lot = None,
+    expires: Expires = None,
     document: DocumentId = None,
     transfer: Annotated[
         str | None, typer.Option("--transfer", help="They come from another node: the transfer's document.")
@@ -113,7 +128,7 @@ def receive(
         ReceiptRequest,
         **_said(document, actor, reason),
         node=node,
-        lines=_quantities(lines),
+        lines=_of_lot(_quantities(lines), lot, expires),
         transfer_id=transfer,
         last=last,
         new=new,
@@ -126,6 +141,8 @@ def count(
     node: Node,
     lines: Lines,
     *,
+    lot: Lot = None,
+    expires: Expires = None,
     document: DocumentId = None,
     new: New = False,
     actor: Actor = None,
@@ -137,7 +154,11 @@ def count(
 ) -> None:
     """Somebody counted: so many units lie there, whatever the books say. Parcels that left are not counted."""
     sent = message(
-        CountRequest, **_said(document, actor, reason), node=node, lines=_quantities(lines), new=new
+        CountRequest,
+        **_said(document, actor, reason),
+        node=node,
+        lines=_of_lot(_quantities(lines), lot, expires),
+        new=new,
     )
     _tell("count", sent, api_url, token, data_dir, as_json=as_json)
 
@@ -150,6 +171,7 @@ def adjust(
     ],
     *,
     reason: Reason,
+    lot: Lot = None,
     document: DocumentId = None,
     actor: Actor = None,
     api_url: ApiUrl = None,
@@ -162,7 +184,7 @@ def adjust(
         AdjustmentRequest,
         **_said(document, actor, needs_reason(reason)),
         node=node,
-        lines=_quantities(lines, "change"),
+        lines=_of_lot(_quantities(lines, "change"), lot),
     )
     _tell("adjust", sent, api_url, token, data_dir, as_json=as_json)
 
@@ -173,6 +195,7 @@ def damage(
     lines: Lines,
     *,
     reason: Reason,
+    lot: Lot = None,
     document: DocumentId = None,
     actor: Actor = None,
     api_url: ApiUrl = None,
@@ -185,7 +208,7 @@ def damage(
         DamageRequest,
         **_said(document, actor, needs_reason(reason)),
         node=node,
-        lines=_quantities(lines),
+        lines=_of_lot(_quantities(lines), lot),
     )
     _tell("damage", sent, api_url, token, data_dir, as_json=as_json)
 
@@ -196,6 +219,7 @@ def transfer(
     to_node: Annotated[str, typer.Argument(metavar="TO", help="The node that they go to.")],
     lines: Lines,
     *,
+    lot: Lot = None,
     document: DocumentId = None,
     actor: Actor = None,
     reason: MaybeReason = None,
@@ -210,7 +234,7 @@ def transfer(
         **_said(document, actor, reason),
         from_node=from_node,
         to_node=to_node,
-        lines=_quantities(lines),
+        lines=_of_lot(_quantities(lines), lot),
     )
     _tell("transfer", sent, api_url, token, data_dir, as_json=as_json)
 
@@ -291,7 +315,9 @@ def check(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold rows, movements and reservations against each other, and mend nothing. Exit code 1 if something differs."""
+    """Hold rows, lots, movements and reservations against each other; mend nothing. Exit code 1 if something differs,
+    or has expired and lies on a shelf.
+    """
     with open_api(api_url, token, data_dir) as api:
         account = api.get("/v1/stock", StockAccount)
     if as_json:
@@ -368,6 +394,23 @@ def _quantities(lines: Sequence[str], field: str = "quantity") -> list[dict[str,
     return found
 
 
+def _of_lot(lines: list[dict[str, Any]], lot: str | None, expires: str | None = None) -> list[dict[str, Any]]:
+    """``lines`` with the lot that the options name."""
+    if lot is None and expires is None:
+        return lines
+    if lot is None:
+        raise bad_input("--expires", "is the date of a lot: name it with --lot")
+    if len(lines) > 1:
+        raise bad_input("--lot", "is for one SKU=UNITS: tell of each lot by a command of its own")
+    expires_on = None
+    if expires is not None:
+        try:
+            expires_on = date.fromisoformat(expires)
+        except ValueError:
+            raise bad_input("--expires", f"{expires!r} is no day such as 2027-03-31") from None
+    return [line | {"lot": lot} | ({"expires_on": expires_on} if expires_on else {}) for line in lines]
+
+
 def _tell(
     what: str,
     document: BaseModel,
@@ -398,6 +441,22 @@ def _tell(
                 style="yellow",
             )
         )
+
+
+def _lots(nodes: Sequence[NodeStock]) -> Table:
+    table = listing("node", "lot", "expires on", "on hand", "reserved", "free", "", right=(*_NUMBERS, "free"))
+    for node in nodes:
+        for lot in node.lots:
+            table.add_row(
+                node.node,
+                plain(lot.lot) if lot.lot else "unknown",
+                f"{lot.expires_on}" if lot.expires_on else "unknown",
+                str(lot.on_hand),
+                str(lot.reserved),
+                str(lot.on_hand - lot.reserved),
+                Text("expired", style="red") if lot.expired else "",
+            )
+    return table
 
 
 def _movements(movements: Sequence[Movement]) -> Table:
@@ -435,7 +494,9 @@ def _print_account(account: StockAccount) -> None:
         )
     )
     if not account.differences:
-        target.print("every row is the sum of its movements, and an open order holds what is reserved")
+        target.print(
+            "every row is the sum of its movements and its lots, and an open order holds what is reserved"
+        )
         return
     table = listing("SKU", "node", "what", "found", "expected", "for", right=("found", "expected"))
     for one in account.differences:

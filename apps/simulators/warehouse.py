@@ -4,7 +4,7 @@ A line whose SKU starts with ``SHORT-`` ends in a short pick. A node or SKU star
 the warehouse does not know (``--node``), is refused at once.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Annotated
 
@@ -25,12 +25,21 @@ FASTEST_PICK = timedelta(hours=1)
 SLOWEST_PICK = timedelta(hours=6)
 
 
+class PickLot(Document):
+    """``quantity`` units of a lot; without a name, of those that nobody knows the lot of."""
+
+    lot: Text | None
+    expires_on: date | None
+    quantity: Annotated[int, Field(strict=True, ge=1)]
+
+
 class PickLine(Document):
-    """``quantity`` units to take from the shelf."""
+    """``quantity`` units to take from the shelf; of these ``lots``, if the goods come in lots."""
 
     line_id: Text
     sku: Text
     quantity: Annotated[int, Field(strict=True, ge=1)]
+    lots: tuple[PickLot, ...] = ()
 
 
 class PickRequest(Document):
@@ -73,7 +82,12 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
             reference=body.shipment_id,
             state="refused" if reason else "accepted",
             at=wall_time(),
-            details={"node": body.node, "units": sum(line.quantity for line in body.lines), "reason": reason},
+            details={
+                "node": body.node,
+                "units": sum(line.quantity for line in body.lines),
+                "reason": reason,
+                "lots": [lot.model_dump(mode="json") for line in body.lines for lot in line.lots],
+            },
         )
     )
     if reason:

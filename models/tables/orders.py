@@ -66,6 +66,7 @@ class OrderRow(Stamped, table=True):
         one_of("state", OrderState),
         one_of("customer_type", CustomerType),
         not_negative("line_count", "unit_count", "version"),
+        CheckConstraint("min_shelf_life_days BETWEEN 0 AND 3650", name="min_shelf_life_days"),
         Index("ix_orders_created", "created_at", "order_id"),
         Index("ix_orders_state", "state", "created_at", "order_id"),
         Index("ix_orders_channel", "channel", "created_at", "order_id"),
@@ -95,6 +96,8 @@ class OrderRow(Stamped, table=True):
     # The run that moves the order, with those it continued as and those it was reset to. Nobody else's writes count.
     first_run_id: str | None = None
     document_version: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    # What lots the order may get is decided in the database.
+    min_shelf_life_days: int | None = None
 
 
 class OrderLineRow(SQLModel, table=True):

@@ -55,6 +55,7 @@ class StockRow(SQLModel, table=True):
     """Units of a SKU at a node. The check is what makes overselling impossible, whoever writes.
 
     ``safety_stock`` is kept back from new reservations. A trigger writes each change of a row down as a movement.
+    ``lots``: it is divided into ``stock_lots``, which follow it.
     """
 
     __tablename__ = "stock"
@@ -69,6 +70,7 @@ class StockRow(SQLModel, table=True):
     on_hand: int = Field(sa_type=BigInteger)
     reserved: int = Field(default=0, sa_type=BigInteger)
     safety_stock: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": text("0")})
+    lots: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
 class StockMovementRow(SQLModel, table=True):
@@ -165,6 +167,81 @@ class ReservedUnitsRow(SQLModel, table=True):
     promised_at: datetime | None = moment(default=None)
 
 
+class StockLotRow(SQLModel, table=True):
+    """Units of a stock row that came in one lot; those of which nobody knows the lot are in the lot ``''``.
+
+    They always add up to the stock row. A lot stays when it is empty, so that its date is known when more comes.
+    ``told_expired``: subscribers have been told what is available without it.
+    """
+
+    __tablename__ = "stock_lots"
+    __table_args__ = (
+        CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved_within_on_hand"),
+        CheckConstraint("(lot = '') = (expires_on IS NULL)", name="expires_on"),
+        ForeignKeyConstraint(["node", "sku"], ["stock.node", "stock.sku"]),
+        Index("ix_stock_lots_sku_lot", "sku", "lot"),
+        Index("ix_stock_lots_expires_on", "expires_on", postgresql_where="on_hand > 0"),
+    )
+
+    node: str = Field(primary_key=True)
+    sku: str = Field(primary_key=True)
+    lot: str = Field(primary_key=True)
+    expires_on: date | None = None
+    on_hand: int = Field(sa_type=BigInteger)
+    reserved: int = Field(sa_type=BigInteger)
+    told_expired: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+
+
+class ReservedLotRow(SQLModel, table=True):
+    """The lots that reserved units are to be picked from, were picked from, or would have been; triggers write it."""
+
+    __tablename__ = "reserved_lots"
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity"),
+        ForeignKeyConstraint(
+            ["key", "shipment_id", "node", "sku"],
+            ["reserved_units.key", "reserved_units.shipment_id", "reserved_units.node", "reserved_units.sku"],
+        ),
+        ForeignKeyConstraint(["node", "sku", "lot"], ["stock_lots.node", "stock_lots.sku", "stock_lots.lot"]),
+        Index("ix_reserved_lots_lot", "sku", "lot", "node"),
+        Index("ix_reserved_lots_shipment", "shipment_id"),
+    )
+
+    key: str = Field(primary_key=True)
+    shipment_id: str = Field(primary_key=True)
+    node: str = Field(primary_key=True)
+    sku: str = Field(primary_key=True)
+    lot: str = Field(primary_key=True)
+    quantity: int = Field(sa_type=BigInteger)
+
+
+class StockLotMovementRow(SQLModel, table=True):
+    """One change of one lot, append-only; as ``StockMovementRow`` for the stock row."""
+
+    __tablename__ = "stock_lot_movements"
+    __table_args__ = (
+        one_of("kind", MovementKind),
+        Index("ix_stock_lot_movements_lot", "sku", "node", "lot", "movement_id"),
+    )
+
+    movement_id: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
+    )
+    node: str
+    sku: str
+    lot: str
+    kind: str
+    on_hand: int = Field(sa_type=BigInteger)
+    reserved: int = Field(sa_type=BigInteger)
+    on_hand_after: int = Field(sa_type=BigInteger)
+    reserved_after: int = Field(sa_type=BigInteger)
+    actor: str
+    reason: str | None = None
+    source: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    document_id: str | None = None
+    at: datetime = moment(sa_column_kwargs={"server_default": text("clock_timestamp()")})
+
+
 class StockDocumentRow(SQLModel, table=True):
     """What somebody outside told us of stock, and what came of it: whoever sends it again gets the same answer."""
 
@@ -203,6 +280,22 @@ class StockTransferRow(SQLModel, table=True):
     lost: int = Field(default=0, sa_type=BigInteger)
     sent_at: datetime = moment()
     closed_at: datetime | None = moment(default=None)
+
+
+class StockTransferLotRow(SQLModel, table=True):
+    """Which lots a transfer carries, if its SKU has lots; ``''`` is a lot that nobody knows."""
+
+    __tablename__ = "stock_transfer_lots"
+    __table_args__ = (
+        CheckConstraint("quantity > 0 AND 0 <= received AND received <= quantity", name="quantity"),
+        ForeignKeyConstraint(["transfer_id", "sku"], ["stock_transfers.transfer_id", "stock_transfers.sku"]),
+    )
+
+    transfer_id: str = Field(primary_key=True)
+    sku: str = Field(primary_key=True)
+    lot: str = Field(primary_key=True)
+    quantity: int = Field(sa_type=BigInteger)
+    received: int = Field(default=0, sa_type=BigInteger)
 
 
 class InboundSupplyRow(SQLModel, table=True):

@@ -1,5 +1,8 @@
 """Routing, picks, labels, messages: each once, and called off for good."""
 
+import json
+import sqlite3
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +12,10 @@ from activities.notify import NotifyActivities, ReviewDesk
 from activities.ports import MessageGateway, SentMessage
 from activities.routing import RoutingActivities
 from activities.shipping import ShippingActivities
+from activities.store import stock, warehouse
+from activities.store.lots import today
 from activities.store.network import StockLevel, seed_stock
+from activities.store.stock import Wanted
 from activities.store.store import Store
 from models.effects import (
     Audience,
@@ -24,6 +30,7 @@ from models.effects import (
 )
 from models.money import Money
 from models.plan import PlanSummary
+from models.stock import Receipt, ReceivedUnits
 from policies.routing.router import CheapestNodeRouter
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
@@ -159,6 +166,74 @@ async def test_a_pick_is_requested_once_also_when_its_answer_is_lost(
     assert first.accepted
     assert await run(forgetful.request_pick, pick) == first
     assert len(street.effects("warehouse", kind="pick", reference=pick.shipment_id)) == 1
+
+
+async def reserved_in_lots(routing: RoutingActivities, store: Store) -> tuple[RequestPick, str]:
+    """A pick of three units that are reserved in two lots, L1 (two, the first to expire) and L2, and their SKU."""
+    draft = a_draft(quantity=3)
+    (sku,) = skus_of(draft)
+    await stocked(store, north={sku: 0}, south={})
+    soon, late = today() + timedelta(days=30), today() + timedelta(days=300)
+    lines = (
+        ReceivedUnits(sku=sku, quantity=2, lot="L1", expires_on=soon),
+        ReceivedUnits(sku=sku, quantity=3, lot="L2", expires_on=late),
+    )
+    async with store.transaction() as session:
+        await warehouse.receive(
+            session, Receipt(document_id=f"GRN-{sku}", actor="wms", node="north", lines=lines)
+        )
+    order_id = await accepted(store, draft)
+    answer = await run(routing.route_order, routing_of(order_id))
+    assert answer.plan is not None
+    async with store.transaction() as session:
+        reserved = await stock.reserve(
+            session,
+            key=f"order:{order_id}:reserve:1",
+            order_id=order_id,
+            plan_id=answer.plan.plan_id,
+            wanted=[Wanted(shipment_id=f"{order_id}:1", node="north", sku=sku, quantity=3)],
+            expires_at=NOON,
+        )
+    assert reserved.reserved
+    return picking(answer.plan), sku
+
+
+async def expire(store: Store, sku: str, lot: str) -> None:
+    async with store.transaction() as session:
+        await session.execute(
+            text("UPDATE stock_lots SET expires_on = :day WHERE sku = :sku AND lot = :lot"),
+            {"day": today() - timedelta(days=1), "sku": sku, "lot": lot},
+        )
+
+
+async def test_a_pick_names_the_lots_that_are_reserved_and_others_when_those_expired_meanwhile(
+    routing: RoutingActivities, shipping: ShippingActivities, store: Store, street: Street
+) -> None:
+    def lots_of(pick: RequestPick) -> list[tuple[str, int]]:
+        with sqlite3.connect(street.simulators["warehouse"].data_dir / "warehouse.sqlite") as books:
+            (details,) = books.execute("select details from effects where key = ?", (pick.key,)).fetchone()
+        return [(lot["lot"], lot["quantity"]) for lot in json.loads(details)["lots"]]
+
+    pick, _ = await reserved_in_lots(routing, store)
+    assert (await run(shipping.request_pick, pick)).accepted
+    assert lots_of(pick) == [("L1", 2), ("L2", 1)]
+    pick, sku = await reserved_in_lots(routing, store)
+    await expire(store, sku, "L1")
+    assert (await run(shipping.request_pick, pick)).accepted
+    assert lots_of(pick) == [("L2", 3)]
+
+
+async def test_a_pick_of_nothing_but_expired_goods_is_never_asked_for(
+    routing: RoutingActivities, shipping: ShippingActivities, store: Store, street: Street
+) -> None:
+    pick, sku = await reserved_in_lots(routing, store)
+    await expire(store, sku, "L1")
+    await expire(store, sku, "L2")
+    answer = await run(shipping.request_pick, pick)
+    assert not answer.accepted
+    assert answer.reason.startswith(f"lot_expired: 2 of {sku} in lot L1")
+    assert street.effects("warehouse", kind="pick", reference=pick.shipment_id) == []
+    assert await run(shipping.request_pick, pick) == answer
 
 
 async def test_a_label_is_bought_once_also_when_its_answer_is_lost(

@@ -92,6 +92,11 @@ def test_fewer_units_lower_goods_taxes_discounts_and_the_tender_and_leave_postag
     assert found.totals.total_minor == found.tenders[0].amount_minor == 2500 + 595
 
 
+def test_the_shelf_life_that_the_customer_asked_for_stays() -> None:
+    draft = a_draft(2, min_shelf_life_days=30)
+    assert amended(draft, asking(units(draft.lines[0].sku, 1))).min_shelf_life_days == 30
+
+
 def test_no_units_remove_a_line_and_a_new_sku_adds_one_at_its_price() -> None:
     draft = a_draft(2)
     first, second = (line.sku for line in draft.lines)

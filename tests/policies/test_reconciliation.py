@@ -289,6 +289,12 @@ def test_counts_differ_by_what_they_differ(reserved: int, held: int) -> None:
     assert [difference.units for difference in found] == ([abs(reserved - held)] if reserved != held else [])
 
 
+def test_expired_goods_on_a_shelf_are_a_persons_business() -> None:
+    row = StockStanding(node="n", sku="s", reserved=2, held=2, expired=5)
+    assert not row.agrees
+    assert [(one.kind, one.units) for one in compare_stock(row).differences] == [(DifferenceKind.EXPIRED, 5)]
+
+
 # --- rules ---
 def a_difference(kind: DifferenceKind, *, minor: int | None = None, units: int | None = None) -> Difference:
     return Difference(

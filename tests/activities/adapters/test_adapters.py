@@ -1,10 +1,11 @@
 """The adapters against the real simulators: each method, twice under one key, and each refusal."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,14 @@ import pytest
 from activities.adapters.carrier import HttpCarrier
 from activities.adapters.neighbours import Neighbours, open_neighbours
 from activities.adapters.warehouse import HttpWarehouse
-from activities.ports import Carrier
+from activities.ports import Carrier, PickLine
 from apps.simulators.serving import Settings
 from models.effects import Audience, Captured, Label, Template
 from models.errors import NeighbourRefused
 from models.messages import CarrierEvent, CarrierEventKind, WmsEvent, WmsEventKind
 from models.money import Money
 from models.order import Address
-from models.plan import PlannedLine
+from models.stock import LotUnits
 from tests.apps.simulators.running import Simulator, ask, eventually, inside, running
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -191,8 +192,8 @@ async def test_what_was_never_done_is_not_found_and_unknown_money_is_refused(tow
 
 
 # --- warehouse --------------------------------------------------------------------------------------------------------
-def line(sku: str) -> tuple[PlannedLine, ...]:
-    return (PlannedLine(line_id="1", sku=sku, quantity=2),)
+def line(sku: str, *lots: LotUnits) -> tuple[PickLine, ...]:
+    return (PickLine(line_id="1", sku=sku, quantity=2, lots=lots),)
 
 
 async def test_a_pick_is_requested_once_per_key_and_found_by_it(town: Town) -> None:
@@ -208,6 +209,23 @@ async def test_a_pick_is_requested_once_per_key_and_found_by_it(town: Town) -> N
     assert pick == await warehouse.find_pick(key="p1")
     assert await warehouse.find_pick(key="never") is None
     assert totals(town.warehouse)["picks"] == before + 1
+
+
+async def test_a_pick_names_the_lots_to_pick(town: Town) -> None:
+    lots = (
+        LotUnits(lot="L1", expires_on=date(2027, 1, 31), quantity=1),
+        LotUnits(lot=None, expires_on=None, quantity=1),
+    )
+    await town.neighbours.warehouse.request_pick(
+        key="p-lots",
+        node="gb-midlands",
+        shipment_id="web:1:1",
+        lines=line("22423", *lots),
+        business_now=NOON,
+    )
+    with sqlite3.connect(town.warehouse.data_dir / "warehouse.sqlite") as books:
+        (details,) = books.execute("select details from effects where key = 'p-lots'").fetchone()
+    assert json.loads(details)["lots"] == [lot.model_dump(mode="json") for lot in lots]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from models.stock import (
     CountedUnits,
     Damage,
     Receipt,
+    ReceivedUnits,
     ShortPick,
     SkuUnits,
     StockAnswer,
@@ -41,7 +42,7 @@ def said(**changes: Any) -> dict[str, Any]:
 
 
 def received(sku: str, units: int, **changes: Any) -> Receipt:
-    return Receipt(**said(lines=(SkuUnits(sku=sku, quantity=units),), **changes))
+    return Receipt(**said(lines=(ReceivedUnits(sku=sku, quantity=units),), **changes))
 
 
 def counted(sku: str, units: int, **changes: Any) -> Count:
@@ -156,7 +157,7 @@ async def test_a_document_that_is_refused_leaves_nothing_behind_and_may_come_aga
 ) -> None:
     known, typo = a_sku(), a_sku()
     await stocked(store, north={known: 5})
-    lines = (SkuUnits(sku=known, quantity=1), SkuUnits(sku=typo, quantity=1))
+    lines = (ReceivedUnits(sku=known, quantity=1), ReceivedUnits(sku=typo, quantity=1))
     document = Receipt(**said(lines=lines))
     assert await refused(store, warehouse.receive, document) == [("lines[1].sku", "unknown_sku")]
     assert await level(store, known) == (5, 0)
@@ -177,7 +178,7 @@ async def test_what_cannot_be_is_refused_with_its_place_and_a_code(store: Store)
     assert await refused(store, warehouse.transfer, sent(sku, 1).model_copy(update={"to_node": "north"})) == [
         ("to_node", "same_node")
     ]
-    twice = (SkuUnits(sku=sku, quantity=1), SkuUnits(sku=sku, quantity=2))
+    twice = (ReceivedUnits(sku=sku, quantity=1), ReceivedUnits(sku=sku, quantity=2))
     assert await refused(store, warehouse.receive, Receipt(**said(lines=twice))) == [
         ("lines[1].sku", "repeated_sku")
     ]

@@ -64,6 +64,33 @@ async def test_what_is_told_of_stock_is_seen_with_its_movements(api: httpx.Async
     assert (view["on_hand"], view["in_transit"], len(view["movements"])) == (11, 0, 7)
 
 
+async def test_goods_in_lots_are_received_shown_and_refused_with_a_code(
+    api: httpx.AsyncClient, sku: str
+) -> None:
+    def of_lot(units: int, **lot: Any) -> dict[str, Any]:
+        return a_count(sku, units) | {"lines": [{"sku": sku, "quantity": units} | lot]}
+
+    receipt = of_lot(5, lot="L1", expires_on="2099-11-30")
+    assert (await api.post("/v1/stock/receive", json=receipt)).status_code == 200
+    north = (await api.get(f"/v1/stock/{sku}")).json()["nodes"][0]
+    assert [(lot["lot"], lot["expires_on"], lot["on_hand"]) for lot in north["lots"]] == [
+        ("L1", "2099-11-30", 5),
+        (None, None, 10),
+    ]
+    for wrong, problem in (
+        (of_lot(1, lot="L1", expires_on="2099-12-31"), "other_expiry"),
+        (of_lot(1, lot="L2"), "expiry_missing"),
+        (of_lot(1, lot="L2", expires_on="2001-12-31"), "expired"),
+        (of_lot(1, expires_on="2099-12-31"), "expiry_without_lot"),
+        (of_lot(1, lot="L2", expires_on="soon"), "date_from_datetime_parsing"),
+        (of_lot(1, lot=""), "string_too_short"),
+    ):
+        answer = await api.post("/v1/stock/receive", json=wrong)
+        assert answer.status_code == 422
+        assert [code for _, code in await codes(answer)] == [problem]
+    assert (await api.get(f"/v1/stock/{sku}")).json()["on_hand"] == 15
+
+
 @pytest.mark.parametrize("units", [-1, 1.5, 2.0, "3", None, True, 10**12])
 async def test_units_that_are_no_whole_number_of_pieces_are_refused(
     api: httpx.AsyncClient, sku: str, units: object

@@ -29,6 +29,8 @@ def test_a_sku_is_shown_by_node_and_with_its_movements(run: Run, answers: Answer
     lines = lines_of(outcome.out)
     assert lines[0] == "node on hand reserved kept back available on its way"
     assert lines[1:4] == ["north 41 40 0 1 0", "south 12 0 2 10 0", "all 53 40 2 11 0"]
+    assert "south L2411A 2027-11-30 8 0 8" in lines
+    assert "south unknown unknown 4 0 4" in lines
     assert lines[-1] == "2026-03-02 16:40 north count -5 = 41 dana@shop.example CNT-2026-03-02-17"
     assert json.loads(run("stock", "show", "85123A", "--json", *at(answers)).out) == examples.STOCK
 
@@ -65,6 +67,25 @@ def test_a_sku_is_shown_by_node_and_with_its_movements(run: Run, answers: Answer
                 "lines": [{"sku": "85123A", "quantity": 0}],
                 "new": False,
                 "reason": "yearly",
+            },
+        ),
+        (
+            ("receive", "north", "CREAM-50=24", "--lot", "L2411A", "--expires", "2027-11-30"),
+            "receive",
+            {
+                "node": "north",
+                "lines": [{"sku": "CREAM-50", "quantity": 24, "lot": "L2411A", "expires_on": "2027-11-30"}],
+                "last": False,
+                "new": False,
+            },
+        ),
+        (
+            ("damage", "north", "CREAM-50=2", "--lot", "L2411A", "--reason", "expired"),
+            "damage",
+            {
+                "node": "north",
+                "lines": [{"sku": "CREAM-50", "quantity": 2, "lot": "L2411A"}],
+                "reason": "expired",
             },
         ),
         (
@@ -110,6 +131,23 @@ def test_what_is_no_number_of_pieces_is_bad_input(run: Run, answers: Answers, li
     assert outcome.code == 2
     assert answers.asked == []
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("A=1", "--expires", "2027-11-30"), "name it with --lot"),
+        (("A=1", "--lot", "L1", "--expires", "30.11.2027"), "is no day such as"),
+        (("A=1", "B=2", "--lot", "L1"), "is for one SKU=UNITS"),
+    ],
+)
+def test_lots_that_cannot_be_meant_are_bad_input(
+    run: Run, answers: Answers, options: tuple[str, ...], told: str
+) -> None:
+    outcome = run("stock", "receive", "north", *options, "--actor", "dana", *at(answers))
+    assert outcome.code == 2
+    assert told in " ".join(outcome.err.split())
+    assert answers.asked == []
 
 
 def test_books_that_agree_say_so_and_others_end_with_one(run: Run, answers: Answers) -> None:

@@ -100,6 +100,26 @@ ALLOWED = {
         "execute",
         "CREATE TRIGGER",
     ): "counts for rules and writes into tables that are new; refuses nothing",
+    (
+        "0019",
+        "create_check_constraint",
+        "orders",
+    ): "on a column that old code does not know, so does not write",
+    ("0019", "drop_constraint", "reconciliation_differences"): _WIDENED,
+    ("0019", "create_check_constraint", "reconciliation_differences"): _WIDENED,
+    ("0019", "execute", "CREATE FUNCTION"): "called by what is new, and by the functions and triggers below",
+    ("0019", "execute", "DO $do$"): (
+        "adds to functions of 0012, 0014 and 0018 what they say of rows with lots; of others they say what they did"
+    ),
+    ("0019", "execute", "CREATE TRIGGER"): (
+        "on tables that are new, and on reserved units: those of rows without lots, which only new code gives any, "
+        "pass; those of others get lots whoever reserves them"
+    ),
+    (
+        "0019",
+        "execute",
+        "CREATE CONSTRAINT",
+    ): "for rows that have lots; what old code changes of them is settled",
     ("0013", "execute", "DO $$"): "posts what was confirmed before, into tables that are new",
 }
 
