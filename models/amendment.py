@@ -29,7 +29,8 @@ class LineChange(Document):
     """How many units of a line are wanted from now on; none removes it, a SKU that the order has not adds a line.
 
     Name the line by ``line_id``, or by ``sku`` where only one line has it. A new line needs ``unit_price_minor``; one
-    that the order came in with and that was removed comes back at its old price, unless another is given.
+    that the order came in with and that was removed comes back at its old price, unless another is given. For a
+    business with a price list the list says what is left out: the price of a new line, and of another quantity.
     """
 
     line_id: LineId | None = None

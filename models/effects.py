@@ -16,7 +16,7 @@ from models.messages import CarrierEvent, WmsEvent
 from models.money import Money
 from models.order import CustomerType
 from models.plan import PlanSummary
-from models.review import Flag
+from models.review import Flag, Verdict
 
 # What a person did instead of us, in the words of the step's own answer; the neighbour is then not asked at all.
 ByHand = dict[str, Any] | None
@@ -112,13 +112,19 @@ class RiskDecision(StrEnum):
 
 
 class RiskAssessment(Contract):
-    """The rules' decision with every reason, and the versions that made it."""
+    """The rules' decision with every reason, and the versions that made it.
+
+    ``recommended`` and ``recommendation`` are what a person who is asked should do, where that is more than to ask the
+    customer whether the order is meant as it stands.
+    """
 
     decision: RiskDecision
     flags: tuple[Flag, ...] = ()
     policy_version: str
     model_version: str | None = None
     score: float | None = None
+    recommended: Verdict | None = None
+    recommendation: str | None = None
 
 
 class RecordProgress(Contract):

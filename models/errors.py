@@ -135,6 +135,24 @@ class CurrencyMismatch(Refused):
     code = "currency_mismatch"
 
 
+class PriceListsOverlap(Refused):
+    """Somebody would have two price lists of one currency for the same moment."""
+
+    code = "price_lists_overlap"
+
+
+class NoPriceList(NotFound):
+    """No price list holds for a customer at a moment."""
+
+    code = "no_price_list"
+
+
+class PriceNotListed(NotFound):
+    """The price list has no price for a SKU, or not for so few units."""
+
+    code = "price_not_listed"
+
+
 class LedgerRefused(Refused):
     """A transaction that the books do not take: it does not add up, or is beyond what was authorised or captured."""
 

@@ -15,11 +15,14 @@ from models.errors import InvalidDocument, Problem
 from models.money import MAX_MINOR, Money
 from models.order import MAX_LINES, Address, ChargeKind, DraftCharge, DraftLine, OrderDraft, Tender
 from models.plan import PlannedLine
+from models.prices import AgreedPrices
 from models.states import OrderState
 from policies.intake import check_parsed
+from policies.pricing import UNLISTED, PricePolicy, why_unlisted
 
 # The charge that makes the total what the kept parcels take, once nothing else is to be shipped.
 REST_CODE = "AMENDED-REST"
+PRICE_MISSING = "price_missing"
 _FOLLOW_THE_GOODS = frozenset({ChargeKind.TAX, ChargeKind.DISCOUNT})
 
 # What stands in the way is how far the order is, not how the request is written: it is right, and too late.
@@ -67,6 +70,14 @@ class Versions(Contract):
         return cls(first=draft, stated=draft, current=draft)
 
 
+class Priced(Contract):
+    """A request with the prices that a list gives it, what is to be said of them, and what the list does not have."""
+
+    request: AmendmentRequest
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
 def amend(versions: Versions, request: AmendmentRequest, kept: Kept) -> OrderDraft | tuple[Problem, ...]:
     """The document that ``request`` makes of the one in force, or every problem that stands in the way.
 
@@ -99,6 +110,42 @@ def amend(versions: Versions, request: AmendmentRequest, kept: Kept) -> OrderDra
         return check_parsed(changed)
     except InvalidDocument as invalid:
         return invalid.problems
+
+
+def priced(
+    versions: Versions, request: AmendmentRequest, agreed: AgreedPrices, policy: PricePolicy
+) -> Priced:
+    """``request`` with prices of the customer's list where it names none.
+
+    A line that is added costs what the list says for so many units, and so does one whose quantity changes. But a line
+    that has another price than the list's keeps it, for somebody agreed to it, and one that is asked for as the order
+    came in has the price that it came in with. What nobody can tell is left for ``amend`` to refuse.
+    """
+    current = {line.line_id: line for line in versions.current.lines}
+    first = {line.line_id: line for line in versions.first.lines}
+    changes: list[LineChange] = []
+    notes: list[str] = []
+    problems: list[Problem] = []
+    for index, change in enumerate(request.lines):
+        price: int | None = None
+        if change.unit_price_minor is None and change.quantity:
+            found = _line_meant(versions, current, change, f"lines[{index}]")
+            if isinstance(found, DraftLine):
+                before = current.get(found.line_id) or first[found.line_id]
+                price, note = _followed(agreed, policy, before, first.get(found.line_id), change.quantity)
+                notes += note
+            elif found.code == PRICE_MISSING and change.sku is not None:
+                if (reached := agreed.at(change.sku, change.quantity)) is None:
+                    problems.append(_not_listed(agreed, change.sku, found.path))
+                else:
+                    price = reached[1]
+                    notes.append(_costs(agreed, change.sku, reached))
+        changes.append(change if price is None else change.model_copy(update={"unit_price_minor": price}))
+    return Priced(
+        request=request.model_copy(update={"lines": tuple(changes)}),
+        notes=tuple(notes),
+        problems=tuple(problems),
+    )
 
 
 def preview(
@@ -171,6 +218,44 @@ def _stale(versions: Versions, request: AmendmentRequest) -> Iterator[Problem]:
             message=f"is {request.base_version}, and the order's document is of version {versions.number} now: look "
             "at it again, then say what is to be different",
         )
+
+
+# --- prices ---
+def _followed(
+    agreed: AgreedPrices, policy: PricePolicy, before: DraftLine, first: DraftLine | None, quantity: int
+) -> tuple[int | None, list[str]]:
+    """What a unit costs when there are ``quantity`` of a line; None where its price stays, and what is to be said."""
+
+    def is_listed(line: DraftLine) -> bool:
+        at = agreed.at(line.sku, line.quantity)
+        return at is not None and policy.allows(
+            Money(minor=at[1] * line.quantity, currency=agreed.currency),
+            Money(minor=line.unit_price_minor * line.quantity, currency=agreed.currency),
+        )
+
+    reached = agreed.at(before.sku, quantity)
+    if quantity == before.quantity:
+        return None, []
+    if reached is None or not is_listed(before):
+        kept = Money(minor=before.unit_price_minor, currency=agreed.currency)
+        says = why_unlisted(agreed, before.sku) if reached is None else _costs(agreed, before.sku, reached)
+        return None, [f"line {before.line_id} keeps its price of {kept}: {says}"]
+    if first is not None and quantity == first.quantity and is_listed(first):
+        return first.unit_price_minor, []
+    if reached[1] == before.unit_price_minor:
+        return None, []
+    return reached[1], [_costs(agreed, before.sku, reached)]
+
+
+def _costs(agreed: AgreedPrices, sku: str, reached: tuple[int, int]) -> str:
+    least, minor = reached
+    units = "1 unit" if least == 1 else f"{least:,} units"
+    return f"{sku} costs {Money(minor=minor, currency=agreed.currency)} from {units} on, by {agreed.named}"
+
+
+def _not_listed(agreed: AgreedPrices, sku: str, path: str) -> Problem:
+    message = f"{why_unlisted(agreed, sku)}: say the price of a unit, as it was agreed"
+    return Problem(path=path, code=UNLISTED, message=message)
 
 
 # --- lines ---
@@ -269,7 +354,7 @@ def _added(known: Mapping[str, DraftLine], change: LineChange, path: str) -> Dra
     if change.unit_price_minor is None:
         return Problem(
             path=f"{path}.unit_price_minor",
-            code="price_missing",
+            code=PRICE_MISSING,
             message=f"the order has no {change.sku} so far: say the price of a unit, as it was agreed",
         )
     return DraftLine(

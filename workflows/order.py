@@ -232,8 +232,9 @@ class OrderWorkflow(Changing):
                 what_happened=f"{facts.customer_type.upper()} order on {facts.channel}: {facts.line_count} lines, "
                 f"{facts.unit_count:,} units, {facts.total}, to {facts.ship_country}. Nothing is held yet.",
                 why_flagged=found.flags,
-                recommended=Verdict.APPROVE,
-                recommendation="Check with the customer that the order is meant as it stands, then approve.",
+                recommended=found.recommended or Verdict.APPROVE,
+                recommendation=found.recommendation
+                or "Check with the customer that the order is meant as it stands, then approve.",
                 options={
                     Verdict.APPROVE: "hold the money and go on",
                     Verdict.REJECT: "reject the order and tell the customer",

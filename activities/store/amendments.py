@@ -20,6 +20,7 @@ from activities.store import reads
 from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
 from activities.store.network import active_services
 from activities.store.plans import kept_lines, plan_of_each
+from activities.store.prices import agreed_for_order
 from activities.store.views import ShipmentView
 from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState, AmendmentView
 from models.base import Contract
@@ -29,12 +30,14 @@ from models.identifiers import order_workflow_id
 from models.journal import TimelineEntry
 from models.money import Money
 from models.order import CustomerType, OrderDraft
+from models.prices import AgreedPrices
 from models.states import ORDER_TERMINAL, OrderState, ShipmentState
 from models.tables.amendments import AmendmentRow
 from models.tables.journal import TimelineRow
 from models.tables.orders import IntakeRow, OrderLineRow, OrderRow
-from policies.amendment import Kept, Versions, amend, cut_off, preview, units_left
+from policies.amendment import Kept, Priced, Versions, amend, cut_off, preview, priced, units_left
 from policies.classification import classify
+from policies.pricing import PricePolicy
 
 ORDER_ENDED = Problem(
     path="",
@@ -57,6 +60,7 @@ class _Prepared(Contract):
     """What an amendment comes to, by how the order stands now."""
 
     versions: Versions
+    request: AmendmentRequest
     draft: OrderDraft
     shown: AmendmentPreview
 
@@ -115,7 +119,8 @@ async def propose(
         else number,
         request_id=request.request_id,
         request_hash=fingerprint,
-        request=request.model_dump(mode="json"),
+        # With the prices that were shown: applied later it comes to them, whatever is loaded into the list meanwhile.
+        request=found.request.model_dump(mode="json"),
         document=found.draft.model_dump(mode="json"),
         document_hash=canonical_hash(found.draft),
         preview=found.shown.model_dump(mode="json"),
@@ -198,9 +203,12 @@ async def _prepare(
     shipments = await reads.shipments(session, order_id)
     keeps = [shipment for shipment in shipments if left(shipment) or shipment.state in _PACKED]
     kept = await _kept(session, order, keeps)
-    changed = amend(versions, request, kept)
+    listed = await _with_prices(session, versions, request)
+    changed = amend(versions, listed.request, kept)
     if not isinstance(changed, OrderDraft):
-        return changed
+        # Where a price is missing, the list may say why.
+        known = {problem.path: problem for problem in listed.problems}
+        return tuple(known.get(problem.path, problem) for problem in changed)
     moved = await reads.money(session, order_id, order.currency)
     shown = preview(
         order_id,
@@ -209,9 +217,20 @@ async def _prepare(
         kept,
         held=moved.held,
         captured=moved.captured,
-        notes=_notes(versions.current, changed, shipments, keeps),
+        notes=[*listed.notes, *_notes(versions.current, changed, shipments, keeps)],
     )
-    return _Prepared(versions=versions, draft=changed, shown=shown)
+    return _Prepared(versions=versions, request=listed.request, draft=changed, shown=shown)
+
+
+async def _with_prices(session: AsyncSession, versions: Versions, request: AmendmentRequest) -> Priced:
+    """``request`` with what the customer's price list says of lines that it names no price for."""
+    if all(change.unit_price_minor is not None or change.quantity == 0 for change in request.lines):
+        return Priced(request=request)
+    skus = {line.sku for line in versions.first.lines} | {line.sku for line in request.lines if line.sku}
+    agreed = await agreed_for_order(session, versions.current, skus)
+    if not isinstance(agreed, AgreedPrices):
+        return Priced(request=request, notes=() if agreed is None else (agreed.why,))
+    return priced(versions, request, agreed, PricePolicy())
 
 
 async def _unknown_service(session: AsyncSession, request: AmendmentRequest) -> tuple[Problem, ...]:

@@ -1,9 +1,10 @@
 """What the HTTP API takes and gives, where that is not already one of the contracts in ``models``."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from activities.store.reconciliation import RunView
 from activities.store.subscribers import DeadLetter, SubscriberView
@@ -15,10 +16,11 @@ from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestI
 from models.money import MAX_MINOR, Currency, Money
 from models.order import PositiveMinor, TenderKind
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
+from models.prices import AssigneeKind, AssigneeName, PriceListDocument
 from models.reconciliation import Area
 from models.review import Verdict
 from models.states import OrderState
-from models.stock import Adjustment, Count, Damage, Expected, Receipt, ShortPick, Transfer
+from models.stock import Adjustment, Count, Damage, Expected, Receipt, ShortPick, Transfer, YesOrNo
 from models.webhooks import WebhookResult
 from policies.strict_json import unstorable_text
 
@@ -151,6 +153,35 @@ class TenderLeft(Contract):
     """What can still be spent: neither used nor held for an order. Below zero where a limit was lowered."""
 
     left: Money
+
+
+class PriceListRequest(PriceListDocument):
+    """A whole price list. Sent again as it is it changes nothing."""
+
+    actor: Person
+    reason: Reason | None = None
+
+
+class PriceAssignmentRequest(Document):
+    """Whom a price list is for: `assignee` is the customer's `customer_ref`, or the account that pays.
+
+    It is left out for every business. With `withdrawn` the list is not for them any more. A repeat changes nothing.
+    """
+
+    kind: AssigneeKind
+    assignee: AssigneeName | None = None
+    withdrawn: YesOrNo = False
+    actor: Person
+    reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> Self:
+        if (self.assignee is None) != (self.kind is AssigneeKind.EVERY_BUSINESS):
+            raise PydanticCustomError(
+                "assignee",
+                "assignee must be given for a customer or an account, and for every_business left out",
+            )
+        return self
 
 
 class OrderLinks(Contract):

@@ -377,6 +377,66 @@ VALUE_ISSUE: dict[str, Any] = {
 TENDER_LEFT: dict[str, Any] = {"left": {"minor": 5_000, "currency": "GBP"}}
 TRIAL_BALANCE: dict[str, Any] = {"balances": _BALANCES, "in_balance": True}
 
+PRICE_LIST_REQUEST: dict[str, Any] = {
+    "list_id": "trade-2026",
+    "name": "Trade customers 2026",
+    "currency": "GBP",
+    "valid_from": "2026-01-01T00:00:00Z",
+    "valid_until": "2027-01-01T00:00:00Z",
+    "prices": [
+        {"sku": "85123A", "min_quantity": 1, "unit_price_minor": 255},
+        {"sku": "85123A", "min_quantity": 48, "unit_price_minor": 210},
+        {"sku": "22423", "min_quantity": 1, "unit_price_minor": 1275},
+    ],
+    "actor": "dana",
+    "reason": "prices of the new year",
+}
+PRICE_ASSIGNMENT: dict[str, Any] = {"kind": "customer", "assignee": "acme-ltd", "actor": "dana"}
+PRICE_DEFAULT: dict[str, Any] = {"kind": "every_business", "actor": "dana"}
+PRICE_WITHDRAWN: dict[str, Any] = PRICE_ASSIGNMENT | {"withdrawn": True, "reason": "they left us"}
+PRICE_LIST: dict[str, Any] = {
+    "list_id": "trade-2026",
+    "name": "Trade customers 2026",
+    "currency": "GBP",
+    "valid_from": "2026-01-01T00:00:00Z",
+    "valid_until": "2027-01-01T00:00:00Z",
+    "version": 1,
+    "prices": 3,
+    "loaded_at": "2025-12-18T14:00:00Z",
+    "loaded_by": "dana",
+    "reason": "prices of the new year",
+    "assigned_to": [
+        {
+            "kind": "customer",
+            "assignee": "acme-ltd",
+            "assigned_at": "2025-12-18T14:05:00Z",
+            "assigned_by": "dana",
+        }
+    ],
+}
+PRICE_LISTS: dict[str, Any] = {"lists": [PRICE_LIST]}
+PRICE_LIST_LOADED: dict[str, Any] = {"changed": True, "price_list": PRICE_LIST}
+PRICE_LIST_CONTENT: dict[str, Any] = {
+    "price_list": PRICE_LIST,
+    "prices": [
+        {"sku": "22423", "min_quantity": 1, "unit_price": {"minor": 1275, "currency": "GBP"}},
+        {"sku": "85123A", "min_quantity": 1, "unit_price": {"minor": 255, "currency": "GBP"}},
+        {"sku": "85123A", "min_quantity": 48, "unit_price": {"minor": 210, "currency": "GBP"}},
+    ],
+    "next_sku": None,
+}
+AGREED_PRICE: dict[str, Any] = {
+    "sku": "85123A",
+    "quantity": 6,
+    "unit_price": {"minor": 255, "currency": "GBP"},
+    "amount": {"minor": 1530, "currency": "GBP"},
+    "list_id": "trade-2026",
+    "version": 1,
+    "assigned_to": "customer",
+    "min_quantity": 1,
+    "next_break": {"sku": "85123A", "min_quantity": 48, "unit_price": {"minor": 210, "currency": "GBP"}},
+}
+
 REVIEW_PAGE: dict[str, Any] = {"reviews": [REVIEW], "next_cursor": None}
 
 NEW_SUBSCRIBER: dict[str, Any] = {

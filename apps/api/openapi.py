@@ -21,6 +21,8 @@ from apps.api.contracts import (
     DropRequest,
     NewSubscriber,
     PayRequest,
+    PriceAssignmentRequest,
+    PriceListRequest,
     ReconciliationRequest,
     ReplayRequest,
     RetryRequest,
@@ -40,13 +42,12 @@ and money.
 Send the token as `Authorization: Bearer …`. Every error answer is `application/problem+json` (RFC 9457); rely on its
 `code`. Amounts are integer minor units (1299 GBP is £12.99), times are RFC 3339 with a zone.
 
-Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; amendments of 512 KB; rules of allocation of 1 MB;
-other bodies of 64 KB; addresses of 8 KB and headers of 16 KB; no number of more than 100 digits, no NaN, no key
-twice in one object. Bodies are `application/json` in UTF-8, not compressed, and arrive within 30 seconds. Each
-answer says in `RateLimit-Policy` and `RateLimit` how many requests you may make; over that it is `429`, and
-`Retry-After` says when the next one is served. A query parameter that does not exist is refused, not ignored. `HEAD`
-works wherever `GET` does, and `OPTIONS`
-says which methods there are.
+Limits: orders of 5 MB, 1,000 lines, 100,000 values and 32 levels; price lists of 5 MB and 20,000 prices; rules of
+allocation of 1 MB; amendments of 512 KB; other bodies of 64 KB; addresses of 8 KB and headers of 16 KB; no number of
+more than 100 digits, no NaN, no key twice in one object. Bodies are `application/json` in UTF-8, not compressed, and
+arrive within 30 seconds. Each answer says in `RateLimit-Policy` and `RateLimit` how many requests you may make; over
+that it is `429`, and `Retry-After` says when the next one is served. A query parameter that does not exist is
+refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which methods there are.
 """
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
@@ -63,6 +64,7 @@ TAGS = [
         "name": "stock",
         "description": "What lies where; receipts, counts, damage and transfers, each once by its document's id.",
     },
+    {"name": "prices", "description": "Price lists of business customers, and what a unit costs whom."},
     {
         "name": "reconciliation",
         "description": "Our books against the neighbours' and against each other: what differs.",
@@ -132,6 +134,8 @@ _READ_BY_HAND = (
     CreditLimit,
     AccountPayment,
     ValueIssue,
+    PriceListRequest,
+    PriceAssignmentRequest,
     ReconciliationRequest,
     WebhookEnvelope,
     NewSubscriber,

@@ -6,10 +6,11 @@ from datetime import UTC, date, datetime, time
 from rich.console import Console
 from rich.text import Text
 
+from apps.cli.amounts import minor_units
 from apps.cli.output import facts, listing, plain, state, when
 from apps.cli.remote import bad_input
 from models.amendment import AmendmentPreview, AmendmentState, AmendmentView
-from models.money import CURRENCY_EXPONENT, Money
+from models.money import Money
 
 _BY_ID = "line:"
 
@@ -106,13 +107,11 @@ def print_amendments(target: Console, amendments: list[AmendmentView]) -> None:
 
 
 def _minor(price: str, currency: str, text: str) -> int:
-    exponent = CURRENCY_EXPONENT[currency]
-    written = re.fullmatch(rf"(\d{{1,12}})(?:\.(\d{{1,{exponent or 1}}}))?", price.strip(), re.ASCII)
-    if written is None or (written[2] and not exponent):
+    minor = minor_units(price, currency)
+    if minor is None:
         example = Money(minor=1275, currency=currency)
         raise bad_input("--line", f"{text!r}: {price!r} is no price in {currency}: write it like {example}")
-    # The fraction filled up to all its digits: the number of minor units, as it is written.
-    return int(written[1] + (written[2] or "").ljust(exponent, "0"))
+    return minor
 
 
 def _signed(amount: Money) -> str:

@@ -28,6 +28,7 @@ _COMMANDS = (
     _Command("orders", "apps.cli.orders", "app", "Submit, show, list, amend and cancel orders."),
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
     _Command("ledger", "apps.cli.ledger", "app", "Show what happened to money, and what it adds up to."),
+    _Command("prices", "apps.cli.prices", "app", "Load, assign and show price lists of business customers."),
     _Command(
         "stock", "apps.cli.stock", "app", "Show stock; receive, count, correct and send it; check its books."
     ),

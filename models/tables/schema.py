@@ -8,12 +8,25 @@ from models.tables import (
     operations,
     orders,
     outbox,
+    prices,
     reconciliation,
     stock,
     tenders,
 )
 from models.tables.base import metadata
 
-MODULES = (orders, amendments, journal, operations, ledger, accounts, stock, outbox, reconciliation, tenders)
+MODULES = (
+    orders,
+    amendments,
+    journal,
+    operations,
+    ledger,
+    accounts,
+    stock,
+    outbox,
+    reconciliation,
+    tenders,
+    prices,
+)
 
 __all__ = ["MODULES", "metadata"]

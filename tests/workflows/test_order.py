@@ -128,6 +128,19 @@ async def test_gate_a_holds_nothing_until_a_person_approves(case: Case) -> None:
     assert (closed.state, closed.decided_by, closed.reason) == ("decided", "ana", "checked")
 
 
+async def test_gate_a_asks_what_the_assessment_advises(case: Case) -> None:
+    flagged(case)
+    found = case.script.answers["assess_order"]
+    case.script.answers["assess_order"] = lambda r: found(r).model_copy(
+        update={"recommended": Verdict.REJECT, "recommendation": "Find out which price was agreed."}
+    )
+    await case.start()
+    task = await case.review()
+    assert (task.recommended, task.recommendation) == (Verdict.REJECT, "Find out which price was agreed.")
+    await case.order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.REJECT))
+    assert (await case.order.result()).state is OrderState.REJECTED
+
+
 async def test_gate_a_rejection_tells_the_customer_and_holds_nothing(case: Case) -> None:
     flagged(case)
     order = await case.start()

@@ -18,12 +18,13 @@ from httpx import AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
-from activities.store import accounts, stock, subscribers
+from activities.store import accounts, prices, stock, subscribers
 from activities.store.migrate import migrate
 from activities.store.stock import Wanted
 from activities.store.store import Store
 from apps.api import examples, runs
 from apps.api.application import create_app
+from apps.api.contracts import PriceListRequest
 from models.money import Money
 from models.outbox import Topic
 from models.states import OrderState
@@ -94,6 +95,8 @@ async def base_url(
         async with store.transaction() as session:
             limit = Money(minor=examples.CREDIT_LIMIT["limit_minor"], currency="GBP")
             await accounts.open_account(session, examples.CREDIT_LIMIT["account"], limit)
+            listed = PriceListRequest.model_validate(examples.PRICE_LIST_REQUEST)
+            await prices.load(session, listed, actor=listed.actor)
         await write_down(
             store,
             ORDER_ID,

@@ -14,6 +14,7 @@ from apps.api.application import routes_only
 from apps.api.openapi import describe, main, text_of
 from models.availability import Availability
 from models.journal import TimelineEntry
+from models.prices import AgreedPrice, PriceListContent, PriceListLoaded, PriceLists
 from models.review import ReviewTask
 from models.stock import StockAnswer, StockView
 from models.webhooks import WebhookEnvelope
@@ -115,6 +116,14 @@ def test_every_example_keeps_to_its_schema(operation: dict[str, Any]) -> None:
         (contracts.AccountPayment, examples.ACCOUNT_PAYMENT),
         (contracts.ValueIssue, examples.VALUE_ISSUE),
         (contracts.TenderLeft, examples.TENDER_LEFT),
+        (contracts.PriceListRequest, examples.PRICE_LIST_REQUEST),
+        (contracts.PriceAssignmentRequest, examples.PRICE_ASSIGNMENT),
+        (contracts.PriceAssignmentRequest, examples.PRICE_DEFAULT),
+        (contracts.PriceAssignmentRequest, examples.PRICE_WITHDRAWN),
+        (PriceListLoaded, examples.PRICE_LIST_LOADED),
+        (PriceLists, examples.PRICE_LISTS),
+        (PriceListContent, examples.PRICE_LIST_CONTENT),
+        (AgreedPrice, examples.AGREED_PRICE),
         (contracts.ReceiptRequest, examples.RECEIPT),
         (contracts.ReceiptRequest, examples.ARRIVAL),
         (contracts.ExpectedRequest, examples.EXPECTED),

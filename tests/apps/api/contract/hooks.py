@@ -234,7 +234,44 @@ def _of_a_tender_of_its_own(case: Any) -> None:
     case.body = body
 
 
+def _with_each_price_once(case: Any) -> None:
+    """Give a list an id of its own, a time that is one, and of each SKU one price."""
+    body = dict(case.body)
+    body["list_id"] = _number_of(body)
+    body |= {"valid_from": _possible(body["valid_from"]), "valid_until": None}
+    body["prices"] = [
+        {
+            name: int(value) if isinstance(value, float) else value
+            for name, value in (price | {"min_quantity": number}).items()
+        }
+        for number, price in enumerate(body["prices"], start=1)
+    ]
+    case.body = body
+
+
+def _of_the_list_there_is(case: Any) -> None:
+    """Name the list that was loaded, and somebody where somebody is to be named."""
+    case.path_parameters["list_id"] = examples.PRICE_LIST_REQUEST["list_id"]
+    if isinstance(case.body, dict):
+        named = case.body.get("assignee") or _number_of(case.body)
+        to_all = case.body["kind"] == "every_business"
+        case.body = dict(case.body) | {"assignee": None if to_all else named}
+    elif case.query:
+        case.query = {name: value for name, value in case.query.items() if name != "version"}
+
+
+def _of_a_price_there_is(case: Any) -> None:
+    """Ask for what the one list has, by the list itself."""
+    query = {"price_list": examples.PRICE_LIST_REQUEST["list_id"], "sku": examples.AGREED_PRICE["sku"]}
+    quantity = (case.query or {}).get("quantity")
+    case.query = query | ({} if quantity is None else {"quantity": quantity})
+
+
 _MENDS = {
+    "load_price_list": _with_each_price_once,
+    "assign_price_list": _of_the_list_there_is,
+    "show_price_list": _of_the_list_there_is,
+    "show_price": _of_a_price_there_is,
     "amend_order": _of_an_order_that_is_there,
     "offer_tender": _for_an_order_that_is_there,
     "pay_by_link": _by_a_link_of_ours,
