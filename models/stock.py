@@ -184,8 +184,19 @@ class ShortPick(StockDocument):
     reason: Reason | None = None
 
 
+class SafetyStock(StockDocument):
+    """So many units of each SKU are kept back at ``node``: they are promised to nobody new. None keeps nothing back.
+
+    What is promised already stays so, and a transfer may take units that are kept back.
+    """
+
+    node: NodeId
+    lines: tuple[CountedUnits, ...] = Field(min_length=1, max_length=MOST_LINES)
+    reason: Reason | None = None
+
+
 class StockNow(Contract):
-    """A stock row as a document left it."""
+    """A stock row as a document left it. ``available`` can be promised: what is kept back is not."""
 
     node: str
     sku: str

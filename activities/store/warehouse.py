@@ -32,6 +32,7 @@ from models.stock import (
     MovementKind,
     Receipt,
     ReleasedUnits,
+    SafetyStock,
     ShortPick,
     SkuUnits,
     StockAnswer,
@@ -326,6 +327,26 @@ async def short_pick(session: AsyncSession, short: ShortPick) -> StockAnswer:
     return await _once(session, short, check, do)
 
 
+async def keep_back(session: AsyncSession, safety: SafetyStock) -> StockAnswer:
+    """So many units at ``safety.node`` are promised to nobody new. Raises ``InvalidDocument`` as ``receive`` does."""
+
+    async def check() -> list[Problem]:
+        return await _unknown(session, safety.node, safety.lines)
+
+    async def do() -> _Came:
+        places = [(safety.node, line.sku) for line in safety.lines]
+        await _lock(session, places)
+        for line in safety.lines:
+            await session.execute(
+                update(StockRow)
+                .where(col(StockRow.node) == safety.node, col(StockRow.sku) == line.sku)
+                .values(safety_stock=line.quantity)
+            )
+        return _Came(places=places)
+
+    return await _once(session, safety, check, do)
+
+
 class _Came(Contract):
     """What a document did: to which rows, and whose units it took."""
 
@@ -336,6 +357,7 @@ class _Came(Contract):
 class _Level(Contract):
     on_hand: int
     reserved: int
+    safety_stock: int
 
 
 class _Held(Promise):
@@ -409,7 +431,7 @@ async def _once(
                 sku=sku,
                 on_hand=level.on_hand,
                 reserved=level.reserved,
-                available=level.on_hand - level.reserved,
+                available=max(level.on_hand - level.reserved - level.safety_stock, 0),
             )
             for (node, sku), level in sorted(levels.items())
         ),
@@ -651,7 +673,7 @@ async def _lock(session: AsyncSession, places: Collection[Place]) -> dict[Place,
     }
     await session.execute(text(_MADE), values)
     rows = await session.execute(text(_LOCKED), values)
-    return {(row.node, row.sku): _Level(on_hand=row.on_hand, reserved=row.reserved) for row in rows}
+    return {(row["node"], row["sku"]): _Level.model_validate(row) for row in rows.mappings()}
 
 
 _MADE = """
@@ -660,7 +682,7 @@ SELECT node, sku, 0, 0 FROM unnest(CAST(:nodes AS text[]), CAST(:skus AS text[])
 ON CONFLICT (node, sku) DO NOTHING
 """
 _LOCKED = """
-SELECT stock.node, stock.sku, on_hand, reserved
+SELECT stock.node, stock.sku, on_hand, reserved, safety_stock
   FROM stock JOIN unnest(CAST(:nodes AS text[]), CAST(:skus AS text[])) AS place (node, sku) USING (node, sku)
  ORDER BY stock.node, stock.sku FOR NO KEY UPDATE OF stock
 """

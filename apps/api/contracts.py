@@ -20,7 +20,17 @@ from models.prices import AssigneeKind, AssigneeName, PriceListDocument
 from models.reconciliation import Area
 from models.review import Verdict
 from models.states import OrderState
-from models.stock import Adjustment, Count, Damage, Expected, Receipt, ShortPick, Transfer, YesOrNo
+from models.stock import (
+    Adjustment,
+    Count,
+    Damage,
+    Expected,
+    Receipt,
+    SafetyStock,
+    ShortPick,
+    Transfer,
+    YesOrNo,
+)
 from models.webhooks import WebhookResult
 from policies.strict_json import unstorable_text
 
@@ -99,6 +109,12 @@ class ShortPickRequest(ShortPick):
     actor: Person
 
 
+class SafetyStockRequest(SafetyStock):
+    """Units that are kept back. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
 STOCK_REQUESTS = (
     ExpectedRequest,
     ReceiptRequest,
@@ -108,6 +124,7 @@ STOCK_REQUESTS = (
     DamageRequest,
     TransferRequest,
     ShortPickRequest,
+    SafetyStockRequest,
 )
 
 

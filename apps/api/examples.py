@@ -681,6 +681,13 @@ SHORT_PICK: dict[str, Any] = {
     "shipment_id": "web:1001:1",
     "lines": [{"sku": "85123A", "quantity": 2}],
 }
+SAFETY_STOCK: dict[str, Any] = {
+    "document_id": "SAFE-2026-03",
+    "actor": "dana@shop.example",
+    "node": "north",
+    "lines": [{"sku": "85123A", "quantity": 4}, {"sku": "22423", "quantity": 0}],
+    "reason": "the count is off by a few each month",
+}
 STOCK_ANSWER: dict[str, Any] = {
     "document_id": "CNT-2026-03-02-17",
     "repeated": False,

@@ -21,6 +21,7 @@ from apps.api.contracts import (
     DamageRequest,
     ExpectedRequest,
     ReceiptRequest,
+    SafetyStockRequest,
     ShortPickRequest,
     TransferRequest,
 )
@@ -35,7 +36,7 @@ from models.stock import StockAnswer, StockDocument, StockView
 class _SkuInPath(Convertor[str]):
     """A SKU may hold a slash. What can be done to stock has the same place: a SKU of such a name is not shown here."""
 
-    regex = "(?!(?:receive|expect|count|adjust|damage|transfer|short-pick|allocation)$).+"
+    regex = "(?!(?:receive|expect|count|adjust|damage|transfer|short-pick|safety|allocation)$).+"
 
     def convert(self, value: str) -> str:
         return value
@@ -167,6 +168,17 @@ async def transfer_stock(request: Request, parts: PartsOf) -> StockAnswer:
 async def short_pick_stock(request: Request, parts: PartsOf) -> StockAnswer:
     """A shipment's units were not on the shelf: it loses them, and so does the stock."""
     return await _told(parts, request, ShortPickRequest, warehouse.short_pick)
+
+
+@router.post(
+    "/safety",
+    summary="Keep units back",
+    openapi_extra=body_of(SafetyStockRequest, {"four of one, none of another": examples.SAFETY_STOCK}),
+    responses=_TOLD,
+)
+async def keep_stock_back(request: Request, parts: PartsOf) -> StockAnswer:
+    """So many units of a SKU are promised to nobody new at a node. What is promised already stays so."""
+    return await _told(parts, request, SafetyStockRequest, warehouse.keep_back)
 
 
 @router.get(

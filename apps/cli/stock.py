@@ -19,7 +19,10 @@ from apps.api.contracts import (
     AllocationRequest,
     CountRequest,
     DamageRequest,
+    ExpectedRequest,
     ReceiptRequest,
+    SafetyStockRequest,
+    ShortPickRequest,
     TransferRequest,
 )
 from apps.cli.output import console, facts, listing, plain, print_json, when
@@ -282,6 +285,87 @@ def allocation(
     _print_allocation(view, as_json=as_json)
 
 
+@app.command()
+def expect(
+    node: Node,
+    lines: Annotated[
+        list[str],
+        typer.Argument(metavar="SKU=UNITS", help="What and how much; 0 when it will not come after all."),
+    ],
+    *,
+    on: Annotated[str, typer.Option("--on", help="The day on which it comes, such as 2026-03-09.")],
+    supply: Annotated[
+        str,
+        typer.Option("--supply", help="What the delivery is known by, such as a purchase order's number."),
+    ],
+    document: DocumentId = None,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """A supplier will deliver: it can be promised from that day on. What is said last of a delivery counts."""
+    sent = message(
+        ExpectedRequest,
+        {"expected_on": "--on", "supply_id": "--supply"},
+        **_said(document, actor, reason),
+        node=node,
+        lines=_quantities(lines),
+        supply_id=supply,
+        expected_on=_day("--on", on),
+    )
+    _tell("expect", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command(name="short-pick")
+def short_pick(
+    shipment: Annotated[
+        str, typer.Argument(metavar="SHIPMENT", help="CHANNEL:NUMBER:SHIPMENT, such as web:1001:1.")
+    ],
+    lines: Lines,
+    *,
+    document: DocumentId = None,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who picked a shipment did not find so many units: it loses them, and so does the stock."""
+    sent = message(
+        ShortPickRequest,
+        {"shipment_id": "SHIPMENT"},
+        **_said(document, actor, reason),
+        shipment_id=shipment,
+        lines=_quantities(lines),
+    )
+    _tell("short-pick", sent, api_url, token, data_dir, as_json=as_json)
+
+
+@app.command()
+def safety(
+    lines: Annotated[
+        list[str],
+        typer.Argument(metavar="SKU=UNITS", help="How many to keep back, such as 85123A=4; 0: none."),
+    ],
+    *,
+    node: Annotated[str, typer.Option("--node", help="Where, by the id of the node.")],
+    document: DocumentId = None,
+    actor: Actor = None,
+    reason: MaybeReason = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep units back: they are promised to nobody new. What is promised already stays so."""
+    sent = message(SafetyStockRequest, **_said(document, actor, reason), node=node, lines=_quantities(lines))
+    _tell("safety", sent, api_url, token, data_dir, as_json=as_json)
+
+
 @app.command(name="reconcile")
 def reconcile_stock(
     *,
@@ -402,13 +486,15 @@ def _of_lot(lines: list[dict[str, Any]], lot: str | None, expires: str | None = 
         raise bad_input("--expires", "is the date of a lot: name it with --lot")
     if len(lines) > 1:
         raise bad_input("--lot", "is for one SKU=UNITS: tell of each lot by a command of its own")
-    expires_on = None
-    if expires is not None:
-        try:
-            expires_on = date.fromisoformat(expires)
-        except ValueError:
-            raise bad_input("--expires", f"{expires!r} is no day such as 2027-03-31") from None
+    expires_on = _day("--expires", expires) if expires is not None else None
     return [line | {"lot": lot} | ({"expires_on": expires_on} if expires_on else {}) for line in lines]
+
+
+def _day(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise bad_input(option, f"{text!r} is no day such as 2027-03-31") from None
 
 
 def _tell(

@@ -26,6 +26,7 @@ from models.stock import (
     Damage,
     Receipt,
     ReceivedUnits,
+    SafetyStock,
     ShortPick,
     SkuUnits,
     StockAnswer,
@@ -89,6 +90,12 @@ async def refused(
 async def promised(store: Store, sku: str, units: int, days: int, order_id: str | None = None) -> str:
     """The id of an order that has reserved ``units`` at north for a shipment promised in so many days."""
     order_id = order_id or await accepted(store, a_draft())
+    assert await reserved(store, sku, units, order_id, days=days)
+    return order_id
+
+
+async def reserved(store: Store, sku: str, units: int, order_id: str, *, days: int = 1) -> bool:
+    """Whether an order could reserve ``units`` at north."""
     async with store.transaction() as session:
         answer = await stock.reserve(
             session,
@@ -106,8 +113,7 @@ async def promised(store: Store, sku: str, units: int, days: int, order_id: str 
             ],
             expires_at=TOMORROW,
         )
-    assert answer.reserved
-    return order_id
+    return answer.reserved
 
 
 async def kinds(store: Store, sku: str) -> list[tuple[str, str, int, int]]:
@@ -406,6 +412,51 @@ async def test_a_short_pick_of_what_is_not_in_the_shipment_is_refused(store: Sto
     assert await refused(store, warehouse.short_pick, short) == [("lines[0].sku", "not_in_shipment")]
     with pytest.raises(NotFound):
         await tell(store, warehouse.short_pick, short.model_copy(update={"shipment_id": "web:none:1"}))
+
+
+# --- safety stock ---
+def kept_back(sku: str, units: int, **changes: Any) -> SafetyStock:
+    return SafetyStock(**said(lines=(CountedUnits(sku=sku, quantity=units),), **changes))
+
+
+async def test_units_that_are_kept_back_are_promised_to_nobody_new(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 10})
+    await promised(store, sku, 4, days=1)
+    answer = await tell(store, warehouse.keep_back, kept_back(sku, 5))
+    assert [(row.on_hand, row.reserved, row.available) for row in answer.stock] == [(10, 4, 1)]
+    order_id = await accepted(store, a_draft())
+    assert await reserved(store, sku, 2, order_id) is False
+    assert await reserved(store, sku, 1, order_id) is True
+    answer = await tell(store, warehouse.keep_back, kept_back(sku, 0))
+    assert [row.available for row in answer.stock] == [5]
+    assert await differences(store, sku) == []
+
+
+async def test_keeping_back_more_than_there_is_breaks_no_promise(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 10})
+    await promised(store, sku, 4, days=1)
+    answer = await tell(store, warehouse.keep_back, kept_back(sku, 1_000))
+    assert [(row.reserved, row.available) for row in answer.stock] == [(4, 0)]
+    assert answer.released == ()
+
+
+async def test_keeping_back_is_said_once_and_of_what_is_known(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 10})
+    first = kept_back(sku, 5)
+    await tell(store, warehouse.keep_back, first)
+    await tell(store, warehouse.keep_back, kept_back(sku, 2))
+    # Late, and again: what was said since counts.
+    assert (await tell(store, warehouse.keep_back, first)).repeated
+    assert [row.available for row in (await tell(store, warehouse.count, counted(sku, 10))).stock] == [8]
+    assert await refused(store, warehouse.keep_back, kept_back(a_sku(), 1)) == [
+        ("lines[0].sku", "unknown_sku")
+    ]
+    assert await refused(store, warehouse.keep_back, kept_back(sku, 1, node="nowhere")) == [
+        ("node", "unknown_node")
+    ]
 
 
 # --- transfers ---

@@ -133,6 +133,7 @@ def test_every_example_keeps_to_its_schema(operation: dict[str, Any]) -> None:
         (contracts.DamageRequest, examples.DAMAGE),
         (contracts.TransferRequest, examples.TRANSFER),
         (contracts.ShortPickRequest, examples.SHORT_PICK),
+        (contracts.SafetyStockRequest, examples.SAFETY_STOCK),
         (StockAnswer, examples.STOCK_ANSWER),
         (StockView, examples.STOCK),
         (StockAccount, examples.STOCK_ACCOUNT),

@@ -103,6 +103,33 @@ def test_a_sku_is_shown_by_node_and_with_its_movements(run: Run, answers: Answer
             "transfer",
             {"from_node": "north", "to_node": "south", "lines": [{"sku": "85123A", "quantity": 12}]},
         ),
+        (
+            ("expect", "north", "85123A=200", "--on", "2026-03-09", "--supply", "PO-77"),
+            "expect",
+            {
+                "node": "north",
+                "lines": [{"sku": "85123A", "quantity": 200}],
+                "supply_id": "PO-77",
+                "expected_on": "2026-03-09",
+            },
+        ),
+        (
+            ("short-pick", "web:1001:1", "85123A=2", "--reason", "shelf empty"),
+            "short-pick",
+            {
+                "shipment_id": "web:1001:1",
+                "lines": [{"sku": "85123A", "quantity": 2}],
+                "reason": "shelf empty",
+            },
+        ),
+        (
+            ("safety", "85123A=4", "22423=0", "--node", "north"),
+            "safety",
+            {
+                "node": "north",
+                "lines": [{"sku": "85123A", "quantity": 4}, {"sku": "22423", "quantity": 0}],
+            },
+        ),
     ],
 )
 def test_what_was_typed_is_what_is_sent(
@@ -147,6 +174,25 @@ def test_lots_that_cannot_be_meant_are_bad_input(
     outcome = run("stock", "receive", "north", *options, "--actor", "dana", *at(answers))
     assert outcome.code == 2
     assert told in " ".join(outcome.err.split())
+    assert answers.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("expect", "north", "85123A=2", "--on", "Monday", "--supply", "PO-77"), "--on"),
+        (("expect", "north", "85123A=2", "--on", "2026-03-09", "--supply", ""), "--supply"),
+        (("short-pick", "web:1001", "85123A=2"), "SHIPMENT"),
+        (("short-pick", "web:1001:1", "85123A=0"), "--lines"),
+        (("safety", "85123A=-1", "--node", "north"), "--lines"),
+    ],
+)
+def test_what_is_typed_wrongly_is_named(
+    run: Run, answers: Answers, arguments: tuple[str, ...], named: str
+) -> None:
+    outcome = run("stock", *arguments, "--actor", "dana", *at(answers))
+    assert outcome.code == 2
+    assert named in outcome.err
     assert answers.asked == []
 
 

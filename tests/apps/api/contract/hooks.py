@@ -292,6 +292,7 @@ _MENDS = {
             "damage_stock",
             "transfer_stock",
             "short_pick_stock",
+            "keep_stock_back",
         ),
         _of_stock_that_is_there,
     ),
