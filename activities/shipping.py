@@ -10,6 +10,7 @@ from activities.store import lots, operations
 from activities.store.operations import ShippingOperation
 from activities.store.plans import planned_draft, planned_shipment
 from activities.store.record import record
+from activities.store.short_picks import correct_stock
 from activities.store.store import Store
 from models.effects import (
     BuyLabel,
@@ -128,9 +129,12 @@ class ShippingActivities:
     @implements(steps.CHECK_PICK)
     @speaks_temporal
     async def check_pick(self, look: CheckPick) -> PickProgress:
-        """What became of a pick."""
+        """What became of a pick. What the picker did not find is taken out of stock, as when the warehouse tells it."""
         await self._write(look)
-        return PickProgress(events=await self._warehouse.progress_of_pick(key=look.pick_key))
+        events = await self._warehouse.progress_of_pick(key=look.pick_key)
+        for event in events:
+            await correct_stock(self._store, look.shipment_id, event)
+        return PickProgress(events=events)
 
     @implements(steps.TRACK_PARCEL)
     @speaks_temporal

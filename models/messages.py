@@ -4,9 +4,10 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from models.base import Contract, StorableText, storable
+from models.identifiers import Sku
 from models.money import Money
 from models.review import Verdict
 from models.states import ShipmentState
@@ -28,6 +29,8 @@ def _brief(answer: dict[str, Any]) -> dict[str, Any]:
 
 # What is longer would travel with the run from then on, and a run that outgrows the engine's limits is ended by it.
 _LONGEST_ANSWER = 16_000
+# Of an event that travels with a run.
+_MOST_MISSING, _MOST_MISSING_LINES = 1_000_000, 100
 ByHandAnswer = Annotated[dict[str, Any], AfterValidator(_brief)]
 
 
@@ -225,14 +228,26 @@ class WmsEventKind(StrEnum):
     CANCELLED = "cancelled"
 
 
+class MissingUnits(Contract):
+    """Units that a picker did not find."""
+
+    sku: Sku
+    quantity: Annotated[int, Field(strict=True, ge=1, le=_MOST_MISSING)]
+
+
 class WmsEvent(Contract):
-    """Signal ``wms_event``: progress of a pick request. ``occurred_at`` is business time."""
+    """Signal ``wms_event``: progress of a pick request. ``occurred_at`` is business time.
+
+    ``missing`` says of a short pick what was not on the shelf: it is taken out of stock, and the order is planned anew.
+    A short pick that does not say it is put before a person.
+    """
 
     event_id: RequestId
     kind: WmsEventKind
     occurred_at: AwareDatetime
     pick_id: Detail
     detail: Detail = ""
+    missing: tuple[MissingUnits, ...] = Field(default=(), max_length=_MOST_MISSING_LINES)
 
 
 class PaymentEventKind(StrEnum):

@@ -176,6 +176,18 @@ WEBHOOKS: dict[str, Any] = {
             "pick_id": "pick-12",
         },
     },
+    "the picker did not find all": {
+        "event_id": "pick-12-short",
+        "kind": "wms_event",
+        "shipment_id": "web:1001:1",
+        "event": {
+            "event_id": "pick-12-short",
+            "kind": "short",
+            "occurred_at": "2026-03-02T13:00:00Z",
+            "pick_id": "pick-12",
+            "missing": [{"sku": "85123A", "quantity": 2}],
+        },
+    },
     "money was captured": {
         "event_id": "pay-99",
         "kind": "payment_event",

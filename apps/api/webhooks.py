@@ -1,7 +1,7 @@
 """What neighbours tell us by themselves, in signed webhooks.
 
-Warehouse and carriers tell a shipment's run something that it waits for: a signal. What the payment provider tells is a
-fact for the order's timeline.
+Warehouse and carriers tell a shipment's run something that it waits for: a signal. What a picker did not find is taken
+out of stock besides. What the payment provider tells is a fact for the order's timeline.
 """
 
 import time
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from activities.store.late import keep_late_event
 from activities.store.notices import keep_notice
 from activities.store.receipts import keep_receipt, receipt_of
+from activities.store.short_picks import correct_stock
 from apps.api import examples
 from apps.api.bodies import MAX_MESSAGE_BYTES, body_of, parse_message, read_body
 from apps.api.contracts import WebhookTaken
@@ -22,7 +23,7 @@ from apps.api.problems import InvalidRequest, RateLimited, answers
 from apps.api.runs import Told
 from models.errors import Conflict, OrderwrightError, Problem
 from models.identifiers import order_of_shipment, order_workflow_id, shipment_workflow_id
-from models.messages import PaymentEvent
+from models.messages import PaymentEvent, WmsEvent
 from models.webhooks import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -123,6 +124,8 @@ async def take_event(
     # Told first and noted after: should we die in between, the neighbour sends it again and the run knows the event.
     # So does it when two processes take the same event at the same moment.
     event, heard = envelope.event, False
+    if isinstance(event, WmsEvent) and envelope.shipment_id is not None:
+        await correct_stock(parts.store, envelope.shipment_id, event)
     if not isinstance(event, PaymentEvent):
         heard = await parts.runs.tell(workflow_id, envelope.kind.value, event) is not Told.NO_RUN
     async with parts.store.transaction() as session:

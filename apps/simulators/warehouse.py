@@ -16,7 +16,7 @@ from apps.simulators.faults import PICKS, FaultKind
 from apps.simulators.ledger import Effect, wall_time
 from apps.simulators.serving import Answer, Asked, Body, Desk, effect_route, look_up_route, new_id
 from models.base import Document
-from models.messages import WmsEvent, WmsEventKind
+from models.messages import MissingUnits, WmsEvent, WmsEventKind
 from models.webhooks import ShipmentId, WebhookEnvelope, WebhookKind
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -93,9 +93,9 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
     if reason:
         return Answer(HTTPStatus.CONFLICT, _pick_body(pick))
     after = between(FASTEST_PICK, SLOWEST_PICK, fraction(desk.settings.seed, asked.key, "pick"))
-    short = [line.sku for line in body.lines if line.sku.startswith("SHORT-")]
+    short = [line for line in body.lines if line.sku.startswith("SHORT-")]
     if not short and struck is FaultKind.SHORT_PICK:
-        short = [body.lines[0].sku]
+        short = [body.lines[0]]
     event_id = f"{pick.effect_id}:end"
     desk.courier.plan(
         WebhookEnvelope(
@@ -107,7 +107,8 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
                 kind=WmsEventKind.SHORT if short else WmsEventKind.PICKED,
                 occurred_at=body.business_now + after,
                 pick_id=pick.effect_id,
-                detail=f"not on the shelf: {', '.join(short)}" if short else "",
+                detail=f"not on the shelf: {', '.join(line.sku for line in short)}" if short else "",
+                missing=tuple(MissingUnits(sku=line.sku, quantity=line.quantity) for line in short),
             ),
         ),
         key=asked.key,

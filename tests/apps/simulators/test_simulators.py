@@ -85,6 +85,8 @@ async def test_the_warehouse_tells_that_goods_were_picked_or_were_short(tmp_path
     assert told[picked["pick_id"]].kind is WmsEventKind.PICKED
     assert told[short["pick_id"]].kind is WmsEventKind.SHORT
     assert "SHORT-1" in told[short["pick_id"]].detail
+    assert [line.sku for line in told[short["pick_id"]].missing] == ["SHORT-1"]
+    assert told[picked["pick_id"]].missing == ()
     waits = [event.occurred_at - NOON for event in told.values()]
     assert all(timedelta(hours=1) <= wait <= timedelta(hours=6) for wait in waits)
 
