@@ -1,4 +1,4 @@
-"""What happens to stock: the kinds of movement, and the documents of a warehouse that cause them."""
+"""What happens to stock: the kinds of movement, and the documents of a warehouse that cause them. See docs/stock.md."""
 
 from datetime import date
 from enum import StrEnum
