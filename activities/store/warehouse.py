@@ -522,7 +522,10 @@ async def _not_free(session: AsyncSession, sent: Transfer) -> list[Problem]:
         level = (await _lock(session, [place]))[place]
         lot = None if line.lot is None else (await lots.lots_at(session, place))[line.lot]
         if lot is not None and lot.free < line.quantity:
-            of, level = f"lot {lot.lot} of {line.sku}", _Level(on_hand=lot.on_hand, reserved=lot.reserved)
+            of, level = (
+                f"lot {lot.lot} of {line.sku}",
+                _Level(on_hand=lot.on_hand, reserved=lot.reserved, safety_stock=0),
+            )
         elif level.on_hand - level.reserved < wanted[line.sku]:
             of = line.sku
         else:
