@@ -173,7 +173,12 @@ def internal_error() -> Response:
 
 def problems_of(invalid: ValidationError) -> tuple[Problem, ...]:
     """What pydantic found, without the values: they may be somebody's name or address."""
-    return _without_values(invalid.errors(include_url=False, include_input=False, include_context=False))
+    errors = invalid.errors(include_url=False, include_input=False, include_context=False)
+    within = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    # A list whose every item is wrong is also said to have none, which is not what was sent.
+    return _without_values(
+        error for error in errors if not (error["type"] == "too_short" and error["loc"] in within)
+    )
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -246,9 +246,7 @@ def transfer(
 def allocate(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="A TOML file with a table [[rules]] for each.", exists=True, dir_okay=False
-        ),
+        typer.Argument(metavar="FILE", help="A TOML file with a table [[rules]] for each."),
     ],
     *,
     document: DocumentId = None,

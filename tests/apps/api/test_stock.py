@@ -82,7 +82,7 @@ async def test_goods_in_lots_are_received_shown_and_refused_with_a_code(
         (of_lot(1, lot="L2"), "expiry_missing"),
         (of_lot(1, lot="L2", expires_on="2001-12-31"), "expired"),
         (of_lot(1, expires_on="2099-12-31"), "expiry_without_lot"),
-        (of_lot(1, lot="L2", expires_on="soon"), "date_from_datetime_parsing"),
+        (of_lot(1, lot="L2", expires_on="soon"), "date_parsing"),
         (of_lot(1, lot=""), "string_too_short"),
     ):
         answer = await api.post("/v1/stock/receive", json=wrong)
