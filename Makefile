@@ -2,7 +2,8 @@
 #   make run     real orders on the real engine; Ctrl-C stops the stack
 #   make test    the whole test suite
 #   make check   formatting, lint and types
-#   make bench   what an order costs, against the engine's limit: half an hour on a machine with nothing else to do
+#   make bench   what an order costs, and stock and money: forty minutes on a machine with nothing else to do
+#   make bench-stock-and-money   only the latter: under ten minutes
 #   make record  record the histories that changed workflow code is tried on
 #   make setup   only prepare .venv
 #   make lock    recompile the two lock files (needs uv)
@@ -24,7 +25,7 @@ CREATED := $(VENV)/created
 RUNTIME := $(VENV)/installed-runtime
 DEV     := $(VENV)/installed-dev
 
-.PHONY: run test bench record check format setup lock clean
+.PHONY: run test bench bench-stock-and-money record check format setup lock clean
 .DELETE_ON_ERROR:
 
 run: $(RUNTIME)
@@ -40,9 +41,16 @@ else
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 endif
 
-# Tables on the terminal, figures in bench.json, both and a plot in docs. ARGS=--quick is rough and leaves docs alone.
+# Tables on the terminal, figures in bench*.json, both and plots in docs. ARGS=--quick is rough and leaves docs alone.
 bench: $(DEV)
 	@$(BIN)/python -m benchmarks.throughput --json bench.json --page docs/performance.md $(ARGS)
+	@$(STOCK_AND_MONEY) $(ARGS)
+
+bench-stock-and-money: $(DEV)
+	@$(STOCK_AND_MONEY) $(ARGS)
+
+STOCK_AND_MONEY = $(BIN)/python -m benchmarks.stock_and_money --json bench-stock-and-money.json \
+	--page docs/speed-of-stock-and-money.md
 
 # Every history that the workflow tests make, for tests/replay; see docs/change-a-workflow.md. (Matrix and upgrade play
 # on a stage of their own, and make none.)

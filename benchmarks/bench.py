@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from sqlalchemy import text
 from temporalio import __version__ as sdk_version
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
@@ -474,21 +472,4 @@ def _environment(live: PublishedStack) -> dict[str, str]:
 
 async def _machine(client: Client) -> Machine:
     info = await client.workflow_service.get_system_info(GetSystemInfoRequest())
-    return Machine(
-        cores=psutil.cpu_count() or 1,
-        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
-        processor=_processor(),
-        system=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
-        temporal=info.server_version,
-        sdk=sdk_version,
-    )
-
-
-def _processor() -> str:
-    """The processor's own name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return Machine(**dict(using.computer()), temporal=info.server_version, sdk=sdk_version)

@@ -100,7 +100,7 @@ class Spread(Contract):
     highest: float
 
 
-class Machine(Contract):
+class Computer(Contract):
     """Where it was measured."""
 
     cores: int
@@ -108,6 +108,11 @@ class Machine(Contract):
     processor: str
     system: str
     python: str
+
+
+class Machine(Computer):
+    """And on which engine."""
+
     temporal: str
     sdk: str
 
@@ -200,24 +205,29 @@ def aims(figures: Figures) -> tuple[Aim, ...]:
     small = max((mb for name, mb in workers.items() if not name.startswith(DECISIONS)), default=0.0)
     deciding = max((mb for name, mb in workers.items() if name.startswith(DECISIONS)), default=0.0)
     one_at_a_time = f"submit to reserved, p50 of {figures.reserved_sample} orders one at a time"
-    rows: tuple[tuple[str, float, float, str, bool], ...] = (
-        ("engine ratio", figures.engine_ratio, ENGINE_RATIO_AT_LEAST, "", False),
-        ("activities per order", figures.activities_per_order, ACTIVITIES_AT_MOST, "", True),
-        ("events per order run", figures.history_events_per_order, EVENTS_PER_ORDER_AT_MOST, "", True),
-        ("events per shipment run", figures.history_events_per_shipment, EVENTS_PER_SHIPMENT_AT_MOST, "", True),
-        (one_at_a_time, figures.reserved_p50_ms, RESERVED_P50_BELOW_MS, " ms", True),
-        ("largest worker", small, WORKER_RSS_BELOW_MB, " MB", True),
-        ("largest routing and classification worker", deciding, DECISIONS_RSS_BELOW_MB, " MB", True),
-    )  # fmt: skip
-    return tuple(
-        Aim(
-            what=what,
-            aim=f"{'≤' if at_most else '≥'} {aim:g}{unit}",
-            measured=f"{value:,.4g}{unit}" if value < 1000 else f"{value:,.0f}{unit}",
-            met=value <= aim if at_most else value >= aim,
-        )
-        for what, value, aim, unit, at_most in rows
+    return (
+        at_least("engine ratio", figures.engine_ratio, ENGINE_RATIO_AT_LEAST),
+        at_most("activities per order", figures.activities_per_order, ACTIVITIES_AT_MOST),
+        at_most("events per order run", figures.history_events_per_order, EVENTS_PER_ORDER_AT_MOST),
+        at_most("events per shipment run", figures.history_events_per_shipment, EVENTS_PER_SHIPMENT_AT_MOST),
+        at_most(one_at_a_time, figures.reserved_p50_ms, RESERVED_P50_BELOW_MS, " ms"),
+        at_most("largest worker", small, WORKER_RSS_BELOW_MB, " MB"),
+        at_most("largest routing and classification worker", deciding, DECISIONS_RSS_BELOW_MB, " MB"),
     )
+
+
+def at_most(what: str, value: float, aim: float, unit: str = "") -> Aim:
+    """An aim that is met by what is no more."""
+    return Aim(what=what, aim=f"≤ {aim:g}{unit}", measured=_told(value, unit), met=value <= aim)
+
+
+def at_least(what: str, value: float, aim: float, unit: str = "") -> Aim:
+    """An aim that is met by what is no less."""
+    return Aim(what=what, aim=f"≥ {aim:g}{unit}", measured=_told(value, unit), met=value >= aim)
+
+
+def _told(value: float, unit: str) -> str:
+    return f"{value:,.4g}{unit}" if value < 1000 else f"{value:,.0f}{unit}"
 
 
 def mean_by_kind(kinds: Sequence[Mapping[str, int]]) -> dict[str, float]:

@@ -1,25 +1,19 @@
 """What the ledger costs as it grows: ``python -m benchmarks.ledger --json FILE``.
 
-It starts a PostgreSQL of its own, fills the ledger with the captures of many orders up to 10,000, 100,000 and
-1,000,000 entries, and measures at each size, one at a time and each with its commit: to append a transaction under all
-constraints, to confirm a capture (which posts itself), to add up an order's money, and to read its whole ledger. Once
-per size it adds up everything. Exit code 1 when the books do not balance, 0 also when an aim is missed, which the table
-says.
+It starts a PostgreSQL of its own, fills the ledger with the captures of many orders from 10,000 to 1,000,000 entries,
+and measures at each size, one at a time and each with its commit: to append a transaction under all constraints, to
+confirm a capture (which posts itself), to add up an order's money, and to read its whole ledger. Once per size it adds
+up everything. Exit code 1 when the books do not balance, 0 also when an aim is missed, which the tables say.
 """
 
-import argparse
 import asyncio
 import random
-import shutil
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
 from activities.store import ledger, operations, reads
@@ -28,6 +22,10 @@ from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.migrate import migrate
 from activities.store.operations import PaymentOperation
 from activities.store.store import Store
+from benchmarks import alone
+from benchmarks.alone import Tell, ms
+from benchmarks.figures import Aim, at_most
+from benchmarks.tables import Listing, aims_table, print_tables
 from models.base import Contract
 from models.ledger import CLEARING, HELD, HELD_CONTRA, TransactionKind
 from models.money import Money
@@ -35,11 +33,11 @@ from models.operations import OperationState, PaymentKind
 from models.order import OrderDraft
 from workers import exit as process_exit
 from workers.embedded.postgres import EmbeddedPostgres
-from workers.embedded.signals import run_until_interrupted
-from workers.logging import configure_logging
 
 CURRENCY = "GBP"
 AIM_P99_MS = 10.0
+APPEND, CAPTURE = "append", "confirm a capture"
+BALANCE, LEDGER = "balance of an order", "ledger of an order"
 # A hold and two captures of it: what an order of two shipments has.
 ENTRIES_OF_ORDER = 12
 _BATCH = 10_000
@@ -48,7 +46,7 @@ _BATCH = 10_000
 class Plan(Contract):
     """How large the ledger gets, and how often each thing is done at each size."""
 
-    entries: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    entries: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000)
     times: int = 1_000
 
 
@@ -64,8 +62,12 @@ class Took(Contract):
 
 
 class Size(Contract):
-    """Everything measured with so many entries in the ledger. ``trial_balance_ms``: adding all of them up, once."""
+    """Everything measured of a ledger that was ``filled`` with so many entries; ``entries`` were in it at the end.
 
+    ``trial_balance_ms``: adding all of them up, once.
+    """
+
+    filled: int
     entries: int
     took: tuple[Took, ...]
     trial_balance_ms: float
@@ -84,36 +86,23 @@ class Figures(Contract):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; answers the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="some seconds, and too rough to publish")
-    asked = parser.parse_args(arguments)
-    configure_logging("WARNING")
-    return run_until_interrupted(_run(asked, Console()))
+    return alone.run(
+        "ledger",
+        __doc__,
+        "some seconds",
+        measure=lambda server, tell, quick: measure(server, QUICK if quick else Plan(), tell, quick=quick),
+        show=show,
+        good=good,
+        arguments=arguments,
+    )
 
 
-def _temporary_directory() -> Path:
-    # Short, because socket paths are limited; searchable, because PostgreSQL may run as another user.
-    directory = Path(tempfile.mkdtemp(prefix="ow-"))
-    directory.chmod(0o711)
-    return directory
+def good(figures: Figures) -> bool:
+    """Whether the books balance."""
+    return figures.in_balance
 
 
-async def _run(asked: argparse.Namespace, told: Console) -> int:
-    directory = _temporary_directory()
-    try:
-        async with EmbeddedPostgres(directory) as server:
-            figures = await measure(server, QUICK if asked.quick else Plan(), told.print, quick=asked.quick)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    _show(figures, told)
-    _keep(figures, asked.json, told)
-    return 0 if figures.in_balance else 1
-
-
-async def measure(
-    server: EmbeddedPostgres, plan: Plan, tell: Callable[[str], None], *, quick: bool
-) -> Figures:
+async def measure(server: EmbeddedPostgres, plan: Plan, tell: Tell, *, quick: bool) -> Figures:
     """Measure everything on ``server``, in a database of its own."""
     url = server.url("ledger")
     await asyncio.to_thread(migrate, url)
@@ -123,37 +112,38 @@ async def measure(
         orders = 0
         for entries in plan.entries:
             tell(f"filling the ledger up to {entries:,} entries …")
-            orders = await _fill(store, orders, entries // ENTRIES_OF_ORDER)
+            orders += await _fill(store, orders, entries)
             tell(f"measuring at {entries:,} entries …")
-            sizes.append(await _measure_at(store, orders, plan.times))
+            sizes.append(await _measure_at(store, orders, entries, plan.times))
     finally:
         await store.close()
     took = {one.what: one.p99_ms for one in sizes[-1].took}
     return Figures(
         quick=quick,
-        append_p99_ms=max(took["append"], took["confirm a capture"]),
-        balance_p99_ms=took["balance of an order"],
+        append_p99_ms=max(took[APPEND], took[CAPTURE]),
+        balance_p99_ms=took[BALANCE],
         in_balance=all(size.in_balance for size in sizes),
         sizes=tuple(sizes),
     )
 
 
-async def _measure_at(store: Store, orders: int, times: int) -> Size:
+async def _measure_at(store: Store, orders: int, filled: int, times: int) -> Size:
     # The same orders every time, all over the ledger.
     dice = random.Random(orders)
     chosen = [f"bench:{dice.randrange(orders)}" for _ in range(times)]
     await _vacuum(store)
     took = [
-        await _took("append", chosen, lambda order_id: _append(store, order_id)),
-        await _took("confirm a capture", await _orders_that_wait(store, times), _confirming(store)),
-        await _took("balance of an order", chosen, lambda order_id: _balance(store, order_id)),
-        await _took("ledger of an order", chosen, lambda order_id: _read(store, order_id)),
+        await _took(APPEND, chosen, lambda order_id: _append(store, order_id)),
+        await _took(CAPTURE, await _orders_that_wait(store, times), _confirming(store)),
+        await _took(BALANCE, chosen, lambda order_id: _balance(store, order_id)),
+        await _took(LEDGER, chosen, lambda order_id: _read(store, order_id)),
     ]
     began = time.perf_counter()
     async with store.transaction() as session:
         trial = await ledger.trial_balance(session)
         found = await session.scalar(text("SELECT count(*) FROM ledger_entries"))
     return Size(
+        filled=filled,
         entries=int(found or 0),
         took=tuple(took),
         trial_balance_ms=(time.perf_counter() - began) * 1_000,
@@ -166,11 +156,8 @@ async def _took(what: str, on: Sequence[str], do: Callable[[str], Awaitable[None
     for one in on:
         began = time.perf_counter()
         await do(one)
-        took.append((time.perf_counter() - began) * 1_000)
-    took.sort()
-    return Took(
-        what=what, p50_ms=took[len(took) // 2], p99_ms=took[min(len(took) - 1, len(took) * 99 // 100)]
-    )
+        took.append(time.perf_counter() - began)
+    return Took(what=what, p50_ms=ms(took, 50), p99_ms=ms(took, 99))
 
 
 _appended = count(1)
@@ -267,13 +254,16 @@ def _draft(external_id: str) -> OrderDraft:
     )
 
 
-async def _fill(store: Store, begun: int, orders: int) -> int:
-    """Give the ledger the entries of so many orders, many at once and without its triggers, which take far longer.
+async def _fill(store: Store, begun: int, entries: int) -> int:
+    """Fill the ledger up to so many entries with new orders after ``begun``; answers how many orders those are.
 
-    That they balance all the same is seen at the end.
+    Many at once and without its triggers, which take far longer. That they balance all the same is seen at the end.
     """
-    for first in range(begun, orders, _BATCH):
-        numbers = {"first": first, "last": min(first + _BATCH, orders) - 1}
+    async with store.transaction() as session:
+        there = await session.scalar(text("SELECT count(*) FROM ledger_entries"))
+    orders = max((entries - int(there or 0)) // ENTRIES_OF_ORDER, 0)
+    for first in range(begun, begun + orders, _BATCH):
+        numbers = {"first": first, "last": min(first + _BATCH, begun + orders) - 1}
         async with store.transaction() as session:
             await session.execute(text("SET LOCAL session_replication_role = replica"))
             for statement in _FILL:
@@ -305,29 +295,37 @@ async def _vacuum(store: Store) -> None:
         await session.execute(text("ANALYZE ledger_transactions, ledger_entries, payment_operations"))
 
 
-def _keep(figures: Figures, file: Path | None, told: Console) -> None:
-    if file is not None:
-        file.write_text(figures.model_dump_json(indent=1) + "\n")
-        told.print(f"figures: {file}", soft_wrap=True)
+def aims(figures: Figures) -> Iterator[Aim]:
+    """Each aim beside what was measured, of the largest ledger."""
+    entries = f"{figures.sizes[-1].filled:,} entries"
+    yield at_most(
+        f"ledger, the slower of append and capture, p99, {entries}", figures.append_p99_ms, AIM_P99_MS, " ms"
+    )
+    yield at_most(f"ledger, balance of an order, p99, {entries}", figures.balance_p99_ms, AIM_P99_MS, " ms")
 
 
-def _show(figures: Figures, told: Console) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("entries", "what", "p50 ms", "p99 ms", ""):
-        table.add_column(column, justify="left" if column in ("what", "") else "right")
-    for size in figures.sizes:
-        for number, one in enumerate(size.took):
-            missed = one.p99_ms > AIM_P99_MS
-            table.add_row(
-                f"{size.entries:,}" if number == 0 else "",
-                one.what,
-                f"{one.p50_ms:.2f}",
-                f"{one.p99_ms:.2f}",
-                f"above the aim of {AIM_P99_MS:.0f} ms" if missed else "",
+def listings(figures: Figures) -> Iterator[Listing]:
+    """The one table."""
+    kinds = [one.what for one in figures.sizes[0].took]
+    yield Listing(
+        "ledger",
+        "The ledger as it grows: p50 · p99, ms",
+        ("entries", *kinds, "trial balance, once"),
+        [
+            (
+                f"{size.filled:,}",
+                *(f"{one.p50_ms:.2f} · {one.p99_ms:.2f}" for one in size.took),
+                f"{size.trial_balance_ms:,.0f}",
             )
-        table.add_row("", "trial balance, once", f"{size.trial_balance_ms:.0f}", "", "")
-    told.print(table)
-    told.print("the books balance" if figures.in_balance else "the books do NOT balance")
+            for size in figures.sizes
+        ],
+    )
+
+
+def show(figures: Figures, told: Console) -> None:
+    """Print the table, and each aim."""
+    print_tables([*listings(figures), aims_table(aims(figures))], told)
+    told.print("the books balance" if good(figures) else "the books do NOT balance")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,12 @@ event was lost, came twice or out of order; 0 also when the aim is missed, which
 receiver share one process here, so it measures them together.
 """
 
-import argparse
 import asyncio
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from statistics import quantiles
 
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
 from activities.store import subscribers
@@ -25,13 +19,15 @@ from activities.store.migrate import migrate
 from activities.store.store import Store
 from apps.api.metrics import Metrics
 from apps.api.outbox import Outbox
+from benchmarks import alone
+from benchmarks.alone import Tell, ms
+from benchmarks.figures import Aim, at_most
+from benchmarks.tables import Listing, aims_table, print_tables
 from models.base import Contract
 from models.outbox import OutboxEnvelope, Topic
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, verify
 from workers import exit as process_exit
 from workers.embedded.postgres import EmbeddedPostgres
-from workers.embedded.signals import run_until_interrupted
-from workers.logging import configure_logging
 
 AIM_P99_MS = 1000.0
 SKUS = 1_000
@@ -120,40 +116,25 @@ class _Listener:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; answers the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="some seconds, and too rough to publish")
-    asked = parser.parse_args(arguments)
-    configure_logging("WARNING")
-    return run_until_interrupted(_run(asked, Console()))
+    return alone.run(
+        "outbox",
+        __doc__,
+        "some seconds",
+        measure=lambda server, tell, quick: measure(server, QUICK if quick else Plan(), tell, quick=quick),
+        show=show,
+        good=good,
+        arguments=arguments,
+    )
 
 
-def _temporary_directory() -> Path:
-    # Short, because socket paths are limited; searchable, because PostgreSQL may run as another user.
-    directory = Path(tempfile.mkdtemp(prefix="ow-"))
-    directory.chmod(0o711)
-    return directory
+def good(figures: Figures) -> bool:
+    """Whether every event was heard of once and in order."""
+    return not figures.wrong
 
 
-async def _run(asked: argparse.Namespace, told: Console) -> int:
-    directory = _temporary_directory()
-    try:
-        async with EmbeddedPostgres(directory) as server:
-            figures = await measure(server.url("outbox"), QUICK if asked.quick else Plan(), quick=asked.quick)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    _show(figures, told)
-    _keep(figures, asked.json)
-    return 1 if figures.wrong else 0
-
-
-def _keep(figures: Figures, file: Path | None) -> None:
-    if file is not None:
-        file.write_text(figures.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-async def measure(url: str, plan: Plan, *, quick: bool) -> Figures:
-    """Both loads, one after the other, on a new database at ``url``."""
+async def measure(server: EmbeddedPostgres, plan: Plan, tell: Tell, *, quick: bool) -> Figures:
+    """Both loads, one after the other, in a database of its own on ``server``."""
+    url = server.url("outbox")
     await asyncio.to_thread(migrate, url)
     store, listener = Store.at(url, pool_size=CLIENTS, max_overflow=CLIENTS), _Listener()
     async with listener.listening() as address:
@@ -161,8 +142,10 @@ async def measure(url: str, plan: Plan, *, quick: bool) -> Figures:
         working = asyncio.create_task(Outbox(url, Metrics()).run())
         try:
             committed: dict[tuple[str, int], float] = {}
+            tell("changes at a steady rate …")
             steady = await _load("steady", _steadily(store, plan, committed), committed, listener)
             committed = {}
+            tell("changes of one row by everybody …")
             hot = await _load("hot", _at_once(store, plan, committed), committed, listener)
         finally:
             working.cancel()
@@ -206,15 +189,14 @@ async def _load(
         await asyncio.wait_for(listener.heard(committed), _LAST_SECONDS)
     lost = len(committed.keys() - listener.at.keys())
     # It may arrive before the commit has been reported to us.
-    ms = sorted(max(listener.at[one] - at, 0.0) * 1000 for one, at in committed.items() if one in listener.at)
-    cuts = quantiles(ms, n=100)
+    delays = [max(listener.at[one] - at, 0.0) for one, at in committed.items() if one in listener.at]
     load = Load(
         kind=kind,
         changes=len(committed),
         per_second=len(committed) / took,
-        p50_ms=cuts[49],
-        p99_ms=cuts[98],
-        longest_ms=ms[-1],
+        p50_ms=ms(delays, 50),
+        p99_ms=ms(delays, 99),
+        longest_ms=ms(delays, 100),
     )
     return load, lost
 
@@ -250,23 +232,40 @@ async def _change(store: Store, sku: int, committed: dict[tuple[str, int], float
     committed[(f"north/S{sku}", reserved or 0)] = time.perf_counter()
 
 
-def _show(figures: Figures, told: Console) -> None:
-    table = Table(box=None, title="From the commit to the subscriber")
-    for column in ("load", "changes", "per second", "p50 ms", "p99 ms", "longest ms"):
-        table.add_column(column, justify="left" if column == "load" else "right")
+def aims(figures: Figures) -> Iterator[Aim]:
+    """Each aim beside what was measured."""
     for load in figures.loads:
-        table.add_row(
-            load.kind,
-            f"{load.changes:,}",
-            f"{load.per_second:,.0f}",
-            f"{load.p50_ms:,.0f}",
-            f"{load.p99_ms:,.0f}",
-            f"{load.longest_ms:,.0f}",
-        )
-    told.print(table)
-    kept = "kept" if figures.p99_ms < AIM_P99_MS else "missed"
-    told.print(f"p99 {figures.p99_ms:,.0f} ms; the aim of {AIM_P99_MS:,.0f} ms is {kept}")
-    told.print(f"{figures.wrong} events were lost, came twice or out of order")
+        yield at_most(f"commit to subscriber, p99, {load.kind}", load.p99_ms, AIM_P99_MS, " ms")
+    yield at_most("events lost, twice or out of order", figures.wrong, 0)
+
+
+def listings(figures: Figures) -> Iterator[Listing]:
+    """The one table."""
+    yield Listing(
+        "outbox",
+        "From the commit to the subscriber",
+        ("load", "changes", "per second", "p50, ms", "p99, ms", "longest, ms"),
+        [
+            (
+                load.kind,
+                f"{load.changes:,}",
+                f"{load.per_second:,.0f}",
+                f"{load.p50_ms:,.0f}",
+                f"{load.p99_ms:,.0f}",
+                f"{load.longest_ms:,.0f}",
+            )
+            for load in figures.loads
+        ],
+    )
+
+
+def show(figures: Figures, told: Console) -> None:
+    """Print the table, and each aim."""
+    print_tables([*listings(figures), aims_table(aims(figures))], told)
+    told.print(
+        f"{figures.wrong} events were lost, came twice or out of order",
+        style="green" if good(figures) else "red",
+    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ The prose around them is written by hand. Only what stands between ``<!-- NAME -
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.figures import IN_FLIGHT, PROCESSES, Cell, Figures
+from benchmarks.figures import IN_FLIGHT, PROCESSES, Cell, Computer, Figures
 from benchmarks.tables import listings, markdown
 from models.errors import Refused
 
@@ -45,7 +46,13 @@ def unfit(figures: Figures) -> str:
 
 def with_tables(text: str, figures: Figures) -> str:
     """The page with the tables of ``figures``."""
-    blocks = {listing.name: markdown(listing) for listing in listings(figures)} | {"where": _where(figures)}
+    return with_blocks(
+        text, {listing.name: markdown(listing) for listing in listings(figures)} | {"where": _where(figures)}
+    )
+
+
+def with_blocks(text: str, blocks: Mapping[str, str]) -> str:
+    """The page with each block between its markers. Raises ``Refused`` for a page that has no place for one."""
     for name, block in blocks.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text, found = marked.subn(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)  # type: ignore[misc]
@@ -60,9 +67,16 @@ def _where(figures: Figures) -> str:
     machine = figures.machine
     rough = " A quick run: too rough to rely on." if figures.quick else ""
     return (
-        f"Measured {figures.measured_at} in {figures.seconds:.0f} s: {machine.cores} cores ({machine.processor}),"
-        f" {machine.memory_gb:.0f} GB, {machine.system}, Python {machine.python}, Temporal server {machine.temporal}"
+        f"Measured {figures.measured_at} in {figures.seconds:.0f} s: {on(machine)}, Temporal server {machine.temporal}"
         f" (dev server on SQLite), Python SDK {machine.sdk}.{rough}"
+    )
+
+
+def on(computer: Computer) -> str:
+    """The machine, in a line."""
+    return (
+        f"{computer.cores} cores ({computer.processor}), {computer.memory_gb:.0f} GB, {computer.system},"
+        f" Python {computer.python}"
     )
 
 

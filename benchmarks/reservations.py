@@ -2,26 +2,20 @@
 
 It starts a PostgreSQL of its own and measures, in one run: reservations through our code beside the same UPDATEs by
 psycopg, of one SKU that everybody wants and spread over 10,000, by 1, 8 and 64 clients; 200 clients that fight for 500
-units; and what a look at the availability of a SKU takes as the table grows. Exit code 1 when a unit was sold twice, 0
-also when an aim is missed, which the table says.
+units; and what a look at the availability of a SKU takes as the table grows. Exit code 1 when a unit was sold twice or
+not at all, or the books differ; 0 also when an aim is missed, which the tables say.
 """
 
-import argparse
 import asyncio
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from statistics import median
 
-import psycopg
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
 from activities.store import stock
@@ -31,11 +25,13 @@ from activities.store.reserving import Reserver
 from activities.store.stock import Claim, Wanted
 from activities.store.stock_books import StockTrouble, reconcile
 from activities.store.store import Store
+from benchmarks import alone
+from benchmarks.alone import Tell, connect, ms
+from benchmarks.figures import Aim, at_least, at_most
+from benchmarks.tables import Listing, aims_table, print_tables
 from models.base import Contract
 from workers import exit as process_exit
 from workers.embedded.postgres import EmbeddedPostgres
-from workers.embedded.signals import run_until_interrupted
-from workers.logging import configure_logging
 
 SKUS = 10_000
 CLIENTS = (1, 8, 64)
@@ -54,7 +50,7 @@ class Plan(Contract):
     rounds: int = 3
     seconds: float = 4.0
     look_ups: int = 2_000
-    stock_rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    stock_rows: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
 QUICK = Plan(rounds=1, seconds=0.7, look_ups=200, stock_rows=(10_000,))
@@ -81,7 +77,7 @@ class LookUps(Contract):
 
 
 class Figures(Contract):
-    """Everything of one run. ``…_ratio`` and ``p99_ms`` are the worst of their cells, the latter of 64 clients."""
+    """Everything of one run. Of their cells, ``…_ratio`` are the lowest, ``p99_ms`` the highest with 64 clients."""
 
     quick: bool
     buyers: int
@@ -91,47 +87,37 @@ class Figures(Contract):
     differences: int
     hot_ratio: float
     spread_ratio: float
+    hot_p99_ms: float
+    spread_p99_ms: float
     p99_ms: float
+    look_up_p99_ms: float
     cells: tuple[Cell, ...]
     look_ups: tuple[LookUps, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; answers the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reservations", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="half a minute, and too rough to publish")
-    asked = parser.parse_args(arguments)
-    configure_logging("WARNING")
-    return run_until_interrupted(_run(asked, Console()))
+    return alone.run(
+        "reservations",
+        __doc__,
+        "half a minute",
+        measure=lambda server, tell, quick: measure(server, QUICK if quick else Plan(), tell, quick=quick),
+        show=show,
+        good=good,
+        arguments=arguments,
+    )
 
 
-def _temporary_directory() -> Path:
-    # Short, because socket paths are limited; searchable, because PostgreSQL may run as another user.
-    directory = Path(tempfile.mkdtemp(prefix="ow-"))
-    directory.chmod(0o711)
-    return directory
+def good(figures: Figures) -> bool:
+    """Whether every unit was sold, none twice, and the books say the same."""
+    return figures.sold == figures.units and not figures.oversold and not figures.differences
 
 
-async def _run(asked: argparse.Namespace, told: Console) -> int:
-    directory = _temporary_directory()
-    try:
-        async with EmbeddedPostgres(directory) as server:
-            figures = await measure(server, QUICK if asked.quick else Plan(), told.print, quick=asked.quick)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    _show(figures, told)
-    _keep(figures, asked.json, told)
-    return 1 if figures.oversold else 0
-
-
-async def measure(
-    server: EmbeddedPostgres, plan: Plan, tell: Callable[[str], None], *, quick: bool
-) -> Figures:
+async def measure(server: EmbeddedPostgres, plan: Plan, tell: Tell, *, quick: bool) -> Figures:
     """Measure everything on ``server``, in databases of its own."""
     url = server.url("reservations")
     await asyncio.to_thread(migrate, url)
-    await _stocked(url, nodes=1, rows=SKUS, each=_PLENTY)
+    await _stock(url, nodes=1, skus=range(SKUS), each=_PLENTY)
     cells = []
     for clients in CLIENTS:
         for kind in (HOT, SPREAD):
@@ -140,10 +126,8 @@ async def measure(
     tell(f"{BUYERS} clients fight for {UNITS} units …")
     sold = await _fight(url)
     oversold, differences = await _oversold(url, sold)
-    look_ups = []
-    for rows in plan.stock_rows:
-        tell(f"look-ups with {rows:,} rows …")
-        look_ups.append(await _look_ups(server, rows, plan))
+    look_ups = await _look_ups(server.url("look_ups"), plan, tell)
+    p99_ms = {cell.kind: cell.p99_ms for cell in cells if cell.clients == max(CLIENTS)}
     return Figures(
         quick=quick,
         buyers=BUYERS,
@@ -153,7 +137,10 @@ async def measure(
         differences=differences,
         hot_ratio=min(cell.ratio for cell in cells if cell.kind == HOT),
         spread_ratio=min(cell.ratio for cell in cells if cell.kind == SPREAD),
-        p99_ms=max(cell.p99_ms for cell in cells if cell.clients == max(CLIENTS)),
+        hot_p99_ms=p99_ms[HOT],
+        spread_p99_ms=p99_ms[SPREAD],
+        p99_ms=max(p99_ms.values()),
+        look_up_p99_ms=look_ups[-1].p99_ms,
         cells=tuple(cells),
         look_ups=tuple(look_ups),
     )
@@ -175,7 +162,7 @@ async def _cell(url: str, kind: str, clients: int, plan: Plan) -> Cell:
     choose = _skus(kind)
     raw_rounds, our_rounds = [], []
     async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(await _connect(url)) for _ in range(clients)]
+        connections = [await stack.enter_async_context(await connect(url)) for _ in range(clients)]
         store = Store.at(url, pool_size=min(clients, 8), max_overflow=0)
         stack.push_async_callback(store.close)
         reserver = Reserver(store)
@@ -222,7 +209,7 @@ async def _loaded(work: Callable[[int], Awaitable[None]], clients: int, seconds:
 
     await asyncio.gather(*(client(number) for number in range(clients)))
     lasted = time.perf_counter() - begin
-    return _Round(per_second=len(took) / lasted, p99_ms=_percentile(took, 99))
+    return _Round(per_second=len(took) / lasted, p99_ms=ms(took, 99))
 
 
 def _skus(kind: str) -> Iterator[str]:
@@ -248,7 +235,7 @@ async def _fight(url: str) -> int:
 
     Half of them share ten processes' ways of reserving, the others have a connection each.
     """
-    async with await _connect(url) as connection:
+    async with await connect(url) as connection:
         await connection.execute(
             "INSERT INTO stock (node, sku, on_hand, reserved) VALUES ('n0', 'LAST', %s, 0)", (UNITS,)
         )
@@ -310,90 +297,122 @@ async def _oversold(url: str, sold: int) -> tuple[int, int]:
 
 
 # --- looking ---
-async def _look_ups(server: EmbeddedPostgres, rows: int, plan: Plan) -> LookUps:
-    url = server.url(f"looked_at_{rows}")
+async def _look_ups(url: str, plan: Plan, tell: Tell) -> list[LookUps]:
+    """One table that grows; of each SKU there is a row at every node."""
     await asyncio.to_thread(migrate, url)
-    await _stocked(url, nodes=_NODES, rows=rows, each=100)
     store = Store.at(url, pool_size=1)
-    chance = random.Random(7)
-    took = []
-    today = datetime.now(UTC).date()
+    found, skus = [], 0
     try:
-        for number in range(plan.look_ups + 20):
-            sku = f"S{chance.randrange(rows // _NODES)}"
-            started = time.perf_counter()
-            (found,) = (await availability(store, [sku], "GB", today)).skus
-            if number >= 20:
-                took.append(time.perf_counter() - started)
-            if len(found.nodes) != _NODES:
-                raise AssertionError(f"{sku} lies at {len(found.nodes)} nodes")
+        for rows in plan.stock_rows:
+            tell(f"look-ups with {rows:,} rows …")
+            skus, had = rows // _NODES, skus
+            await _stock(url, nodes=_NODES, skus=range(had, skus), each=100)
+            took = await _looked(store, skus, plan.look_ups)
+            found.append(LookUps(rows=rows, p50_ms=ms(took, 50), p99_ms=ms(took, 99)))
     finally:
         await store.close()
-    return LookUps(rows=rows, p50_ms=_percentile(took, 50), p99_ms=_percentile(took, 99))
+    return found
 
 
-async def _stocked(url: str, *, nodes: int, rows: int, each: int) -> None:
-    async with await _connect(url) as connection:
+async def _looked(store: Store, skus: int, times: int) -> list[float]:
+    """Seconds of each look; the first few are not counted."""
+    chance, today = random.Random(7), datetime.now(UTC).date()
+    took = []
+    for _ in range(times + 20):
+        sku = f"S{chance.randrange(skus)}"
+        started = time.perf_counter()
+        (found,) = (await availability(store, [sku], "GB", today)).skus
+        took.append(time.perf_counter() - started)
+        if len(found.nodes) != _NODES:
+            raise AssertionError(f"{sku} lies at {len(found.nodes)} nodes")
+    return took[20:]
+
+
+async def _stock(url: str, *, nodes: int, skus: range, each: int) -> None:
+    """More SKUs at every node, each node's after the other's, as they come when a node sends its list."""
+    async with await connect(url) as connection:
         await connection.execute(
-            "INSERT INTO nodes SELECT 'n' || n, 'n' || n, 'GB', 'UTC', 0, true FROM generate_series(0, %s) AS n",
+            "INSERT INTO nodes SELECT 'n' || n, 'n' || n, 'GB', 'UTC', 0, true FROM generate_series(0, %s) AS n "
+            "ON CONFLICT DO NOTHING",
             (nodes - 1,),
         )
         await connection.execute(
             "INSERT INTO stock (node, sku, on_hand, reserved) SELECT 'n' || n, 'S' || s, %s, 0 "
-            "FROM generate_series(0, %s) AS s, generate_series(0, %s) AS n",
-            (each, rows // nodes - 1, nodes - 1),
+            "FROM generate_series(0, %s) AS n, generate_series(%s::int, %s::int) AS s ORDER BY n, s",
+            (each, nodes - 1, skus.start, skus.stop - 1),
         )
         await connection.execute(
             "INSERT INTO carrier_services (carrier, service, max_weight_g, zones, active) VALUES ('post', '48', 1, "
-            """'[{"origin": "GB", "destinations": ["GB"]}]', true)"""
+            """'[{"origin": "GB", "destinations": ["GB"]}]', true) ON CONFLICT DO NOTHING"""
         )
-        await connection.execute("VACUUM ANALYZE stock")
-
-
-async def _connect(url: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    return await psycopg.AsyncConnection.connect(url.replace("+psycopg", ""), autocommit=True)
-
-
-def _percentile(took: Sequence[float], percent: int) -> float:
-    """In ms: what so many percent of ``took`` seconds stay below."""
-    ordered = sorted(took)
-    return round(ordered[min(len(ordered) * percent // 100, len(ordered) - 1)] * 1000, 2)
+        # As autovacuum would have, by the time that a table has grown so large.
+        await connection.execute("VACUUM ANALYZE stock, stock_movements")
 
 
 # --- telling ---
-def _keep(figures: Figures, file: Path | None, told: Console) -> None:
-    if file is not None:
-        file.write_text(figures.model_dump_json(indent=1) + "\n")
-        told.print(f"figures: {file}", soft_wrap=True)
-
-
-def _show(figures: Figures, told: Console) -> None:
-    table = Table("clients", "load", "raw/s", "ours/s", "ratio", "raw p99 ms", "p99 ms", box=None)
+def aims(figures: Figures) -> Iterator[Aim]:
+    """Each aim beside what was measured."""
+    yield at_most(f"units sold twice, {figures.buyers} clients for {figures.units}", figures.oversold, 0)
     for cell in figures.cells:
-        table.add_row(
-            str(cell.clients),
-            cell.kind,
-            f"{cell.raw_per_second:,.0f}",
-            f"{cell.ours_per_second:,.0f}",
-            f"{cell.ratio:.2f}",
-            f"{cell.raw_p99_ms:.1f}",
-            f"{cell.p99_ms:.1f}",
-        )
-    told.print(table)
-    for one in figures.look_ups:
-        told.print(
-            f"look-up with {one.rows:,} rows: p50 {one.p50_ms} ms, p99 {one.p99_ms} ms (aim {AIM_LOOK_UP_P99_MS:.0f})"
-        )
-    for name, found in ((HOT, figures.hot_ratio), (SPREAD, figures.spread_ratio)):
-        told.print(
-            f"{name}: worst ratio {found:.2f} (aim {AIMS[name]}){'' if found >= AIMS[name] else ': missed'}"
-        )
-    missed = "" if figures.p99_ms < AIM_P99_MS else ": missed"
-    told.print(f"p99 at {max(CLIENTS)} clients: {figures.p99_ms:.1f} ms (aim {AIM_P99_MS:.0f}){missed}")
+        yield at_least(f"reservations ÷ bare UPDATEs, {_load(cell)}", cell.ratio, AIMS[cell.kind])
+    for kind, p99_ms in ((HOT, figures.hot_p99_ms), (SPREAD, figures.spread_p99_ms)):
+        yield at_most(f"reservation, p99, {kind}, {max(CLIENTS)} clients", p99_ms, AIM_P99_MS, " ms")
+    rows = figures.look_ups[-1].rows
+    yield at_most(
+        f"availability look-up, p99, {rows:,} rows", figures.look_up_p99_ms, AIM_LOOK_UP_P99_MS, " ms"
+    )
+
+
+def listings(figures: Figures) -> Iterator[Listing]:
+    """Every table, in the order of the page."""
+    yield Listing(
+        "reservations",
+        "Reservations against bare UPDATEs of the same rows",
+        ("load", "UPDATEs/s", "reservations/s", "ratio", "UPDATE p99, ms", "reservation p99, ms"),
+        [
+            (
+                _load(cell),
+                f"{cell.raw_per_second:,.0f}",
+                f"{cell.ours_per_second:,.0f}",
+                f"{cell.ratio:.2f}",
+                f"{cell.raw_p99_ms:.1f}",
+                f"{cell.p99_ms:.1f}",
+            )
+            for cell in figures.cells
+        ],
+    )
+    yield Listing(
+        "fight",
+        "The last units",
+        ("clients", "units", "sold", "sold twice", "differences in the books"),
+        [
+            tuple(
+                str(number)
+                for number in (
+                    figures.buyers, figures.units, figures.sold, figures.oversold, figures.differences,
+                )
+            )
+        ],
+    )  # fmt: skip
+    yield Listing(
+        "look-ups",
+        "A look at the availability of a SKU",
+        ("rows of stock", "p50, ms", "p99, ms"),
+        [(f"{one.rows:,}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}") for one in figures.look_ups],
+    )
+
+
+def _load(cell: Cell) -> str:
+    return f"{cell.kind}, {cell.clients} client{'s' if cell.clients > 1 else ''}"
+
+
+def show(figures: Figures, told: Console) -> None:
+    """Print every table, and each aim."""
+    print_tables([*listings(figures), aims_table(aims(figures))], told)
     told.print(
         f"{figures.buyers} clients fought for {figures.units} units: {figures.sold} sold, {figures.oversold} oversold, "
         f"{figures.differences} differences in the books",
-        style="red" if figures.oversold or figures.sold != figures.units else "green",
+        style="green" if good(figures) else "red",
     )
 
 

@@ -7,12 +7,12 @@ Exit code 0 also when an aim is missed, which the tables say; 1 when a run of th
 
 import argparse
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.alone import console, temporary_directory
 from benchmarks.bench import QUICK, Plan, measure
 from benchmarks.figures import Figures
 from benchmarks.page import rewrite, unfit
@@ -22,15 +22,11 @@ from workers import exit as process_exit
 from workers.embedded.signals import run_until_interrupted
 from workers.logging import configure_logging
 
-_WIDTH_OF_A_FILE = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; answers the exit code."""
     asked = _parser().parse_args(arguments)
-    told = Console()
-    if not told.is_terminal:
-        told.width = _WIDTH_OF_A_FILE
+    told = console()
     if asked.from_json is not None:
         figures = Figures.model_validate_json(asked.from_json.read_bytes())
         show(figures, told)
@@ -41,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _measure(asked: argparse.Namespace, told: Console) -> int:
-    data_dir = _temporary_directory()
+    data_dir = temporary_directory()
     keep = False
     try:
         figures = await measure(
@@ -61,13 +57,6 @@ async def _measure(asked: argparse.Namespace, told: Console) -> int:
     show(figures, told)
     _keep(figures, asked, told)
     return 0
-
-
-def _temporary_directory() -> Path:
-    """Short, because socket paths are limited; searchable, because PostgreSQL may run as another user."""
-    directory = Path(tempfile.mkdtemp(prefix="ow-"))
-    directory.chmod(0o711)
-    return directory
 
 
 def _keep(figures: Figures, asked: argparse.Namespace, told: Console) -> None:

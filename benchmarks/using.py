@@ -1,13 +1,36 @@
-"""What processes use: CPU time and memory, as the operating system counts them."""
+"""What processes use of which machine: CPU time and memory, as the operating system counts them."""
 
+import os
+import platform
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from benchmarks.figures import ProcessUse
+from benchmarks.figures import Computer, ProcessUse
+
+
+def computer() -> Computer:
+    """The machine that this runs on."""
+    return Computer(
+        cores=psutil.cpu_count() or 1,
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        processor=_processor(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+    )
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,23 @@ def used_between(
     ours = sum(spent.values()) + end.myself - begin.myself
     others = max(end.machine - begin.machine - ours, 0.0)
     return uses, round(100 * others / available, 1)
+
+
+@dataclass
+class Others:
+    """What programs outside of this one and its children used in a ``with`` block, in percent of all cores."""
+
+    percent: float = 0.0
+
+    def __enter__(self) -> "Others":
+        self._begin = account({"ours": os.getpid()})
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        begin, end = self._begin, account({"ours": os.getpid()})
+        ours = end.processes["ours"] - begin.processes["ours"]
+        available = (end.at - begin.at) * (psutil.cpu_count() or 1)
+        self.percent = round(100 * max(end.machine - begin.machine - ours, 0.0) / available, 1)
 
 
 def percent_of_a_core(begin: Account, end: Account) -> dict[str, float]:
