@@ -4,7 +4,8 @@ from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from models.base import Contract, Document
 from models.identifiers import SHIPMENT_ID_PATTERN, NodeId, Sku
@@ -42,7 +43,19 @@ DocumentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 # Pieces: no fraction, and no text or 3.0 that would have to be guessed at.
 Units = Annotated[int, Field(strict=True, ge=0, le=MOST_UNITS)]
 SomeUnits = Annotated[int, Field(strict=True, ge=1, le=MOST_UNITS)]
-Change = Annotated[int, Field(strict=True, ge=-MOST_UNITS, le=MOST_UNITS)]
+
+
+def _some(change: int) -> int:
+    if change == 0:
+        raise PydanticCustomError("no_change", "must be more or fewer: 0 changes nothing")
+    return change
+
+
+Change = Annotated[
+    int,
+    Field(strict=True, ge=-MOST_UNITS, le=MOST_UNITS, json_schema_extra={"not": {"const": 0}}),
+    AfterValidator(_some),
+]
 YesOrNo = Annotated[bool, Field(strict=True)]
 
 

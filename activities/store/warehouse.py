@@ -91,6 +91,7 @@ async def receive(session: AsyncSession, receipt: Receipt) -> StockAnswer:
 
     async def check() -> list[Problem]:
         problems = await _unknown(session, receipt.node, receipt.lines, new=receipt.new)
+        problems += await _not_announced(session, receipt)
         return problems or await _lot_problems(
             session, receipt.lines, dated=True, fresh=receipt.transfer_id is None
         )
@@ -269,6 +270,22 @@ async def short_pick(session: AsyncSession, short: ShortPick) -> StockAnswer:
         ]
         if problems or left:
             return problems
+        for sku, lines in _by_sku(short.lines).items():
+            held = [
+                one for node in where[sku] for one in await _held_for(session, (node, sku), short.shipment_id)
+            ]
+            units, missing = sum(one.quantity for one in held), sum(line.quantity for line in lines)
+            if missing > units:
+                problems.append(
+                    _problem(
+                        f"lines[{short.lines.index(lines[0])}].quantity",
+                        "more_than_reserved",
+                        f"{short.shipment_id} is to have {units} of {sku}: {missing} of them cannot be missing;"
+                        " count the shelf for what else is not there",
+                    )
+                )
+        if problems:
+            return problems
         for number, line in enumerate(short.lines):
             picked = Counter[str]()
             for node in where[line.sku]:
@@ -423,6 +440,7 @@ async def _once(
     came = await do()
     await lots.hush(session)
     levels = await _lock(session, came.places)
+    available = await _open(session, came.places)
     answer = StockAnswer(
         document_id=document.document_id,
         stock=tuple(
@@ -431,7 +449,7 @@ async def _once(
                 sku=sku,
                 on_hand=level.on_hand,
                 reserved=level.reserved,
-                available=max(level.on_hand - level.reserved - level.safety_stock, 0),
+                available=available[(node, sku)],
             )
             for (node, sku), level in sorted(levels.items())
         ),
@@ -653,6 +671,28 @@ async def _arrived_lots(session: AsyncSession, receipt: Receipt) -> dict[str, di
     return arrived
 
 
+async def _not_announced(session: AsyncSession, receipt: Receipt) -> list[Problem]:
+    """What a receipt says it belongs to, and nobody has announced: the announcement would be promised beside it."""
+    if receipt.last and receipt.transfer_id is None:
+        return [_problem("last", "last_without_transfer", "is said of a transfer: name it in transfer_id")]
+    if receipt.supply_id is None:
+        return []
+    expected = await session.scalars(
+        select(col(InboundSupplyRow.supply_id)).where(col(InboundSupplyRow.node) == receipt.node).distinct()
+    )
+    if receipt.supply_id in (known := set(expected)):
+        return []
+    return [
+        _problem(
+            "supply_id",
+            "unknown_supply",
+            f"no delivery {receipt.supply_id} is expected at {receipt.node}"
+            + (f" (but {', '.join(sorted(known)[:5])})" if known else "")
+            + ": mend the name, or leave it out for goods that nobody announced",
+        )
+    ]
+
+
 async def _supplied(session: AsyncSession, receipt: Receipt) -> None:
     """Take what arrived off what was expected. More than that, or something else, has arrived all the same."""
     for line in receipt.lines:
@@ -689,6 +729,18 @@ SELECT stock.node, stock.sku, on_hand, reserved, safety_stock
   FROM stock JOIN unnest(CAST(:nodes AS text[]), CAST(:skus AS text[])) AS place (node, sku) USING (node, sku)
  ORDER BY stock.node, stock.sku FOR NO KEY UPDATE OF stock
 """
+
+
+async def _open(session: AsyncSession, places: Collection[Place]) -> dict[Place, int]:
+    """What anybody may still be promised of the rows."""
+    rows = await session.execute(
+        text(
+            "SELECT node, sku, stock_open_to(stock, NULL, NULL) AS units FROM stock "
+            "JOIN unnest(CAST(:nodes AS text[]), CAST(:skus AS text[])) AS place (node, sku) USING (node, sku)"
+        ),
+        {"nodes": [node for node, _ in places], "skus": [sku for _, sku in places]},
+    )
+    return {(row.node, row.sku): row.units for row in rows}
 
 
 async def _change(

@@ -246,7 +246,9 @@ def transfer(
 def allocate(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A TOML file with a table [[rules]] for each."),
+        typer.Argument(
+            metavar="FILE", help="A TOML file with one table of the array `rules` for each: docs/stock.md."
+        ),
     ],
     *,
     document: DocumentId = None,

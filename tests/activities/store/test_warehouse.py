@@ -399,6 +399,36 @@ async def test_a_short_pick_takes_from_its_own_shipment_what_was_not_there(store
     assert other
 
 
+async def test_no_more_can_be_missing_than_the_shipment_was_to_have(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 20})
+    order_id, _ = await promised(store, sku, 3, days=9), await promised(store, sku, 3, days=10)
+    short = ShortPick(
+        document_id=f"S-{new_number()}",
+        actor="dana",
+        shipment_id=f"{order_id}:1",
+        lines=(SkuUnits(sku=sku, quantity=20),),
+    )
+    assert await refused(store, warehouse.short_pick, short) == [("lines[0].quantity", "more_than_reserved")]
+    assert await level(store, sku) == (20, 6)
+
+
+async def test_a_receipt_of_what_nobody_announced_is_refused(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 20})
+    receipt = Receipt(
+        document_id=f"R-{new_number()}",
+        actor="dana",
+        node="north",
+        lines=(ReceivedUnits(sku=sku, quantity=5),),
+        supply_id=f"PO-{new_number()}",
+    )
+    assert await refused(store, warehouse.receive, receipt) == [("supply_id", "unknown_supply")]
+    last = receipt.model_copy(update={"supply_id": None, "last": True})
+    assert await refused(store, warehouse.receive, last) == [("last", "last_without_transfer")]
+    assert await level(store, sku) == (20, 0)
+
+
 async def test_a_short_pick_of_what_is_not_in_the_shipment_is_refused(store: Store) -> None:
     sku = a_sku()
     await stocked(store, north={sku: 10})
