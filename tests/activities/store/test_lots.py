@@ -10,15 +10,17 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from alembic import command
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from activities.store import lots, outbox, stock, warehouse
 from activities.store.availability import availability
 from activities.store.lots import today
+from activities.store.migrate import alembic_config, migrate
 from activities.store.reserving import Reserver
 from activities.store.stock import Claim, Wanted
 from activities.store.stock_books import StockTrouble, reconcile
@@ -44,6 +46,7 @@ from models.stock import (
 from tests.activities.store.test_stock import a_sku, differences, level
 from tests.activities.store.test_warehouse import refused, said, tell
 from tests.builders import a_draft, a_shipment, accepted, carrying, new_number, stocked, write_down
+from workers.embedded.postgres import EmbeddedPostgres
 
 SOON, LATER, LAST = (today() + timedelta(days=days) for days in (10, 40, 400))
 GONE = today() - timedelta(days=1)
@@ -838,3 +841,36 @@ def test_lots_add_up_whatever_documents_come(database_url: str) -> None:
             LotsLife.TestCase().runTest()
         finally:
             runner.run(LotsLife.store.close())
+
+
+async def test_the_migration_goes_back_and_forth_with_lots_in_the_database(
+    database_server: EmbeddedPostgres,
+) -> None:
+    url = database_server.url("ow_lots_there_and_back")
+    await asyncio.to_thread(migrate, url)
+    store = Store.at(url)
+    try:
+        sku = await in_lots(store, A=(SOON, 5), unknown=(None, 2))
+        order_id = await promised(store, sku, 6)
+        await tell(store, warehouse.transfer, sent(sku, (None, 1)))
+    finally:
+        await store.close()
+
+    def there_and_back() -> None:
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            command.downgrade(alembic_config(connection), "0018_channels")
+        engine.dispose()
+        migrate(url)
+
+    await asyncio.to_thread(there_and_back)
+    store = Store.at(url)
+    try:
+        assert await level(store, sku) == (6, 6)
+        assert await levels(store, sku) == {}
+        await tell(store, warehouse.receive, received(sku, ("B", LATER, 3)))
+        assert await levels(store, sku) == {"B": (3, 0), "": (6, 6)}
+        assert await held(store, order_id) == {"": 6}
+        assert await lots_differ(store, sku) == []
+    finally:
+        await store.close()

