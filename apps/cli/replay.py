@@ -115,6 +115,10 @@ async def _nobody() -> int:
     return 0
 
 
+async def _nothing(_draft: OrderDraft) -> None:
+    return None
+
+
 class Replay:
     """One run of the loop over ``invoices``.
 
@@ -124,6 +128,7 @@ class Replay:
         limit: how many orders to send; 0 sends all.
         in_flight: how many may be under way at once; those that wait for a person do not count.
         customers: how many customers are about to give another means of payment.
+        before: awaited before an order is sent first, e.g. until its gift card was bought.
         patience: seconds without any order moving, or without an answer, after which it gives up and says so.
     """
 
@@ -137,6 +142,7 @@ class Replay:
         patience: float,
         on_change: Callable[[Tally], None] = lambda _: None,
         customers: Callable[[], Awaitable[int]] = _nobody,
+        before: Callable[[OrderDraft], Awaitable[None]] = _nothing,
     ) -> None:
         self._client = client
         self._store = store
@@ -145,6 +151,7 @@ class Replay:
         self._patience = patience
         self._on_change = on_change
         self._customers = customers
+        self._before = before
         self._last_movement = time.monotonic()
         self.tally = Tally(wanted=limit)
 
@@ -184,6 +191,7 @@ class Replay:
             tally.noted += bool(invoice.notes)
             await self._until(lambda: tally.in_flight < self._in_flight)
             if not tally.gave_up:
+                await self._before(invoice.draft)
                 await self._send(invoice.invoice, invoice.draft)
 
     async def _send(self, invoice: str, draft: OrderDraft) -> None:

@@ -4,16 +4,27 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from apps.simulators.ledger import REFUSED as WEBHOOK_REFUSED
 from apps.simulators.ledger import WAITING as WEBHOOK_WAITING
 from apps.simulators.ledger import Effect
-from benchmarks.chaos.evidence import CARD, Evidence, Operation, Place, Shipment
+from benchmarks.chaos.evidence import (
+    CARD,
+    Amendment,
+    Document,
+    Evidence,
+    Movement,
+    Operation,
+    Place,
+    Shipment,
+)
+from models.amendment import AmendmentState
 from models.base import Contract
 from models.effects import Template
 from models.identifiers import order_of_shipment, order_of_workflow
-from models.ledger import CLEARING, HELD
+from models.ledger import CLEARING, HELD, TransactionKind
+from models.order import TenderKind
 from models.states import ORDER_TERMINAL, SHIPMENT_TERMINAL, OrderState, ShipmentState
 from models.stock import MovementKind
 
@@ -23,15 +34,18 @@ class Invariant(StrEnum):
 
     ORDERS_KEPT = "orders_kept"
     ORDERS_TAKEN_ONCE = "orders_taken_once"
+    AMENDED_ONCE = "amended_once"
     NEVER_OVERSOLD = "never_oversold"
     STOCK_ADDS_UP = "stock_adds_up"
     MOVEMENTS_ARE_ORDERS = "movements_are_orders"
     GOODS_LEFT_ONCE = "goods_left_once"
+    DOCUMENTS_APPLIED_ONCE = "documents_applied_once"
     LEDGER_MATCHES_STATEMENT = "ledger_matches_statement"
     BOOKS_MATCH_STATEMENT = "books_match_statement"
     PAID_FOR_WHAT_WAS_DELIVERED = "paid_for_what_was_delivered"
     CHARGED_ONCE = "charged_once"
     REFUNDED_ONCE = "refunded_once"
+    VALUE_SPENT_ONCE = "value_spent_once"
     LABELLED_ONCE = "labelled_once"
     PICKED_ONCE = "picked_once"
     TOLD_ONCE = "told_once"
@@ -45,15 +59,18 @@ class Invariant(StrEnum):
 MEANS: Mapping[Invariant, str] = {
     Invariant.ORDERS_KEPT: "an order that was accepted is there and was started",
     Invariant.ORDERS_TAKEN_ONCE: "the same document sent again is the same order",
+    Invariant.AMENDED_ONCE: "an amendment that was taken is decided; applied, it changed its order once and for good",
     Invariant.NEVER_OVERSOLD: "no node ever promised more of a SKU than it had, or gave away more than it got",
     Invariant.STOCK_ADDS_UP: "every stock row is the sum of its movements, and each says why it was made",
     Invariant.MOVEMENTS_ARE_ORDERS: "movements are shipments and what open orders hold, unit by unit",
     Invariant.GOODS_LEFT_ONCE: "a shipment took its units out of the stock once, when it was paid",
+    Invariant.DOCUMENTS_APPLIED_ONCE: "what a warehouse told changed the stock once, by what it says",
     Invariant.LEDGER_MATCHES_STATEMENT: "each order's ledger is the provider's statement, and adds up to zero",
     Invariant.BOOKS_MATCH_STATEMENT: "every movement of money was asked for by us and done by the provider, key by key",
     Invariant.PAID_FOR_WHAT_WAS_DELIVERED: "an ended order cost what was delivered of it, and holds nothing",
     Invariant.CHARGED_ONCE: "a shipment was charged once",
     Invariant.REFUNDED_ONCE: "a charge was paid back once, and never more than it was",
+    Invariant.VALUE_SPENT_ONCE: "gift cards and credits were filled once, and orders took from them what they cost",
     Invariant.LABELLED_ONCE: "a shipment has one label in force",
     Invariant.PICKED_ONCE: "a shipment has one pick in force",
     Invariant.TOLD_ONCE: "a message was sent once",
@@ -116,6 +133,52 @@ def orders_kept(evidence: Evidence) -> Result:
                 yield order_id, "was accepted, and never started"
 
     return _result(Invariant.ORDERS_KEPT, len(accepted), wrong())
+
+
+def amended_once(evidence: Evidence) -> Result:
+    """An amendment that the API has taken is decided once its order has ended; those applied are one chain, each made
+    of the one before, and the order is what the last of them makes of it.
+    """
+    by_order: defaultdict[str, list[Amendment]] = defaultdict(list)
+    for amendment in evidence.amendments:
+        by_order[amendment.order_id].append(amendment)
+    known = {(one.order_id, one.request_id) for one in evidence.amendments}
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from evidence.told.wrong_amendments
+        for request_id, order_id in evidence.told.amended.items():
+            if (order_id, request_id) not in known:
+                yield order_id, f"amendment {request_id} was taken, and is not there"
+        for order_id, amendments in by_order.items():
+            yield from _amended(evidence, order_id, amendments)
+
+    return _result(Invariant.AMENDED_ONCE, len(evidence.amendments), wrong())
+
+
+def _amended(evidence: Evidence, order_id: str, amendments: Sequence[Amendment]) -> Iterator[_Wrong]:
+    order = evidence.orders.get(order_id)
+    if order is None or order.state in ORDER_TERMINAL:
+        for one in amendments:
+            if one.state == AmendmentState.PROPOSED:
+                yield order_id, f"amendment {one.request_id} was never decided, and the order has ended"
+    applied = [one for one in amendments if one.state == AmendmentState.APPLIED]
+    version = 1
+    for one in applied:
+        if one.base_version != version:
+            yield (
+                order_id,
+                f"version {one.number} was made of version {one.base_version}, and {version} was in force",
+            )
+        version = one.number
+    if applied and order is not None:
+        last = applied[-1]
+        if order.total_minor != last.total_minor:
+            yield (
+                order_id,
+                f"it costs {order.total_minor}, by version {last.number} of its document {last.total_minor}",
+            )
+        if evidence.lines.get(order_id) != last.lines:
+            yield order_id, f"its lines are not those of version {last.number} of its document"
 
 
 # --- goods ---
@@ -265,6 +328,57 @@ def goods_left_once(evidence: Evidence) -> Result:
     return _result(Invariant.GOODS_LEFT_ONCE, len(evidence.shipments), wrong())
 
 
+# What documents of these kinds do to a row: the kind of the movement, and by how much of what the line says.
+_DOCUMENTED = {"receipt": (MovementKind.RECEIPT, 1), "damage": (MovementKind.DAMAGE, -1)}
+
+
+def documents_applied_once(evidence: Evidence) -> Result:
+    """A document that was answered is in the books with that answer, and moved each row that it names once, by what it
+    says; no movement names a document that is not there.
+    """
+    moved: defaultdict[tuple[str, str, str], list[Movement]] = defaultdict(list)
+    for move in evidence.movements:
+        if move.document_id is not None and move.on_hand:
+            moved[(move.document_id, move.node, move.sku)].append(move)
+    documents = {document.document_id: document for document in evidence.documents}
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from evidence.told.wrong_documents
+        for document_id, answer in evidence.told.documents.items():
+            document = documents.get(document_id)
+            if document is None or document.answer is None:
+                yield None, f"document {document_id} was answered, and is not there"
+            elif {**document.answer, "repeated": False} != {**answer, "repeated": False}:
+                yield None, f"document {document_id} was answered otherwise than our books say"
+        for document in documents.values():
+            for line in document.content.get("lines", ()):
+                place = (document.content.get("node", ""), line["sku"])
+                yield from _documented(document, line, place, moved[(document.document_id, *place)])
+        for document_id, node, sku in sorted(key for key, moves in moved.items() if moves):
+            if document_id not in documents:
+                yield None, f"{sku} at {node} was moved by document {document_id}, which is not there"
+
+    return _result(Invariant.DOCUMENTS_APPLIED_ONCE, len(documents), wrong())
+
+
+def _documented(
+    document: Document, line: Mapping[str, Any], place: Place, moves: Sequence[Movement]
+) -> Iterator[_Wrong]:
+    what = f"{document.kind} {document.document_id}: {place[1]} at {place[0]}"
+    by = sum(move.on_hand for move in moves)
+    if document.kind in _DOCUMENTED:
+        kind, sign = _DOCUMENTED[document.kind]
+        due = sign * line["quantity"]
+        if by != due or [move.kind for move in moves] != [kind]:
+            yield None, f"{what} was moved by {by} in {len(moves)} movements, {due} due in one"
+    elif document.kind == "count" and (
+        # One that found what the books say moves nothing; what has left and is not paid yet was on no shelf.
+        len(moves) > 1 or any(move.on_hand_after < line["quantity"] for move in moves)
+    ):
+        after = ", ".join(str(move.on_hand_after) for move in moves)
+        yield None, f"{what} was moved to {after}, and {line['quantity']} were counted"
+
+
 # --- money ---
 # Kind and state of a provider's effect -> the kind of our movement.
 _MOVES: Mapping[str, tuple[str, frozenset[str]]] = {
@@ -290,6 +404,8 @@ def ledger_matches_statement(evidence: Evidence) -> Result:
     for entry in evidence.ledger:
         zero[(entry.transaction_id, entry.currency)] += entry.amount_minor
         order_id = entry.order_id or ""
+        if entry.instrument is not None:
+            continue  # our own business, not the provider's: see value_spent_once
         if entry.account == HELD:
             held[order_id] += entry.amount_minor
         elif entry.account == CLEARING and entry.amount_minor > 0:
@@ -466,6 +582,53 @@ def refunded_once(evidence: Evidence) -> Result:
     return _result(Invariant.REFUNDED_ONCE, len(refunds), wrong())
 
 
+def value_spent_once(evidence: Evidence) -> Result:
+    """Gift cards and credits hold what was put on them, once, less what orders took and did not give back; never less
+    than nothing. What our books of payments say of them is what the ledger says.
+    """
+    due: Counter[str] = Counter()
+    for issued in evidence.told.issued:
+        due[issued.instrument] += issued.amount_minor
+    filled, left = Counter[str](), Counter[str]()
+    by_order: Counter[tuple[str, str]] = Counter()
+    for entry in evidence.ledger:
+        if entry.instrument is None:
+            continue
+        left[entry.instrument] -= entry.amount_minor
+        if entry.kind == TransactionKind.ISSUE:
+            filled[entry.instrument] -= entry.amount_minor
+        elif entry.account != HELD:
+            by_order[(entry.order_id or "", "moved")] += entry.amount_minor
+        else:
+            by_order[(entry.order_id or "", "held")] += entry.amount_minor
+    books: Counter[str] = Counter()
+    for move in _paid_otherwise(evidence):
+        books[move.order_id] += (move.amount_minor or 0) * (1 if move.kind == "capture" else -1)
+    orders = sorted({order_id for order_id, _ in by_order} | books.keys())
+
+    def wrong() -> Iterator[_Wrong]:
+        yield from evidence.told.wrong_value
+        for instrument in sorted(filled.keys() | due.keys()):
+            if filled[instrument] != due[instrument]:
+                yield None, f"{filled[instrument]} were put on {instrument}, {due[instrument]} due"
+        for instrument, rest in sorted(left.items()):
+            if rest < 0 and not instrument.startswith(TenderKind.ON_ACCOUNT):
+                yield None, f"{-rest} more were taken from {instrument} than were on it"
+        for order_id in orders:
+            moved = by_order[(order_id, "moved")]
+            if moved != books[order_id]:
+                yield (
+                    order_id,
+                    f"{moved} were taken for it by the ledger, {books[order_id]} by our books of payments",
+                )
+            order = evidence.orders.get(order_id)
+            held = by_order[(order_id, "held")]
+            if held and (order is None or order.state in ORDER_TERMINAL):
+                yield order_id, f"{held} of gift cards or credits are still held for it, and it has ended"
+
+    return _result(Invariant.VALUE_SPENT_ONCE, len(filled.keys() | due.keys()) + len(orders), wrong())
+
+
 # --- labels, picks, messages, news ---
 def labelled_once(evidence: Evidence) -> Result:
     """One label in force per shipment that is under way or arrived, none for one that was called off; all known."""
@@ -526,10 +689,11 @@ def told_once(evidence: Evidence) -> Result:
     sent = {effect.key: effect for effect in evidence.statements.messages if effect.kind == "message"}
     ours = {message.key: message for message in evidence.messages}
     once = Counter(
-        (_subject(key), effect.reference, _shipment_told_of(effect))
+        (_subject(key), effect.reference, _told_of(effect))
         for key, effect in sent.items()
         if effect.reference in _SAID_ONCE
     )
+    amended = Counter(one.order_id for one in evidence.amendments if one.state == AmendmentState.APPLIED)
 
     def wrong() -> Iterator[_Wrong]:
         for key, effect in sent.items():
@@ -546,18 +710,21 @@ def told_once(evidence: Evidence) -> Result:
         for key, message in ours.items():
             if message.state == "sent" and key not in sent:
                 yield message.order_id, f"message {key} is sent in our books, and never was"
-        for (subject, template, number), count in once.items():
-            if count > 1:
-                parcel = f", shipment {number}" if number else ""
-                yield _order(subject), f"{template} was said {count} times about {subject}{parcel}"
+        for (subject, template, of), count in once.items():
+            most = amended[subject] if template == Template.ORDER_AMENDED else 1
+            if count > most:
+                yield _order(subject), f"{template} was said {count} times about {subject}{of}"
 
     return _result(Invariant.TOLD_ONCE, len(sent.keys() | ours.keys()), wrong())
 
 
-def _shipment_told_of(effect: Effect) -> str:
-    """An order tells of each of its parcels."""
+def _told_of(effect: Effect) -> str:
+    """An order tells of each of its parcels, and confirms each day that it promises."""
     facts = (effect.details or {}).get("facts")
-    return str(facts.get("shipment", "")) if isinstance(facts, dict) else ""
+    told: Mapping[str, Any] = facts if isinstance(facts, dict) else {}
+    if effect.reference == Template.ORDER_CONFIRMED and "promised" in told:
+        return f", promised {told['promised']}"
+    return f", shipment {told['shipment']}" if "shipment" in told else ""
 
 
 def ambiguous_messages(evidence: Evidence) -> int:
@@ -653,15 +820,18 @@ def events_tell_the_truth(evidence: Evidence) -> Result:
 
 _CHECKS: Sequence[Callable[[Evidence], Result]] = (
     orders_kept,
+    amended_once,
     never_oversold,
     stock_adds_up,
     movements_are_orders,
     goods_left_once,
+    documents_applied_once,
     ledger_matches_statement,
     books_match_statement,
     paid_for_what_was_delivered,
     charged_once,
     refunded_once,
+    value_spent_once,
     labelled_once,
     picked_once,
     told_once,
@@ -670,8 +840,11 @@ _CHECKS: Sequence[Callable[[Evidence], Result]] = (
     events_tell_the_truth,
 )
 
-# ``shipment:web:1001:2:label:1`` is the key of ``shipment:web:1001:2``: two parts name what is done, for which time.
-_KEY = re.compile(r"^(?P<workflow>(?:order|shipment):.+?):[a-z-]+[a-z_]*:[0-9]+(?::again:[0-9]+)?$")
+# ``shipment:web:1001:2:label:1`` is the key of ``shipment:web:1001:2``: two parts name what is done, for which time. Of
+# several tenders each has a key of its own, which ends in its number: ``shipment:web:1001:2:capture:1/2``.
+_KEY = re.compile(
+    r"^(?P<workflow>(?:order|shipment):.+?):[a-z-]+[a-z_]*:[0-9]+(?:/[0-9]+)?(?::again:[0-9]+)?$"
+)
 
 
 def _workflow(key: str) -> str:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,10 +81,14 @@ class Movement(NamedTuple):
     on_hand_after: int
     reserved_after: int
     source: str
+    document_id: str | None
 
 
 class Entry(NamedTuple):
-    """An amount on an account of the ledger: a debit above zero, a credit below. ``tender``: the hold it moves."""
+    """An amount on an account of the ledger: a debit above zero, a credit below. ``tender``: the hold it moves.
+
+    ``instrument``: the gift card, credit or account that it moves; None where it is the provider's business.
+    """
 
     transaction_id: str
     order_id: str | None
@@ -92,6 +97,7 @@ class Entry(NamedTuple):
     amount_minor: int
     currency: str
     tender: str | None
+    instrument: str | None
 
 
 class Operation(NamedTuple):
@@ -108,6 +114,54 @@ class Operation(NamedTuple):
     provider_ref: str | None
     amount_minor: int | None
     tender: str = CARD
+
+
+class Amendment(NamedTuple):
+    """A change of an order's document as our books have it. ``lines``: (line, SKU, units) of what it makes of it."""
+
+    order_id: str
+    number: int
+    base_version: int
+    state: str
+    request_id: str
+    total_minor: int
+    lines: frozenset[tuple[str, str, int]]
+
+
+class Document(NamedTuple):
+    """What a warehouse told, as it stands in our books, and what it was answered."""
+
+    document_id: str
+    kind: str
+    content: Mapping[str, Any]
+    answer: Mapping[str, Any] | None
+
+
+class Issued(NamedTuple):
+    """Value that the harness had put on a gift card or a store credit, under a request id."""
+
+    request_id: str
+    instrument: str
+    amount_minor: int
+
+
+@dataclass
+class Told:
+    """What customers and warehouses of the harness were answered: it must be found in our books.
+
+    Attributes:
+        issued: what was put on gift cards and credits.
+        amended: orders by the request id of the amendment that the API has taken.
+        documents: answers by the id of the document.
+        wrong_value, wrong_amendments, wrong_documents: answers that were wrong already, and about which order.
+    """
+
+    issued: list[Issued] = field(default_factory=list)
+    amended: dict[str, str] = field(default_factory=dict)
+    documents: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    wrong_value: list[tuple[str | None, str]] = field(default_factory=list)
+    wrong_amendments: list[tuple[str | None, str]] = field(default_factory=list)
+    wrong_documents: list[tuple[str | None, str]] = field(default_factory=list)
 
 
 class Message(NamedTuple):
@@ -160,7 +214,8 @@ class Statements(NamedTuple):
 class Evidence(NamedTuple):
     """All of it.
 
-    ``stocked``: the units of each (node, SKU) before the first order. ``unsent``: events that are not in the feed yet.
+    ``stocked``: the units of each (node, SKU) before the first order. ``lines``: (line, SKU, units) of each order now.
+    ``told``: what customers and warehouses were answered. ``unsent``: events that are not in the feed yet.
     ``alarms``: tasks about runs that were found broken for a while, and had healed by themselves before anybody
     answered.
     """
@@ -179,6 +234,10 @@ class Evidence(NamedTuple):
     statements: Statements
     feed: Sequence[Event]
     heard: Heard
+    told: Told
+    amendments: Sequence[Amendment] = ()
+    documents: Sequence[Document] = ()
+    lines: Mapping[str, frozenset[tuple[str, str, int]]] = {}
     unsent: int = 0
     alarms: int = 0
 
@@ -191,6 +250,7 @@ async def collect(
     stocked: Mapping[Place, int],
     acknowledged: frozenset[str],
     heard: Heard,
+    told: Told,
 ) -> Evidence:
     """Read everything. ``simulators``: where they keep their state; ``script``: the faults that they followed.
 
@@ -211,6 +271,13 @@ async def collect(
         movements = [Movement(*row) for row in await _rows(session, _MOVEMENTS)]
         ledger = [Entry(*row) for row in await _rows(session, _LEDGER)]
         units = [Units(*row) for row in await _rows(session, _UNITS)]
+        amendments = [
+            Amendment(*row)._replace(lines=_lines(row.lines)) for row in await _rows(session, _AMENDMENTS)
+        ]
+        documents = [Document(*row) for row in await _rows(session, _DOCUMENTS)]
+        lines: dict[str, set[tuple[str, str, int]]] = {}
+        for order_id, line_id, sku, quantity in await _rows(session, _LINES):
+            lines.setdefault(order_id, set()).add((line_id, sku, quantity))
         money = [Operation(*row) for row in await _rows(session, _MONEY)]
         shipping = [Operation(*row) for row in await _rows(session, _SHIPPING)]
         feed = [Event(*row) for row in await _rows(session, _FEED)]
@@ -232,6 +299,10 @@ async def collect(
         statements=statements(simulators, script),
         feed=feed,
         heard=heard,
+        told=told,
+        amendments=amendments,
+        documents=documents,
+        lines={order_id: frozenset(of_order) for order_id, of_order in lines.items()},
         unsent=unsent,
         alarms=alarms,
     )
@@ -261,6 +332,18 @@ async def working_shipments(store: Store) -> list[str]:
         return [row[0] for row in await _rows(session, _WORKING_SHIPMENTS)]
 
 
+async def amendable_orders(store: Store) -> list[str]:
+    """The orders that the machinery works on now, and that it is not too late to change, by id."""
+    async with store.transaction() as session:
+        return [row[0] for row in await _rows(session, _AMENDABLE_ORDERS)]
+
+
+async def places_in_use(store: Store) -> list[Place]:
+    """Where open orders hold units now."""
+    async with store.transaction() as session:
+        return [(row[0], row[1]) for row in await _rows(session, _PLACES_IN_USE)]
+
+
 def statements(simulators: Path, script: FaultScript) -> Statements:
     """What the neighbours did, from their own files; empty for one that never ran."""
     lost = [
@@ -277,6 +360,10 @@ def statements(simulators: Path, script: FaultScript) -> Statements:
         webhooks=[webhook for one in kept.values() for webhook in one.webhooks],
         unanswered=frozenset((name, key) for name, one in kept.items() for key in one.unanswered),
     )
+
+
+def _lines(document_lines: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str, int]]:
+    return frozenset((line["line_id"], line["sku"], line["quantity"]) for line in document_lines)
 
 
 class _Kept(NamedTuple):
@@ -317,12 +404,17 @@ _ORDERS = """
     SELECT intake.order_id, intake.state, orders.state, orders.total_minor
     FROM intake LEFT JOIN orders USING (order_id)
 """
-_WORKING_ORDERS = """
+_WORKED_ON = """
     SELECT orders.order_id FROM orders JOIN intake USING (order_id)
     WHERE intake.state = 'started' AND NOT orders.needs_review AND orders.state NOT IN
         ('closed', 'rejected', 'cancelled', 'compensated', 'in_review', 'awaiting_customer', 'needs_operator')
-    ORDER BY orders.order_id
 """
+_WORKING_ORDERS = f"{_WORKED_ON} ORDER BY orders.order_id"
+_AMENDABLE_ORDERS = (
+    f"{_WORKED_ON} AND orders.state NOT IN ('shipped', 'delivered', 'cancelling', 'compensating')"
+    " ORDER BY orders.order_id"
+)
+_PLACES_IN_USE = "SELECT node, sku FROM stock WHERE reserved > 0 ORDER BY sku, node"
 _WORKING_SHIPMENTS = """
     SELECT shipment_id FROM shipments
     WHERE state NOT IN ('delivered', 'cancelled', 'lost', 'returned', 'in_review', 'needs_operator')
@@ -336,13 +428,20 @@ _UNITS = """
     FROM reserved_units JOIN reservations USING (key)
 """
 _MOVEMENTS = """
-    SELECT movement_id, node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, source
+    SELECT movement_id, node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, source, document_id
     FROM stock_movements ORDER BY movement_id
 """
 _LEDGER = """
-    SELECT t.id, t.order_id, t.kind, e.account, e.amount_minor, e.currency, e.tender
+    SELECT t.id, t.order_id, t.kind, e.account, e.amount_minor, e.currency, e.tender, e.instrument
     FROM ledger_transactions AS t JOIN ledger_entries AS e ON e.transaction_id = t.id ORDER BY t.position, e.number
 """
+_AMENDMENTS = """
+    SELECT order_id, number, base_version, state, request_id,
+           (document -> 'totals' ->> 'total_minor')::bigint, document -> 'lines' AS lines
+    FROM order_amendments ORDER BY order_id, number
+"""
+_DOCUMENTS = "SELECT document_id, kind, document, answer FROM stock_documents ORDER BY at, document_id"
+_LINES = "SELECT order_id, line_id, sku, quantity FROM order_lines"
 _MONEY = """
     SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor, tender
     FROM payment_operations

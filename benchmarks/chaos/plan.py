@@ -1,10 +1,10 @@
-"""What goes wrong and when: a pure function of the seed, so that what broke once can be broken again.
+"""What goes wrong, and what people do meanwhile, and when: a pure function of the seed, so that it can be done again.
 
 Moments are counted in progress and not in time: a strike falls when so many orders have come to rest, and then so many
 seconds later. On a slow machine the same strikes meet the same part of the work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -62,10 +62,38 @@ EACH_KIND = 2
 # Longer than anybody waits for a sign of life: its heartbeat, or for want of one its whole time.
 FROZEN_SECONDS = max((step.heartbeat or step.start_to_close).total_seconds() for step in ALL_STEPS) + 5.0
 _LONGEST_PAUSE = 3.0
-# Of all orders so many are called off by their customers while they are under way.
+# Of all orders so many are called off by their customers while they are under way, so many amended; and so many
+# documents come from warehouses.
 _CANCELLED_SHARE = 0.04
+_AMENDED_SHARE = 0.15
+_DOCUMENTS_SHARE = 0.1
+# Not every order is paid by one card: each of these is how so many pay.
+_PAID_OTHERWISE_SHARE = 0.08
 _LAST_ORDER_STRUCK = 0.75
 TERMINATED = ("order", "shipment")
+
+
+class DeedKind(StrEnum):
+    """What a customer or a warehouse does over the API while everything breaks."""
+
+    FEWER = "fewer"
+    MORE = "more"
+    ADDRESS = "address"
+    COUNT = "count"
+    DAMAGE = "damage"
+    RECEIPT = "receipt"
+
+
+AMENDMENTS = (DeedKind.FEWER, DeedKind.MORE, DeedKind.ADDRESS)
+DOCUMENTS = (DeedKind.COUNT, DeedKind.DAMAGE, DeedKind.RECEIPT)
+
+
+class Paying(StrEnum):
+    """How an order is paid, other than by one card."""
+
+    GIFT_CARD_AND_CARD = "gift card and card"
+    STORE_CREDIT_AND_CARD = "store credit and card"
+    STORE_CREDIT = "store credit"
 
 
 class Strike(Contract):
@@ -96,16 +124,51 @@ class Strike(Contract):
         return f"{self.number:>3}  {moment}: {self.action} {what}{lasting}"
 
 
+class Deed(Contract):
+    """One thing that a customer or a warehouse does.
+
+    Attributes:
+        number: from 1, in the order of time.
+        rested: when: so many orders have come to rest.
+        draw, size: in [0, 1): to which of those that there are, and by how much.
+    """
+
+    number: int
+    kind: DeedKind
+    rested: int
+    draw: float
+    size: float
+
+    def __str__(self) -> str:
+        what = "a customer amends:" if self.kind in AMENDMENTS else "a warehouse tells of a"
+        return f"{self.number:>3}  after {self.rested} orders: {what} {self.kind}"
+
+
+class PaidOtherwise(Contract):
+    """How the order is paid that is sent as ``order``, from 1."""
+
+    order: int
+    how: Paying
+
+    def __str__(self) -> str:
+        return f"order {self.order} is paid by {self.how}"
+
+
 class FaultPlan(Contract):
-    """Everything that is done in a run with this seed, so many orders and so many kills."""
+    """Everything that is done in a run with this seed, so many orders and so many kills.
+
+    ``paid_otherwise``: the orders that are not paid by one card.
+    """
 
     seed: int
     orders: int
     kills: int
     strikes: tuple[Strike, ...]
+    deeds: tuple[Deed, ...] = ()
+    paid_otherwise: tuple[PaidOtherwise, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.strikes))
+        return "\n".join(map(str, (*self.strikes, *self.deeds, *self.paid_otherwise)))
 
 
 def plan_for(seed: int, *, orders: int, kills: int) -> FaultPlan:
@@ -142,6 +205,37 @@ def plan_for(seed: int, *, orders: int, kills: int) -> FaultPlan:
             )
             for index, (action, kind, target) in enumerate(shuffled)
         ),
+        deeds=tuple(_deeds(orders, drawn)),
+        paid_otherwise=tuple(_paid_otherwise(orders, drawn)),
+    )
+
+
+def _deeds(orders: int, drawn: _Draw) -> Iterator[Deed]:
+    """The kinds in turn, each once at least, spread over the time in which there are orders under way."""
+    wanted = [
+        kinds[turn % len(kinds)]
+        for kinds, share in ((AMENDMENTS, _AMENDED_SHARE), (DOCUMENTS, _DOCUMENTS_SHARE))
+        for turn in range(max(len(kinds), round(orders * share)))
+    ]
+    moments = [int(orders * _LAST_ORDER_STRUCK * drawn("deed", index)) for index in range(len(wanted))]
+    ordered = sorted(range(len(wanted)), key=lambda index: (moments[index], index))
+    for number, index in enumerate(ordered, start=1):
+        yield Deed(
+            number=number,
+            kind=wanted[index],
+            rested=moments[index],
+            draw=round(drawn("deed which", index), 6),
+            size=round(drawn("deed size", index), 6),
+        )
+
+
+def _paid_otherwise(orders: int, drawn: _Draw) -> list[PaidOtherwise]:
+    """Each way as often as its share says, once at least where there are so many orders; which, is drawn."""
+    wanted = [how for how in Paying for _ in range(max(1, round(orders * _PAID_OTHERWISE_SHARE)))]
+    anyhow = sorted(range(1, orders + 1), key=lambda order: drawn("paid otherwise", order))
+    return sorted(
+        (PaidOtherwise(order=order, how=how) for order, how in zip(anyhow, wanted, strict=False)),
+        key=lambda one: one.order,
     )
 
 

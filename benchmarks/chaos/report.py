@@ -13,6 +13,7 @@ from activities.store.store import Store
 from apps.cli.output import listing, plain
 from apps.simulators.ledger import Effect
 from benchmarks.chaos.checks import MEANS, Invariant, Result, Violation
+from benchmarks.chaos.deeds import Done
 from benchmarks.chaos.evidence import Statements
 from benchmarks.chaos.plan import Action, FaultPlan, Kind
 from benchmarks.chaos.strikes import Struck
@@ -35,7 +36,8 @@ class Report(Contract):
 
     Attributes:
         violations: of all invariants together.
-        struck: every strike that was carried out; ``not_carried_out``: how many of the plan were not.
+        struck: every strike that was carried out; ``deeds``: what customers and warehouses did; ``not_carried_out``:
+            how many of both in the plan were not.
         lost_answers: orders whose first acceptance the submitter never heard of.
         ambiguous_messages: messages that were sent, and nobody knew at first whether they were.
         answered: tasks that the harness decided as a reviewer.
@@ -52,6 +54,7 @@ class Report(Contract):
     found: tuple[Violation, ...]
     kills_by_kind: Mapping[Kind, int]
     struck: tuple[Struck, ...]
+    deeds: tuple[Done, ...] = ()
     not_carried_out: int
     orders_by_state: Mapping[str, int]
     lost_answers: int
@@ -101,8 +104,9 @@ def show(report: Report, told: Console) -> None:
         strikes.add_row(f"{action} {len(several)}", what, moments)
     told.print(strikes)
     if report.not_carried_out:
-        told.print(Text(f"{report.not_carried_out} strikes of the plan were not carried out", style="red"))
+        told.print(Text(f"{report.not_carried_out} steps of the plan were not carried out", style="red"))
     told.print()
+    _show_deeds(report, told)
     ended = ", ".join(f"{count} {state}" for state, count in sorted(report.orders_by_state.items()))
     told.print(f"orders: {ended}", soft_wrap=True)
     for line in (
@@ -138,6 +142,21 @@ def show(report: Report, told: Console) -> None:
             f"{sum(report.kills_by_kind.values())} kills, {report.seconds:.0f} s",
             style="bold green" if report.ok else "bold red",
         )
+    )
+
+
+def _show_deeds(report: Report, told: Console) -> None:
+    deeds = listing(
+        "customers and warehouses", "seconds", "about", "sent", "what came of it", right=("seconds", "sent")
+    )
+    for one in report.deeds:
+        came = one.came_to_nothing or one.outcome or ""
+        deeds.add_row(str(one.deed.kind), f"{one.at:.0f}", one.subject or "", str(one.sent), came)
+    told.print(deeds)
+    ways = Counter(one.how for one in report.plan.paid_otherwise)
+    told.print(
+        f"paid otherwise than by card: {', '.join(f'{count} by {how}' for how, count in ways.items()) or 'none'}",
+        soft_wrap=True,
     )
 
 
@@ -219,5 +238,10 @@ _OF_AN_ORDER = (
     "SELECT updated_at, 'shipment ' || shipment_id || ' is ' || state || ' (' || units || ' units, ' || amount_minor ||"
     " ', version ' || version || ')' FROM shipments WHERE order_id = :order",
     "SELECT updated_at, 'the order is ' || state || ' (version ' || version || ')' FROM orders WHERE order_id = :order",
+    "SELECT created_at, 'amendment ' || request_id || ' proposed, version ' || base_version || ' to ' || number ||"
+    " ', now ' || state FROM order_amendments WHERE order_id = :order",
+    "SELECT decided_at, 'amendment ' || request_id || ' ' || state FROM order_amendments WHERE order_id = :order",
+    "SELECT at, 'document ' || document_id || ' took ' || quantity || ' of ' || sku || ' at ' || node || ' from ' ||"
+    " shipment_id FROM stock_released WHERE order_id = :order",
     "SELECT received_at, 'came late: ' || kind || ' ' || event_id FROM late_events WHERE order_id = :order",
 )

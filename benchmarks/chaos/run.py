@@ -21,7 +21,8 @@ from apps.cli.replay import Replay, Tally, post_order, standings
 from apps.simulators.faults import HARSH, OFF, FaultScript, put_in_force
 from benchmarks.chaos import evidence
 from benchmarks.chaos.checks import Invariant, Result, Violation, ambiguous_messages, judge
-from benchmarks.chaos.evidence import Evidence, Place
+from benchmarks.chaos.deeds import People, otherwise_paid
+from benchmarks.chaos.evidence import Evidence, Place, Told
 from benchmarks.chaos.mending import Desk, owned
 from benchmarks.chaos.plan import Action, FaultPlan
 from benchmarks.chaos.report import Report, kills_by_kind, looked, show_timelines
@@ -93,7 +94,7 @@ async def run(options: Options, told: Console) -> Report:
         looks = _Looks(scene.store)
         watching = asyncio.create_task(looks.watch())
         try:
-            tally, striker = await _under_fire(scene)
+            tally, striker, people = await _under_fire(scene)
             scene.say("healing: the neighbours behave, everything comes up, and what is open goes on")
             results = await _heal(scene, tally, striker)
         finally:
@@ -101,9 +102,9 @@ async def run(options: Options, told: Console) -> Report:
             await asyncio.gather(watching, return_exceptions=True)
         scene.say("judging")
         results += [looks.result()]
-        judged, last = await _judge(scene, stocked, frozenset(tally.standings))
+        judged, last = await _judge(scene, stocked, frozenset(tally.standings), people.told)
         results += judged
-        report = _report(scene, tally, striker, results, last)
+        report = _report(scene, tally, (striker, people), results, last)
         await show_timelines(report, scene.store, last.statements, told, began=scene.began)
     return report
 
@@ -146,17 +147,18 @@ async def _stage(options: Options, told: Console) -> AsyncIterator[_Scene]:
             told.print(f"killed what the supervisor left running: {', '.join(map(str, left))}")
 
 
-async def _under_fire(scene: _Scene) -> tuple[Tally, Striker]:
+async def _under_fire(scene: _Scene) -> tuple[Tally, Striker, People]:
     """Send the orders and carry out the plan, until all have come to rest or patience ends."""
     options = scene.options
     gate = Gate(options.plan, ahead=options.in_flight)
     striker = Striker(options.plan, scene.victim, scene.store, scene.api, gate)
+    people = People(options.plan, scene.store, scene.api, patience=options.patience)
     said = [0.0]
 
     def progress(tally: Tally) -> None:
         if time.monotonic() - said[0] >= _SAID_EVERY:
             said[0] = time.monotonic()
-            scene.say(_line(tally, striker, options.plan))
+            scene.say(_line(tally, striker, people, options.plan))
 
     replay = Replay(
         scene.api,
@@ -165,21 +167,24 @@ async def _under_fire(scene: _Scene) -> tuple[Tally, Striker]:
         in_flight=options.in_flight,
         patience=options.patience,
         on_change=progress,
+        before=people.buy,
     )
-    sending = asyncio.create_task(replay.run(gate.through(read_invoices(EXAMPLE))))
+    invoices = gate.through(otherwise_paid(read_invoices(EXAMPLE), options.plan))
+    sending = asyncio.create_task(replay.run(invoices))
     striking = asyncio.create_task(striker.run(replay.tally, ended=sending.done))
+    meanwhile = asyncio.create_task(people.run(replay.tally, ended=sending.done))
     beside = (
         asyncio.create_task(_behave_once(scene, striking, replay.tally)),
         asyncio.create_task(scene.desk.sit(options.plan.seed)),
     )
     try:
-        await asyncio.gather(sending, striking)
+        await asyncio.gather(sending, striking, meanwhile)
     finally:
         gate.open()
-        for task in (sending, striking, *beside):
+        for task in (sending, striking, meanwhile, *beside):
             task.cancel()
-        await asyncio.gather(sending, striking, *beside, return_exceptions=True)
-    return replay.tally, striker
+        await asyncio.gather(sending, striking, meanwhile, *beside, return_exceptions=True)
+    return replay.tally, striker, people
 
 
 async def _behave_once(scene: _Scene, striking: "asyncio.Task[None]", tally: Tally) -> None:
@@ -226,7 +231,7 @@ async def _send_again(scene: _Scene, tally: Tally) -> Result:
             if is_new or order_id not in known:
                 wrong.append(_sent_again(order_id, "became a new order when sent again"))
 
-    drafts = await asyncio.to_thread(_drafts, len(known))
+    drafts = await asyncio.to_thread(_drafts, len(known), scene.options.plan)
     await asyncio.gather(*map(send, drafts))
     return Result(
         invariant=Invariant.ORDERS_TAKEN_ONCE,
@@ -239,9 +244,9 @@ def _sent_again(order_id: str, what: str) -> Violation:
     return Violation(invariant=Invariant.ORDERS_TAKEN_ONCE, order_id=order_id, what=what)
 
 
-def _drafts(count: int) -> list[OrderDraft]:
+def _drafts(count: int, plan: FaultPlan) -> list[OrderDraft]:
     """The documents that were sent: the first so many of the example that are orders."""
-    return list(islice(_orders(read_invoices(EXAMPLE)), count))
+    return list(islice(_orders(otherwise_paid(read_invoices(EXAMPLE), plan)), count))
 
 
 def _orders(invoices: Iterator[ImportedInvoice]) -> Iterator[OrderDraft]:
@@ -263,7 +268,7 @@ async def _settled(scene: _Scene, tally: Tally) -> None:
 
 
 async def _judge(
-    scene: _Scene, stocked: dict[Place, int], acknowledged: frozenset[str]
+    scene: _Scene, stocked: dict[Place, int], acknowledged: frozenset[str], told: Told
 ) -> tuple[list[Result], Evidence]:
     for look in range(_LOOKS):
         found = await evidence.collect(
@@ -273,6 +278,7 @@ async def _judge(
             stocked=stocked,
             acknowledged=acknowledged,
             heard=scene.subscriber.heard(),
+            told=told,
         )
         results = [*judge(found), await owned(scene.store, scene.victim.published, found)]
         if all(result.holds for result in results) or look == _LOOKS - 1:
@@ -315,7 +321,14 @@ class _Looks:
         )
 
 
-def _report(scene: _Scene, tally: Tally, striker: Striker, results: list[Result], last: Evidence) -> Report:
+def _report(
+    scene: _Scene,
+    tally: Tally,
+    at_work: tuple[Striker, People],
+    results: list[Result],
+    last: Evidence,
+) -> Report:
+    striker, people = at_work
     plan = scene.options.plan
     found = tuple(violation for result in results for violation in result.violations)
     return Report(
@@ -327,7 +340,8 @@ def _report(scene: _Scene, tally: Tally, striker: Striker, results: list[Result]
         found=found,
         kills_by_kind=kills_by_kind(striker.struck),
         struck=tuple(striker.struck),
-        not_carried_out=len(plan.strikes) - len(striker.struck),
+        not_carried_out=len(plan.strikes) - len(striker.struck) + len(plan.deeds) - len(people.done),
+        deeds=tuple(sorted(people.done, key=lambda one: one.deed.number)),
         orders_by_state=dict(Counter(str(order.state) for order in last.orders.values())),
         lost_answers=tally.repeated,
         ambiguous_messages=ambiguous_messages(last),
@@ -340,11 +354,11 @@ def _report(scene: _Scene, tally: Tally, striker: Striker, results: list[Result]
     )
 
 
-def _line(tally: Tally, striker: Striker, plan: FaultPlan) -> str:
+def _line(tally: Tally, striker: Striker, people: People, plan: FaultPlan) -> str:
     last = striker.struck[-1].strike if striker.struck else None
     text = (
         f"{tally.submitted} of {plan.orders} orders sent, {tally.in_flight} under way, {tally.parked} wait for a "
-        f"person; {len(striker.struck)} of {len(plan.strikes)} strikes"
+        f"person; {len(striker.struck)} of {len(plan.strikes)} strikes, {len(people.done)} of {len(plan.deeds)} deeds"
     )
     if last is not None:
         text += f", last {last.action} {last.target}"

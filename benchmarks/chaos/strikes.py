@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 from temporalio.client import Client
@@ -24,6 +25,7 @@ from workers.client import connect
 _POLL_SECONDS = 0.1
 _TRIES = 40
 _BETWEEN_TRIES = 1.5
+Candidate = TypeVar("Candidate")
 ACTOR = "chaos"
 REASON = "the chaos harness does it on purpose"
 
@@ -102,18 +104,18 @@ class Striker:
         """
         self._began = time.monotonic()
         for strike in self._plan.strikes:
-            while _rested(tally) < strike.rested:
+            while rested(tally) < strike.rested:
                 if ended():
                     return
                 await asyncio.sleep(_POLL_SECONDS)
             await asyncio.sleep(strike.then_seconds)
-            at, rested = time.monotonic() - self._began, _rested(tally)
+            at, at_rest = time.monotonic() - self._began, rested(tally)
             pid, subject, nothing = await self._carry_out(strike)
             self.struck.append(
                 Struck(
                     strike=strike,
                     at=round(at, 1),
-                    rested=rested,
+                    rested=at_rest,
                     pid=pid,
                     subject=subject,
                     came_to_nothing=nothing,
@@ -146,10 +148,10 @@ class Striker:
     async def _terminate(self, strike: Strike) -> str | None:
         """End a run from outside; which, as it is called in Temporal."""
         if strike.target == "order":
-            chosen = _drawn(await working_orders(self._store), strike.draw)
+            chosen = drawn(await working_orders(self._store), strike.draw)
             workflow_id = None if chosen is None else order_workflow_id(chosen)
         else:
-            chosen = _drawn(await working_shipments(self._store), strike.draw)
+            chosen = drawn(await working_shipments(self._store), strike.draw)
             workflow_id = None if chosen is None else shipment_workflow_id(chosen)
         if workflow_id is None:
             return None
@@ -161,7 +163,7 @@ class Striker:
 
     async def _cancel(self, strike: Strike) -> str | None:
         """Call an order off as its customer would; which."""
-        order_id = _drawn(await working_orders(self._store), strike.draw)
+        order_id = drawn(await working_orders(self._store), strike.draw)
         if order_id is None:
             return None
         answer = await self._api.post(
@@ -177,9 +179,11 @@ async def _temporal(address: str, namespace: str) -> Client:
     return await connect(address, namespace, from_environment=False, wait=5)
 
 
-def _drawn(candidates: Sequence[str], draw: float) -> str | None:
+def drawn(candidates: Sequence[Candidate], draw: float) -> Candidate | None:
+    """The one that a draw in [0, 1) means; None of none."""
     return candidates[int(draw * len(candidates))] if candidates else None
 
 
-def _rested(tally: Tally) -> int:
+def rested(tally: Tally) -> int:
+    """How many orders have come to rest."""
     return tally.submitted - tally.in_flight

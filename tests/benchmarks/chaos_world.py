@@ -15,13 +15,14 @@ from apps.simulators.faults import HARSH
 from apps.simulators.ledger import DELIVERED, Effect, Ledger, OwedWebhook
 from apps.simulators.statement import ledger_path
 from benchmarks.chaos.checks import Invariant, Result, judge
-from benchmarks.chaos.evidence import Evidence, collect
+from benchmarks.chaos.evidence import Evidence, Issued, Told, collect
 from benchmarks.chaos.subscriber import Heard, Subscriber
 from models.outbox import OutboxEvent, Topic
 
 ORDER, SHIPMENT = "web:1001", "web:1001:1"
 NODE, SKU, STOCKED = "leeds", "MUG", 10
 UNITS, TOTAL = 3, 1_800
+CARD_CODE, CARD_VALUE = "gift_card:7", 500
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 AUTHORISE, RESERVE = f"order:{ORDER}:authorise:1", f"order:{ORDER}:reserve:1"
 CAPTURE, PICK, LABEL = (f"shipment:{SHIPMENT}:{step}:1" for step in ("capture", "pick", "label"))
@@ -30,7 +31,8 @@ CONFIRMED_MESSAGE = f"order:{ORDER}:notify-order_confirmed:1"
 
 _TABLES = (
     "intake, orders, shipments, nodes, stock, reservations, reserved_units, payment_operations, shipping_operations,"
-    " notifications, outbox, outbox_staged, stock_movements, ledger_transactions, ledger_entries"
+    " notifications, outbox, outbox_staged, stock_movements, ledger_transactions, ledger_entries, order_lines,"
+    " order_amendments, stock_documents, stored_value"
 )
 
 
@@ -42,6 +44,7 @@ class World:
     simulators: Path
     acknowledged: frozenset[str] = frozenset({ORDER})
     heard: Heard = field(default_factory=lambda: Heard({}))
+    told: Told = field(default_factory=Told)
 
     async def evidence(self) -> Evidence:
         return await collect(
@@ -51,6 +54,7 @@ class World:
             stocked={(NODE, SKU): STOCKED},
             acknowledged=self.acknowledged,
             heard=self.heard,
+            told=self.told,
         )
 
     async def judged(self) -> dict[Invariant, Result]:
@@ -151,7 +155,10 @@ async def a_sound_world(store: Store, simulators: Path) -> World:
     await moved(world, "seed", STOCKED, 0, to=(STOCKED, 0))
     await moved(world, "reserve", 0, UNITS, to=(STOCKED, UNITS), source=RESERVE)
     await moved(world, "ship", -UNITS, -UNITS, to=(STOCKED - UNITS, 0), source=SHIPMENT)
+    # Somebody counted, and found what the books say.
+    await a_document(world, "count-1", "count", STOCKED - UNITS)
     await an_order(world, ORDER)
+    await an_amendment(world, number=2, base_version=1)
     await a_shipment(world, SHIPMENT)
     await units(world, RESERVE, SHIPMENT, "consumed")
     await money(world, AUTHORISE, "authorise", TOTAL, "auth-1")
@@ -190,6 +197,8 @@ async def a_sound_world(store: Store, simulators: Path) -> World:
             available=STOCKED - UNITS,
         ),
     )
+    await issued(world, "issue:card-1", CARD_VALUE)
+    world.told.issued.append(Issued("card-1", CARD_CODE, CARD_VALUE))
     return world
 
 
@@ -255,6 +264,71 @@ async def an_order(world: World, order_id: str, state: str = "closed", total: in
         total=total,
         units=UNITS,
         now=NOW,
+    )
+    await world.sql(
+        "INSERT INTO order_lines (order_id, line_id, position, sku, description, quantity, unit_price_minor)"
+        " VALUES (:id, '1', 1, :sku, '', :units, 600)",
+        id=order_id,
+        sku=SKU,
+        units=UNITS,
+    )
+
+
+async def an_amendment(
+    world: World,
+    *,
+    number: int,
+    base_version: int,
+    state: str = "applied",
+    total: int = TOTAL,
+    quantity: int = UNITS,
+) -> None:
+    """A version of the order's document; by the applied one, its lines and its total are those of the order."""
+    lines = [{"line_id": "1", "sku": SKU, "quantity": quantity, "unit_price_minor": 600}]
+    await world.sql(
+        "INSERT INTO order_amendments (amendment_id, order_id, number, base_version, stated_by, state, request_id,"
+        " request_hash, request, document, document_hash, preview, refusal, created_at, decided_at) VALUES (:id,"
+        " :order, :number, :base, 1, :state, :request, 'h', '{}', :document, 'h', '{}', :refusal, :now, :decided)",
+        id=f"{ORDER}:a{number}",
+        order=ORDER,
+        number=number,
+        base=base_version,
+        state=state,
+        request=f"amend-{number}",
+        document=json.dumps({"totals": {"total_minor": total}, "lines": lines}),
+        refusal=json.dumps({"path": "", "code": "too_late", "message": "no"}) if state == "refused" else None,
+        now=NOW,
+        decided=None if state == "proposed" else NOW,
+    )
+    if state == "applied":
+        world.told.amended[f"amend-{number}"] = ORDER
+
+
+async def a_document(world: World, document_id: str, kind: str, quantity: int) -> None:
+    """What a warehouse told of the one row, and heard as an answer."""
+    answer = {"document_id": document_id, "repeated": False, "stock": [], "released": []}
+    await world.sql(
+        "INSERT INTO stock_documents (document_id, kind, fingerprint, actor, document, answer, at)"
+        " VALUES (:id, :kind, 'h', 'test', :document, :answer, :now)",
+        id=document_id,
+        kind=kind,
+        document=json.dumps({"node": NODE, "lines": [{"sku": SKU, "quantity": quantity}]}),
+        answer=json.dumps(answer),
+        now=NOW,
+    )
+    world.told.documents[document_id] = answer
+
+
+async def issued(world: World, key: str, amount: int) -> None:
+    """Value that was put on the gift card."""
+    await world.sql(
+        "INSERT INTO stored_value (instrument, kind, currency, active, created_at)"
+        " VALUES (:instrument, 'gift_card', 'GBP', true, :now) ON CONFLICT DO NOTHING",
+        instrument=CARD_CODE,
+        now=NOW,
+    )
+    await posted(
+        world, key, "issue", {"bank": amount, "liability.gift_cards": -amount}, order_id=None, of_card=True
     )
 
 
@@ -326,36 +400,55 @@ async def money(
     )
 
 
-async def posted(world: World, key: str, kind: str, entries: dict[str, int]) -> None:
-    """A transaction of the ledger."""
+async def posted(
+    world: World,
+    key: str,
+    kind: str,
+    entries: dict[str, int],
+    *,
+    order_id: str | None = ORDER,
+    of_card: bool = False,
+) -> None:
+    """A transaction of the ledger; ``of_card``: of the gift card's, not of the provider's business."""
     await world.sql(
         "INSERT INTO ledger_transactions (id, order_id, kind, cause, source, at, recorded_at, written_in)"
         " VALUES (:key, :order, :kind, :cause, 'test', :now, :now, 1)",
         key=key,
-        order=ORDER,
+        order=order_id,
         kind=kind,
         cause="lost_parcel" if kind == "refund" else None,
         now=NOW,
     )
     for number, (account, amount) in enumerate(entries.items(), start=1):
         await world.sql(
-            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, tender)"
-            " VALUES (:key, :number, :account, :amount, 'GBP', :tender)",
+            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, tender, instrument)"
+            " VALUES (:key, :number, :account, :amount, 'GBP', :tender, :instrument)",
             key=key,
             number=number,
             account=account,
             amount=amount,
             tender=AUTHORISE if account in ("held.authorised", "provider.clearing") else None,
+            instrument=CARD_CODE
+            if of_card and account in ("held.authorised", "liability.gift_cards")
+            else None,
         )
 
 
 async def moved(
-    world: World, kind: str, on_hand: int, reserved: int, *, to: tuple[int, int], source: str = ""
+    world: World,
+    kind: str,
+    on_hand: int,
+    reserved: int,
+    *,
+    to: tuple[int, int],
+    source: str = "",
+    document_id: str | None = None,
 ) -> None:
     """A movement of stock, and what it came to."""
     await world.sql(
-        "INSERT INTO stock_movements (node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, actor, source)"
-        " VALUES (:node, :sku, :kind, :on_hand, :reserved, :on_hand_after, :reserved_after, 'test', :source)",
+        "INSERT INTO stock_movements (node, sku, kind, on_hand, reserved, on_hand_after, reserved_after, actor, source,"
+        " document_id) VALUES (:node, :sku, :kind, :on_hand, :reserved, :on_hand_after, :reserved_after, 'test',"
+        " :source, :document)",
         node=NODE,
         sku=SKU,
         kind=kind,
@@ -364,6 +457,7 @@ async def moved(
         on_hand_after=to[0],
         reserved_after=to[1],
         source=source,
+        document=document_id,
     )
 
 

@@ -10,11 +10,13 @@ from activities.store.store import Store
 from apps.simulators.faults import HARSH, FaultKind
 from apps.simulators.ledger import REFUSED, WAITING
 from benchmarks.chaos.checks import Invariant, ambiguous_messages
-from benchmarks.chaos.evidence import oversold_now, working_orders, working_shipments
+from benchmarks.chaos.evidence import Issued, oversold_now, working_orders, working_shipments
 from models.outbox import OutboxEvent, Topic
 from tests.benchmarks.chaos_world import (
     CAPTURE,
     CAPTURED,
+    CARD_CODE,
+    CARD_VALUE,
     CONFIRMED_MESSAGE,
     NODE,
     ORDER,
@@ -24,14 +26,17 @@ from tests.benchmarks.chaos_world import (
     TOTAL,
     UNITS,
     World,
+    a_document,
     a_shipment,
     a_sound_world,
+    an_amendment,
     an_effect,
     an_event,
     an_order,
     asked,
     happened,
     hear,
+    issued,
     message,
     money,
     moved,
@@ -69,6 +74,54 @@ async def test_an_accepted_order_that_never_started_is_found(world: World) -> No
 async def test_a_document_of_which_no_order_became_is_found(world: World) -> None:
     await world.sql("DELETE FROM orders")
     assert (await world.broken())[I.ORDERS_KEPT] == [f"{ORDER}: was accepted, and no order became of it"]
+
+
+# --- amendments ---
+async def test_an_amendment_that_was_taken_and_is_not_there_is_found(world: World) -> None:
+    world.told.amended["amend-9"] = ORDER
+    assert await world.broken() == {
+        I.AMENDED_ONCE: [f"{ORDER}: amendment amend-9 was taken, and is not there"]
+    }
+
+
+async def test_an_amendment_that_waits_though_its_order_has_ended_is_found(world: World) -> None:
+    await an_amendment(world, number=3, base_version=2, state="proposed")
+    assert await world.broken() == {
+        I.AMENDED_ONCE: [f"{ORDER}: amendment amend-3 was never decided, and the order has ended"]
+    }
+    await world.sql("UPDATE orders SET state = 'in_review'")
+    assert I.AMENDED_ONCE not in await world.broken()
+
+
+async def test_an_amendment_of_a_version_that_was_not_in_force_is_found(world: World) -> None:
+    await an_amendment(world, number=4, base_version=3)
+    assert await world.broken() == {
+        I.AMENDED_ONCE: [f"{ORDER}: version 4 was made of version 3, and 2 was in force"]
+    }
+
+
+async def test_a_refused_amendment_changes_nothing_and_is_no_fault(world: World) -> None:
+    await an_amendment(world, number=3, base_version=2, state="refused", total=1, quantity=1)
+    assert await world.broken() == {}
+
+
+@pytest.mark.parametrize(
+    ("total", "quantity", "wrong"),
+    [
+        (TOTAL - 1, UNITS, f"it costs {TOTAL}, by version 3 of its document {TOTAL - 1}"),
+        (TOTAL, UNITS + 1, "its lines are not those of version 3 of its document"),
+    ],
+)
+async def test_an_order_that_is_not_what_its_last_amendment_makes_of_it_is_found(
+    world: World, total: int, quantity: int, wrong: str
+) -> None:
+    await an_amendment(world, number=3, base_version=2, total=total, quantity=quantity)
+    assert await world.broken() == {I.AMENDED_ONCE: [f"{ORDER}: {wrong}"]}
+
+
+async def test_a_wrong_answer_to_an_amendment_is_found(world: World) -> None:
+    world.told.wrong_amendments.append((ORDER, "was answered 404"))
+    assert await world.broken() == {I.AMENDED_ONCE: [f"{ORDER}: was answered 404"]}
 
 
 # --- goods ---
@@ -184,6 +237,71 @@ async def test_a_stock_row_that_is_gone_is_found(world: World) -> None:
     assert await world.broken() == {I.STOCK_ADDS_UP: [f"None: {SKU} at {NODE} is gone"]}
 
 
+# --- documents of warehouses ---
+async def received(world: World, *moves: int, kind: str = "receipt", said: int = 2) -> None:
+    """A document of so many units, and the movements under its id."""
+    await a_document(world, "doc-1", kind, said)
+    on_hand = STOCKED - UNITS
+    for number, by in enumerate(moves):
+        on_hand += by
+        # A second one under the same source the database refuses.
+        await moved(world, kind, by, 0, to=(on_hand, 0), source=str(number or ""), document_id="doc-1")
+    await world.sql("UPDATE stock SET on_hand = :on_hand", on_hand=on_hand)
+
+
+async def test_documents_that_moved_what_they_say_are_no_fault(world: World) -> None:
+    await received(world, 2)
+    assert await world.broken() == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "moves", "wrong"),
+    [
+        ("receipt", (), "was moved by 0 in 0 movements, 2 due in one"),
+        ("receipt", (2, 2), "was moved by 4 in 2 movements, 2 due in one"),
+        ("receipt", (1,), "was moved by 1 in 1 movements, 2 due in one"),
+        ("damage", (2,), "was moved by 2 in 1 movements, -2 due in one"),
+        ("damage", (-2, -2), "was moved by -4 in 2 movements, -2 due in one"),
+        ("count", (-6,), "was moved to 1, and 2 were counted"),
+        ("count", (-3, -2), "was moved to 4, 2, and 2 were counted"),
+    ],
+)
+async def test_a_document_that_moved_something_else_is_found(
+    world: World, kind: str, moves: tuple[int, ...], wrong: str
+) -> None:
+    await received(world, *moves, kind=kind)
+    assert await world.broken() == {
+        I.DOCUMENTS_APPLIED_ONCE: [f"None: {kind} doc-1: {SKU} at {NODE} {wrong}"]
+    }
+
+
+async def test_a_document_that_was_answered_and_is_not_there_is_found(world: World) -> None:
+    world.told.documents["doc-9"] = {"document_id": "doc-9", "stock": []}
+    assert await world.broken() == {
+        I.DOCUMENTS_APPLIED_ONCE: ["None: document doc-9 was answered, and is not there"]
+    }
+
+
+async def test_a_document_that_was_answered_otherwise_is_found(world: World) -> None:
+    world.told.documents["count-1"] = {"document_id": "count-1", "stock": [1]}
+    assert await world.broken() == {
+        I.DOCUMENTS_APPLIED_ONCE: ["None: document count-1 was answered otherwise than our books say"]
+    }
+
+
+async def test_a_movement_by_a_document_that_is_not_there_is_found(world: World) -> None:
+    await moved(world, "receipt", 1, 0, to=(8, 0), document_id="nowhere")
+    await world.sql("UPDATE stock SET on_hand = 8")
+    assert await world.broken() == {
+        I.DOCUMENTS_APPLIED_ONCE: [f"None: {SKU} at {NODE} was moved by document nowhere, which is not there"]
+    }
+
+
+async def test_a_wrong_answer_to_a_document_is_found(world: World) -> None:
+    world.told.wrong_documents.append((None, "was answered 500"))
+    assert await world.broken() == {I.DOCUMENTS_APPLIED_ONCE: ["None: was answered 500"]}
+
+
 async def last(world: World) -> int:
     return (await world.evidence()).movements[-1].number
 
@@ -273,7 +391,7 @@ async def test_goods_delivered_and_paid_back_are_found(world: World) -> None:
 
 async def test_an_order_charged_less_than_its_total_though_all_arrived_is_found(world: World) -> None:
     await world.sql("UPDATE orders SET total_minor = total_minor + 1")
-    assert list(await world.broken()) == [I.PAID_FOR_WHAT_WAS_DELIVERED]
+    assert list(await world.broken()) == [I.AMENDED_ONCE, I.PAID_FOR_WHAT_WAS_DELIVERED]
 
 
 async def test_a_hold_that_is_left_on_an_ended_order_is_found(world: World) -> None:
@@ -302,6 +420,14 @@ async def test_a_second_charge_for_a_shipment_is_found_though_both_are_in_the_bo
     ]
 
 
+async def test_the_part_of_a_second_tender_is_a_charge_for_its_shipment(world: World) -> None:
+    of_second = f"{CAPTURE}/2"
+    await world.sql("UPDATE payment_operations SET key = :new WHERE key = :key", key=CAPTURE, new=of_second)
+    with world.neighbour("payment") as ledger:
+        ledger._db.execute("update effects set key = ? where effect_id = 'cap-1'", (of_second,))
+    assert await world.broken() == {}
+
+
 async def test_a_charge_for_a_shipment_that_is_not_there_is_found(world: World) -> None:
     key = "shipment:web:1001:9:capture:1"
     await money(world, key, "capture", 5, "cap-9", parent="auth-1")
@@ -324,6 +450,42 @@ async def test_what_a_gift_card_paid_of_a_shipment_is_not_expected_of_the_provid
         )
     broken = await world.broken()
     assert (I.CHARGED_ONCE in broken) == (I.PAID_FOR_WHAT_WAS_DELIVERED in broken) == (from_card != 500)
+
+
+# --- gift cards and credits ---
+async def test_value_that_was_put_on_a_card_twice_is_found(world: World) -> None:
+    await issued(world, "issue:card-1-again", CARD_VALUE)
+    assert await world.broken() == {
+        I.VALUE_SPENT_ONCE: [f"None: {2 * CARD_VALUE} were put on {CARD_CODE}, {CARD_VALUE} due"]
+    }
+
+
+async def test_value_that_never_came_on_a_card_is_found(world: World) -> None:
+    world.told.issued.append(Issued("card-2", "gift_card:8", 300))
+    assert await world.broken() == {I.VALUE_SPENT_ONCE: ["None: 0 were put on gift_card:8, 300 due"]}
+
+
+async def test_more_taken_from_a_card_than_was_on_it_is_found(world: World) -> None:
+    taken = CARD_VALUE + 1
+    await posted(
+        world, "taken", "capture", {"liability.gift_cards": taken, "sales.goods": -taken}, of_card=True
+    )
+    assert (await world.broken())[I.VALUE_SPENT_ONCE] == [
+        f"None: 1 more were taken from {CARD_CODE} than were on it",
+        f"{ORDER}: {taken} were taken for it by the ledger, 0 by our books of payments",
+    ]
+
+
+async def test_value_that_is_still_held_for_an_ended_order_is_found(world: World) -> None:
+    await posted(world, "held", "authorise", {"held.authorised": 9, "held.contra": -9}, of_card=True)
+    assert await world.broken() == {
+        I.VALUE_SPENT_ONCE: [f"{ORDER}: 9 of gift cards or credits are still held for it, and it has ended"]
+    }
+
+
+async def test_a_wrong_answer_about_a_card_is_found(world: World) -> None:
+    world.told.wrong_value.append((None, "was answered 409"))
+    assert await world.broken() == {I.VALUE_SPENT_ONCE: ["None: was answered 409"]}
 
 
 async def test_a_second_refund_for_the_same_cause_is_found(world: World) -> None:
@@ -420,6 +582,30 @@ async def test_each_parcel_is_told_of_once(world: World, parcels: tuple[str, str
         world.did("messages", replace(told, details={"facts": {"shipment": parcel}}))
     twice = {I.TOLD_ONCE: [f"{ORDER}: shipped was said 2 times about {ORDER}, shipment 2"]}
     assert await world.broken() == (twice if parcels[0] == parcels[1] else {})
+
+
+@pytest.mark.parametrize("days", [("2026-03-05", "2026-03-06"), ("2026-03-05", "2026-03-05")])
+async def test_each_day_that_is_promised_is_confirmed_once(world: World, days: tuple[str, str]) -> None:
+    for number, day in enumerate(days, start=2):
+        key = f"order:{ORDER}:notify-order_confirmed:{number}"
+        await message(world, key, "order_confirmed", "sent", f"msg-{number}")
+        told = an_effect("message", key, "sent", effect_id=f"msg-{number}", reference="order_confirmed")
+        world.did("messages", replace(told, details={"facts": {"promised": day}}))
+    twice = {I.TOLD_ONCE: [f"{ORDER}: order_confirmed was said 2 times about {ORDER}, promised 2026-03-05"]}
+    assert await world.broken() == (twice if days[0] == days[1] else {})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_each_amendment_is_told_of_once(world: World, times: int) -> None:
+    for number in range(1, times + 1):
+        key = f"order:{ORDER}:notify-order_amended:{number}"
+        await message(world, key, "order_amended", "sent", f"amended-{number}")
+        world.did(
+            "messages",
+            an_effect("message", key, "sent", effect_id=f"amended-{number}", reference="order_amended"),
+        )
+    twice = {I.TOLD_ONCE: [f"{ORDER}: order_amended was said 2 times about {ORDER}"]}
+    assert await world.broken() == (twice if times > 1 else {})
 
 
 async def test_a_message_that_we_call_sent_and_nobody_sent_is_found(world: World) -> None:

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.chaos.plan import FROZEN_SECONDS, PROCESSES, Action, FaultPlan, Kind, plan_for
+from benchmarks.chaos.plan import (
+    FROZEN_SECONDS,
+    PROCESSES,
+    Action,
+    DeedKind,
+    FaultPlan,
+    Kind,
+    Paying,
+    plan_for,
+)
 from workflows.steps import ALL_STEPS
 
 PLANS = {
@@ -32,6 +41,41 @@ def test_the_plan_of_a_seed_stays_the_same_over_versions() -> None:
         "  3  after 21 orders and 0.9 s: kill temporal",
         "  4  after 27 orders and 1.2 s: kill api",
     ]
+
+
+def test_what_people_do_by_a_seed_stays_the_same_over_versions() -> None:
+    plan = plan_for(7, orders=300, kills=30)
+    assert [str(deed) for deed in plan.deeds[:3]] == [
+        "  1  after 6 orders: a customer amends: fewer",
+        "  2  after 7 orders: a customer amends: fewer",
+        "  3  after 10 orders: a customer amends: address",
+    ]
+    assert [str(one) for one in plan.paid_otherwise[:3]] == [
+        "order 1 is paid by store credit and card",
+        "order 5 is paid by gift card and card",
+        "order 11 is paid by store credit and card",
+    ]
+
+
+@given(**PLANS)
+def test_customers_amend_and_warehouses_tell_of_everything_while_there_are_orders_to_come(
+    seed: int, orders: int, kills: int
+) -> None:
+    deeds = plan_for(seed, orders=orders, kills=kills).deeds
+    assert {deed.kind for deed in deeds} == set(DeedKind)
+    assert [deed.rested for deed in deeds] == sorted(deed.rested for deed in deeds)
+    assert [deed.number for deed in deeds] == list(range(1, len(deeds) + 1))
+    assert all(0 <= deed.rested < orders for deed in deeds)
+
+
+@given(**PLANS)
+def test_some_orders_are_paid_in_every_other_way_there_is(seed: int, orders: int, kills: int) -> None:
+    paid = plan_for(seed, orders=orders, kills=kills).paid_otherwise
+    assert len({one.how for one in paid}) == min(orders, len(Paying))
+    assert len({one.order for one in paid}) == len(paid)
+    assert all(1 <= one.order <= orders for one in paid)
+    # By far the most pay by one card, as in a shop.
+    assert len(paid) <= max(len(Paying), 0.3 * orders)
 
 
 def test_another_seed_gives_another_plan() -> None:
