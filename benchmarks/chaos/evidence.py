@@ -37,7 +37,7 @@ class Order(NamedTuple):
 
 
 class Shipment(NamedTuple):
-    """A shipment as it stands in our books."""
+    """A shipment as it stands in our books. ``lost`` of its units a warehouse's document took: they were not there."""
 
     shipment_id: str
     order_id: str
@@ -46,6 +46,7 @@ class Shipment(NamedTuple):
     units: int
     amount_minor: int
     handed_over: bool
+    lost: int = 0
 
 
 class StockRow(NamedTuple):
@@ -421,7 +422,10 @@ _WORKING_SHIPMENTS = """
     ORDER BY shipment_id
 """
 _SHIPMENTS = """
-    SELECT shipment_id, order_id, state, node, units, amount_minor, handed_over_at IS NOT NULL FROM shipments
+    SELECT shipment_id, order_id, state, node, units, amount_minor, handed_over_at IS NOT NULL,
+           (SELECT coalesce(sum(quantity), 0)::bigint FROM stock_released AS lost
+             WHERE lost.shipment_id = shipments.shipment_id)
+      FROM shipments
 """
 _UNITS = """
     SELECT key, order_id, shipment_id, node, sku, quantity, reserved_units.state
