@@ -117,6 +117,7 @@ class OrderMemory(CaseMemory):
     # What asks for another plan: an amendment, or shipments whose units the warehouse does not hold after all.
     amendment: AmendOrder | None = None
     stock_lost: list[int] = Field(default_factory=list)
+    stock_arrived: bool = False
     # Shipments that were asked to stop for it and have not answered yet.
     stopping: list[int] = Field(default_factory=list)
     deaf: list[int] = Field(default_factory=list)

@@ -195,6 +195,14 @@ class StockLost(Contract):
     shipments: tuple[int, ...]
 
 
+class StockArrived(Contract):
+    """Signal ``stock_arrived``: there is more of what a back-ordered order waits for, so it is to look again."""
+
+    event_id: RequestId
+    actor: Actor
+    reason: Reason
+
+
 class CarrierEventKind(StrEnum):
     """A carrier's scan, in our words."""
 

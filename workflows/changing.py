@@ -19,7 +19,14 @@ with workflow.unsafe.imports_passed_through():
     from models.errors import Problem
     from models.journal import SYSTEM
     from models.memory import StartedShipment
-    from models.messages import AmendAnswer, AmendOrder, AmendOutcome, CancelShipment, StockLost
+    from models.messages import (
+        AmendAnswer,
+        AmendOrder,
+        AmendOutcome,
+        CancelShipment,
+        StockArrived,
+        StockLost,
+    )
     from models.money import Money
     from models.states import ORDER_TERMINAL, OrderState, ShipmentState
     from workflows.case import refuse, require, sentence
@@ -293,6 +300,24 @@ class Changing(Paying):
         if lost and memory.state not in ORDER_TERMINAL:
             self._attempt("stock-lost", count=True)
             memory.stock_lost = sorted({*memory.stock_lost, *lost})
+
+    @workflow.signal(name="stock_arrived")
+    async def find_stock(self, payload: Any = None, *_surplus: Any) -> None:
+        """There is more of what the order waits for; see ``StockArrived`` for the JSON."""
+        memory = self.memory
+        try:
+            arrival = StockArrived.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", "the signal 'stock_arrived' was not acted on", why=sentence(error))
+            return
+        if memory.state is OrderState.BACKORDERED and self._first_time("stock_arrived", arrival.event_id):
+            memory.stock_arrived = True
+            self.note(
+                "stock.arrived",
+                "there is more of what the order waits for",
+                why=arrival.reason,
+                actor=arrival.actor,
+            )
 
     def _why_not_amend(self, request: AmendOrder) -> str | None:
         memory = self.memory

@@ -338,14 +338,19 @@ class OrderWorkflow(Changing):
         await self._wait_for_stock()
 
     async def _wait_for_stock(self) -> None:
+        memory = self.memory
         again = self.clock.wall_delay(_BACKORDER_RETRY, floor=_BACKORDER_RETRY_FLOOR)
         await self.until(
-            lambda: self.memory.cancel is not None or self._turned_back(),
+            lambda: memory.cancel is not None or memory.stock_arrived or self._turned_back(),
             deadline=self.deadline("backorder", workflow.now() + again),
             summary="back-ordered: until stock is looked at again",
         )
         self._turn_back()
-        del self.memory.deadlines["backorder"]
+        del memory.deadlines["backorder"]
+        if memory.stock_arrived:
+            # Looked at again before its time: that is not one of the days that it waits in vain.
+            memory.stock_arrived = False
+            memory.fruitless_plans -= 1
 
     async def _gate_b(self) -> None:
         """Plan, margin, promise: everything is held, nothing has moved."""

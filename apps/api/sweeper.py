@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from activities.store import allocating, expiring, lots, outbox, reads
+from activities.store.arrived import arrivals
 from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
 from activities.store.lost import told_of, untold_losses
@@ -89,6 +90,7 @@ class Sweeper:
                 await self._guarded(self.tell)
                 await self._guarded(self.plan_anew)
                 await self._guarded(self.turn)
+                await self._guarded(self.wake)
                 looked_on = await self._guarded(self.expire) or looked_on
                 if not looked_on:
                     look_at = time.monotonic() + LOOK_PAUSE.total_seconds()
@@ -183,6 +185,21 @@ class Sweeper:
         """
         async with self._parts.store.transaction() as session:
             return await allocating.tell_of_time(session) + await lots.tell_of_time(session)
+
+    async def wake(self) -> int:
+        """Tell back-ordered orders that there is more of what they wait for, at most one batch; returns how many.
+
+        Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            found = await arrivals(session, _BATCH)
+        for arrival in found:
+            with bound_contextvars(order_id=arrival.order_id, actor=SYSTEM):
+                told = await self._parts.runs.tell(
+                    order_workflow_id(arrival.order_id), "stock_arrived", arrival.message
+                )
+                _log.info("stock_arrived_told", movement_id=arrival.movement_id, told=told.name.lower())
+        return len(found)
 
     async def expire(self) -> int:
         """Free reservations whose time is up and that nobody comes for, extend the others, at most one batch.

@@ -299,7 +299,10 @@ def movements_are_orders(evidence: Evidence) -> Result:
 
 
 def goods_left_once(evidence: Evidence) -> Result:
-    """Units of a shipment are taken out once, all of them, in the transaction that says it was captured."""
+    """Units of a shipment are taken out once, all of them, in the transaction that says it was captured.
+
+    Those that a picker did not find went with the document that said so, also where they turned up afterwards.
+    """
     consumed: Counter[str] = Counter()
     keys: defaultdict[str, set[str]] = defaultdict(set)
     for units in evidence.units:
@@ -313,7 +316,7 @@ def goods_left_once(evidence: Evidence) -> Result:
     def wrong() -> Iterator[_Wrong]:
         for shipment in _in_order(evidence):
             taken = consumed[shipment.shipment_id]
-            due = shipment.units if shipment.shipment_id in captured else 0
+            due = shipment.units - shipment.lost if shipment.shipment_id in captured else 0
             if taken != due:
                 yield (
                     shipment.order_id,

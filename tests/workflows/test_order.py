@@ -14,6 +14,7 @@ from models.messages import (
     FailureResolution,
     ResolveFailure,
     SignalledDecision,
+    StockArrived,
     WmsEventKind,
 )
 from models.review import Flag, ReviewKind, Verdict
@@ -531,6 +532,34 @@ async def test_a_shipment_that_answers_the_roll_call_bothers_nobody(case: Case) 
     await case.delivered()
     assert (await order.result()).state is OrderState.CLOSED
     assert not case.script.reviews
+
+
+async def test_an_order_that_waits_for_goods_looks_again_when_they_arrive_and_asks_nobody_sooner(
+    case: Case,
+) -> None:
+    answers = [e.RouteAnswer(unfillable=("no node holds any",))] * 4 + [e.RouteAnswer(plan=some_plan())]
+    case.script.answers["route_order"] = lambda r: answers.pop(0)
+
+    async def asked(left: int) -> None:
+        async def so() -> bool:
+            return len(answers) == left
+
+        await eventually(so, f"the plan to be asked for until {left} answers are left")
+        await case.until(OrderState.BACKORDERED)
+
+    order = await case.start()
+    for number in (1, 2, 3):
+        await asked(5 - number)
+        arrival = StockArrived(event_id=f"stock-arrived-{number}", actor="warehouse", reason="A at north")
+        await order.signal("stock_arrived", arrival)
+        await order.signal("stock_arrived", arrival)
+        await order.signal("stock_arrived", {"nonsense": 1})
+    await asked(1)
+    assert not case.script.reviews
+    await order.signal("stock_arrived", StockArrived(event_id="last", actor="warehouse", reason="A at north"))
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.kinds().count("stock.arrived") == 4
 
 
 @pytest.mark.fingerprint

@@ -22,6 +22,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from activities.store import reads, stock, warehouse
+from activities.store.arrived import arrivals
 from activities.store.astray import Astray
 from activities.store.intake import accept_draft, mark_started, take_unstarted
 from activities.store.migrate import migrate
@@ -41,10 +42,12 @@ from models.errors import NotReachable
 from models.journal import Carried, OrderProjection
 from models.order import OrderDraft
 from models.states import OrderState
-from models.stock import Count, CountedUnits
+from models.stock import Count, CountedUnits, Receipt, ReceivedUnits
 from tests.apps.api.builders import a_draft, an_entry, write_down
 from tests.apps.api.conftest import TOKEN, WEBHOOK_SECRET
-from tests.builders import stocked
+from tests.builders import a_draft as one_draft
+from tests.builders import accepted, carrying, new_number, skus_of, stocked
+from tests.builders import write_down as written
 from workers.embedded.ports import any_port
 from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.temporal import EmbeddedTemporal
@@ -499,6 +502,45 @@ async def test_a_run_is_told_of_units_that_the_warehouse_does_not_hold(
     assert await Sweeper(parts).plan_anew() == 0
     ((name, message),) = await signals(client, order_id)
     assert name == "stock_lost" and message["shipments"] == [1]
+
+
+async def test_back_ordered_runs_are_told_when_there_is_more_of_what_they_wait_for(
+    parts: Parts, own_store: Store, client: Client
+) -> None:
+    waiting = [one_draft(), one_draft(placed_at="2026-03-01T09:30:00Z")]
+    (sku,) = skus_of(waiting[0])
+    waiting[1] = waiting[1].model_copy(update={"lines": waiting[0].lines})
+    await stocked(own_store, north={sku: 0, "other": 0})
+    orders = [await accepted(own_store, draft) for draft in waiting]
+    for order_id in orders:
+        await written(own_store, order_id, carrying(order_id, OrderState.BACKORDERED, 5))
+        await client.start_workflow("OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows")
+    sweeper = Sweeper(parts)
+    assert await sweeper.wake() == 0
+
+    async def arrives(of: str, units: int) -> None:
+        lines = (ReceivedUnits(sku=of, quantity=units),)
+        receipt = Receipt(document_id=f"R-{new_number()}", actor="wms", node="north", lines=lines)
+        async with own_store.transaction() as session:
+            await warehouse.receive(session, receipt)
+
+    await arrives("other", 5)
+    assert await sweeper.wake() == 0
+    await arrives(sku, 3)
+    # Not heard yet, it is told again: of the same event, the first that was placed first.
+    assert [await sweeper.wake(), await sweeper.wake()] == [2, 2]
+    for order_id in orders:
+        first, second = await signals(client, order_id)
+        assert first == second
+        assert first[0] == "stock_arrived" and first[1]["reason"] == f"{sku} at north: receipt"
+    async with own_store.transaction() as session:
+        assert [found.order_id for found in await arrivals(session, 10)] == orders[::-1]
+        # Once they have looked again there is nothing new, nor when others have taken it.
+        await session.execute(text("UPDATE orders SET updated_at = now() + interval '2 minutes'"))
+        assert await arrivals(session, 10) == []
+        await session.execute(text("UPDATE orders SET updated_at = now() - interval '2 minutes'"))
+        await session.execute(text("UPDATE stock SET reserved = on_hand WHERE sku = :sku"), {"sku": sku})
+        assert await arrivals(session, 10) == []
 
 
 async def test_a_run_that_was_told_before_we_died_is_told_of_the_same_event_again(

@@ -1,0 +1,54 @@
+"""Goods that back-ordered orders wait for: which runs are to look at the stock again."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.base import Contract
+from models.messages import StockArrived
+from models.states import OrderState
+
+
+class Arrival(Contract):
+    """There is more of something that an order waits for; ``movement_id`` is the last change that made it so."""
+
+    order_id: str
+    movement_id: int
+    sku: str
+    node: str
+    kind: str
+
+    @property
+    def message(self) -> StockArrived:
+        """As the order's run is told. The same arrival makes the same event, however often it is told."""
+        return StockArrived(
+            event_id=f"stock-arrived-{self.movement_id}",
+            actor="warehouse",
+            reason=f"{self.sku} at {self.node}: {self.kind}"[:1000],
+        )
+
+
+async def arrivals(session: AsyncSession, limit: int) -> list[Arrival]:
+    """The back-ordered orders for which there is more than when they looked, whoever was placed first first."""
+    rows = await session.execute(text(_ARRIVALS), {"state": OrderState.BACKORDERED.value, "limit": limit})
+    return [Arrival.model_validate(row) for row in rows.mappings()]
+
+
+# A run looks before it writes down that it waits: what came in between is told as well. A run remembers what it heard.
+_ARRIVALS = """
+SELECT waiting.order_id, came.movement_id, came.sku, came.node, came.kind
+  FROM orders AS waiting
+ CROSS JOIN LATERAL (
+       SELECT last.movement_id, last.at, last.kind, level.sku, level.node
+         FROM (SELECT DISTINCT sku FROM order_lines WHERE order_id = waiting.order_id) AS line
+         JOIN stock AS level USING (sku)
+        CROSS JOIN LATERAL (
+              SELECT movement_id, at, kind FROM stock_movements AS moved
+               WHERE moved.sku = level.sku AND moved.node = level.node AND moved.on_hand > moved.reserved
+               ORDER BY movement_id DESC LIMIT 1) AS last
+        WHERE stock_committable(level, waiting.order_id) > 0
+        ORDER BY last.movement_id DESC LIMIT 1) AS came
+ WHERE waiting.state = :state AND NOT waiting.needs_review
+   AND came.at > waiting.updated_at - interval '1 minute'
+ ORDER BY waiting.placed_at, waiting.order_id
+ LIMIT :limit
+"""
