@@ -15,6 +15,7 @@ from apps.api.problems import MEDIA_TYPE, answered_codes
 # What stands in a path for each of its parts.
 _SAMPLES = {
     "sku": "85123A",
+    "list_id": "trade-2026",
     "run_id": "reconciliation:money:month-end-1",
     "order_id": "web:1001",
     "task_id": "web:1001:r1",
