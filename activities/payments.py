@@ -17,9 +17,9 @@ from activities.store.plans import split_of
 from activities.store.record import record
 from activities.store.stock import consume, release_all
 from activities.store.store import Store
-from activities.store.tenders import token_of
+from activities.store.tenders import may_be_in_parts, paying
 from activities.store.views import PaymentView, ShipmentView
-from activities.tender_parts import TenderParts, is_in_parts, part_key
+from activities.tender_parts import TenderParts, is_in_parts, is_part
 from models.effects import (
     Authorisation,
     AuthorisePayment,
@@ -38,7 +38,7 @@ from models.money import Money
 from models.operations import OperationState, PaymentKind
 from models.order import TenderKind
 from models.states import SHIPMENT_TERMINAL, OrderState
-from policies.tenders import in_parts
+from policies.tenders import in_parts, part_key
 from workflows import steps
 
 
@@ -56,16 +56,17 @@ class PaymentActivities:
         """Hold the amount on the tender that is named. A decline is an answer and stays one under this key."""
         _require_same_amount(effect)
         async with self._store.transaction() as session:
-            draft = (await stored_draft(session, effect.order_id)).draft
-        if effect.tender == 0 and in_parts(draft):
-            answer = await self._parts.authorise(effect, draft)
+            parts = await paying(session, effect.order_id, effect.tender)
+        if in_parts(parts):
+            answer = await self._parts.authorise(effect, parts)
             if not answer.approved:
                 await self._give_parts_back(
                     effect.order_id, effect.key, f"{effect.key}:undo", unpaid_or_not=True
                 )
             return answer
-        async with self._store.transaction() as session:
-            token = await token_of(session, effect.order_id, effect.tender)
+        (card,) = parts
+        if effect.by_hand is None and (other := await self._parts.refuse_another_amount(effect, card)):
+            return other
 
         return await carry_out(
             self._store,
@@ -76,7 +77,7 @@ class PaymentActivities:
                 ask=lambda: self._payments.authorise(
                     key=effect.key,
                     reference=effect.order_id,
-                    token=token,
+                    token=card.token,
                     amount=effect.amount,
                 ),
                 look_up=lambda: self._payments.find_authorisation(key=effect.key),
@@ -234,9 +235,13 @@ class PaymentActivities:
         self, order_id: str, authorisation_key: str, key: str, carried: Carried, *, by_hand: bool = False
     ) -> Voided:
         """Void what the authorisation under ``authorisation_key`` holds, in one or in parts."""
-        voided = await self._give_one_back(order_id, authorisation_key, key, carried, by_hand=by_hand)
-        in_parts = await self._give_parts_back(order_id, authorisation_key, key, by_hand=by_hand)
-        return voided if in_parts.amount is None else in_parts
+        whole = await self._give_one_back(order_id, authorisation_key, key, carried, by_hand=by_hand)
+        if is_part(authorisation_key):
+            return whole
+        parts = await self._give_parts_back(order_id, authorisation_key, key, by_hand=by_hand)
+        if whole.amount is None or parts.amount is None:
+            return whole if parts.amount is None else parts
+        return Voided(amount=whole.amount + parts.amount)
 
     async def _give_parts_back(
         self,
@@ -253,8 +258,8 @@ class PaymentActivities:
                 draft = (await stored_draft(session, order_id)).draft
             except NotFound:
                 return Voided()
-        if not in_parts(draft):
-            return Voided()
+            if not await may_be_in_parts(session, order_id):
+                return Voided()
         total = Money.zero(draft.currency)
         for number, _ in enumerate(draft.tenders, start=1):
             voided = await self._give_one_back(

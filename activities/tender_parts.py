@@ -7,19 +7,20 @@ on after a crash finds the same shares. Parts on cards are carried out at the pr
 own books alone.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.exactly_once import Effect, Meaning, carry_out
 from activities.ports import PaymentProvider
-from activities.store import accounts, operations
+from activities.store import accounts, operations, reads
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.plans import split_of
 from activities.store.record import record
 from activities.store.stock import consume
 from activities.store.store import Store
+from activities.store.tenders import may_ask
 from models.effects import (
     Authorisation,
     AuthorisePayment,
@@ -29,17 +30,18 @@ from models.effects import (
     RefundPayment,
     Voided,
 )
-from models.errors import NeighbourRefused, RefundAboveCaptured, Refused
+from models.errors import RefundAboveCaptured, Refused
 from models.journal import Carried
 from models.money import Money
 from models.operations import OperationState, PaymentKind
-from models.order import MAX_TENDERS, OrderDraft, Tender, TenderKind
+from models.order import MAX_TENDERS, TenderKind
 from policies.money import Parts, split
-from policies.tenders import draw, drawn, holds
+from policies.tenders import Part, draw, holds, part_key, part_of, rank
 
 Out = TypeVar("Out")
 
 _REFERENCE = "parts:"
+_ANOTHER_AMOUNT = "amount_changed"
 PARTS = range(1, MAX_TENDERS + 1)
 
 
@@ -48,9 +50,16 @@ def is_in_parts(reference: str) -> bool:
     return reference.startswith(_REFERENCE)
 
 
-def part_key(key: str, number: int) -> str:
-    """The key of one part of what is done under ``key``."""
-    return f"{key}/{number}"
+def is_part(key: str) -> bool:
+    """Whether what is done under ``key`` is one part of something."""
+    return "/" in key
+
+
+class _Asked(NamedTuple):
+    """A part, and the hold that is asked for it."""
+
+    part: Part
+    operation: PaymentOperation
 
 
 class TenderParts:
@@ -60,8 +69,12 @@ class TenderParts:
         self._store = store
         self._payments = payments
 
-    async def authorise(self, effect: AuthorisePayment, draft: OrderDraft) -> Authorisation:
-        """Hold each tender's share. The first decline is the answer; what was held before it is the caller's to undo.
+    async def authorise(self, effect: AuthorisePayment, parts: Sequence[Part]) -> Authorisation:
+        """Hold each part on its tender. The first decline is the answer; what was held is the caller's to undo.
+
+        The answer to a decline has the amount of the part that was declined. Cards are asked once it is known that ours
+        suffice, and ours are held last, all at once: a card that is declined has moved nothing of them. What an earlier
+        hold of the order has on a tender of ours makes room for this one, which takes its place.
 
         Raises ``Refused`` when it was called off, or is said to be done by hand.
         """
@@ -69,27 +82,20 @@ class TenderParts:
             raise Refused(
                 "an order with several tenders, or with one of ours, cannot be authorised by hand: try again, or cancel"
             )
-        async with self._store.transaction() as session:
-            await record(session, effect.order_id, effect.carried)
-            whole = await operations.payment(session, effect.order_id, effect.key)
-            known = await self._known(session, effect.order_id, effect.key)
-        if whole is not None and whole.state is OperationState.CALLED_OFF:
-            raise Refused(f"operation {effect.key} was called off")
-        for standing in known.values():
-            if standing.state is OperationState.DECLINED:
-                return _declined(effect, Authorisation.model_validate(standing.answer))
+        asked = await self._intend(effect, parts)
+        if isinstance(asked, Authorisation):
+            return asked
         expiries = []
-        shares = zip(drawn(draft), holds(draft, effect.amount.minor), strict=True)
-        for number, (tender, minor) in enumerate(shares, start=1):
-            if minor == 0:
+        for one in asked:
+            if one.part.kind is not TenderKind.CARD:
                 continue
-            answer = await self._hold(
-                effect, number, tender, Money(minor=minor, currency=effect.amount.currency)
-            )
+            answer = await self._hold_card(effect, one)
             if not answer.approved:
-                return _declined(effect, answer)
+                return _declined(one.operation, answer.decline_code, final=answer.decline_is_final)
             if answer.expires_at is not None:
                 expiries.append(answer.expires_at)
+        if (declined := await self._hold_ours(asked)) is not None:
+            return declined
         return Authorisation(
             approved=True,
             authorisation_id=f"{_REFERENCE}{effect.key}",
@@ -97,8 +103,55 @@ class TenderParts:
             expires_at=min(expiries, default=None),
         )
 
+    async def _intend(self, effect: AuthorisePayment, parts: Sequence[Part]) -> list[_Asked] | Authorisation:
+        """Decide once what each part is to hold; or the decline, where that is known already."""
+        async with self._store.transaction() as session:
+            await record(session, effect.order_id, effect.carried)
+            whole = await operations.payment(session, effect.order_id, effect.key)
+            if whole is not None and whole.state is OperationState.CALLED_OFF:
+                raise Refused(f"operation {effect.key} was called off")
+            known = await self._known(session, effect.order_id, effect.key)
+            for standing in known.values():
+                if standing.state is OperationState.DECLINED:
+                    return Authorisation.model_validate(standing.answer)
+            if known:
+                return [
+                    self._one(effect, part, _minor(known[part.number]))
+                    for part in parts
+                    if part.number in known
+                ]
+            asked = await self._asked(session, effect, parts)
+            if (declined := await self._declined_at_once(session, asked)) is not None:
+                return declined
+            for one in asked:
+                await operations.intend(session, one.operation)
+            return asked
+
+    async def refuse_another_amount(self, effect: AuthorisePayment, card: Part) -> Authorisation | None:
+        """A decline where a lone card was offered for another amount than is to be held on it now, else None."""
+        async with self._store.transaction() as session:
+            await operations.lock_order(session, effect.order_id)
+            one = _Asked(
+                card,
+                PaymentOperation(
+                    key=effect.key,
+                    order_id=effect.order_id,
+                    kind=PaymentKind.AUTHORISE,
+                    amount=effect.amount,
+                ),
+            )
+            if await _may_ask(session, one, effect.key):
+                return None
+            await record(session, effect.order_id, effect.carried)
+            return await _write_decline(session, one.operation, _ANOTHER_AMOUNT)
+
     async def capture(self, effect: CapturePayment) -> Captured:
-        """Take the amount out of the parts of the hold, in the order in which they are drawn on."""
+        """Take the amount out of the parts of the hold, in the order in which they are drawn on.
+
+        Cards are taken from first, for only they can expire. Then nothing is taken from ours, and the answer says that
+        the hold has expired: the capture that follows takes the rest out of another one. It says so as well where what
+        was held is not there any more, because a later hold took its place.
+        """
         held_under = effect.authorisation_id.removeprefix(_REFERENCE)
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
@@ -106,43 +159,51 @@ class TenderParts:
             held = await self._known(session, effect.order_id, held_under)
             known = await self._known(session, effect.order_id, effect.key)
             if not known:
+                taken = await self._taken(session, effect.order_id, effect.shipment_id)
+                rest = effect.amount.minor - sum(_minor(one) for one in taken)
                 available = {
-                    number: await operations.left_of_hold(session, effect.order_id, standing)
-                    for number, standing in held.items()
-                    if standing.state is OperationState.CONFIRMED
+                    number: await operations.left_of_hold(session, effect.order_id, held[number])
+                    for number in sorted(held, key=lambda number: (rank(held[number].tender), number))
+                    if held[number].state is OperationState.CONFIRMED
                 }
-                shares = _shares(effect.amount, available)
-                if sum(shares.values()) < effect.amount.minor:
-                    raise Refused(
-                        f"a capture of {effect.amount} is beyond bounds: {sum(available.values())} minor units are held"
-                    )
+                shares = _shares(rest, available)
+                if sum(shares.values()) < rest:
+                    if not held or effect.by_hand is not None:
+                        there = Money(minor=sum(available.values()), currency=effect.amount.currency)
+                        raise Refused(f"a capture of {effect.amount} is beyond bounds: {there} are held")
+                    return _expired(effect)
                 make_up = await split_of(session, effect.order_id, effect.shipment_id, effect.amount)
-                parts = (
-                    dict.fromkeys(shares, None) if make_up is None else _split(make_up, shares, effect.amount)
-                )
+                splits = _splits(make_up, taken, shares, effect.amount)
                 for number, minor in shares.items():
                     operation = self._capture(effect, number, held[number], minor)
-                    await operations.intend(session, operation.model_copy(update={"split": parts[number]}))
+                    await operations.intend(session, operation.model_copy(update={"split": splits[number]}))
                 known = await self._known(session, effect.order_id, effect.key)
-        for number, standing in known.items():
-            await self._take(effect, number, held[number], _minor(standing))
+        for number in (
+            order := sorted(known, key=lambda number: (held[number].tender is not TenderKind.CARD, number))
+        ):
+            taken_now = await self._take(
+                effect, number, held[number], _minor(known[number]), last=number == order[-1]
+            )
+            if taken_now.expired:
+                await self._leave_the_rest(effect, held, known)
+                return _expired(effect)
         return Captured(capture_id=f"{_REFERENCE}{effect.key}", amount=effect.amount)
 
     async def refund(self, effect: RefundPayment) -> Refunded:
         """Give back out of the parts of the capture: those drawn on last first, each at most what it paid."""
-        taken_under = effect.capture_id.removeprefix(_REFERENCE)
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             await operations.lock_order(session, effect.order_id)
-            taken = await self._known(session, effect.order_id, taken_under)
-            known = await self._known(session, effect.order_id, effect.key)
+            found = await self._taken(session, effect.order_id, effect.shipment_id)
+            drawn = sorted(found, key=lambda one: (rank(one.tender), part_of(one.key), one.key), reverse=True)
+            taken = dict(enumerate(drawn, start=1))
+            known = await self._known(session, effect.order_id, effect.key, taken)
             if not known:
                 available = {
-                    number: await operations.left_of_capture(session, effect.order_id, taken[number])
-                    for number in sorted(taken, reverse=True)
-                    if taken[number].state is OperationState.CONFIRMED
+                    number: await operations.left_of_capture(session, effect.order_id, one)
+                    for number, one in taken.items()
                 }
-                shares = _shares(effect.amount, available)
+                shares = _shares(effect.amount.minor, available)
                 if sum(shares.values()) < effect.amount.minor:
                     left = Money(minor=sum(available.values()), currency=effect.amount.currency)
                     raise RefundAboveCaptured(
@@ -151,8 +212,8 @@ class TenderParts:
                     )
                 for number, minor in shares.items():
                     await operations.intend(session, self._refund(effect, number, taken[number], minor))
-                known = await self._known(session, effect.order_id, effect.key)
-        for number, standing in sorted(known.items(), reverse=True):
+                known = await self._known(session, effect.order_id, effect.key, taken)
+        for number, standing in sorted(known.items()):
             await self._pay_back(effect, number, taken[number], _minor(standing))
         return Refunded(refund_id=f"{_REFERENCE}{effect.key}", amount=effect.amount)
 
@@ -182,25 +243,93 @@ class TenderParts:
             await operations.call_off(session, authorisation)
         return answer
 
-    async def _known(self, session: AsyncSession, order_id: str, key: str) -> dict[int, Standing]:
+    async def _known(
+        self, session: AsyncSession, order_id: str, key: str, numbers: Iterable[int] = PARTS
+    ) -> dict[int, Standing]:
         found = {
-            number: await operations.payment(session, order_id, part_key(key, number)) for number in PARTS
+            number: await operations.payment(session, order_id, part_key(key, number)) for number in numbers
         }
         return {number: standing for number, standing in found.items() if standing is not None}
 
-    async def _hold(
-        self, effect: AuthorisePayment, number: int, tender: Tender, amount: Money
-    ) -> Authorisation:
-        operation = PaymentOperation(
-            key=part_key(effect.key, number),
-            order_id=effect.order_id,
-            kind=PaymentKind.AUTHORISE,
-            amount=amount,
-            tender=tender.kind,
+    async def _taken(self, session: AsyncSession, order_id: str, shipment_id: str) -> list[Standing]:
+        """What was taken for a shipment: by one capture, or by several where a card's part had expired meanwhile."""
+        return [
+            one
+            for one in await operations.captures(session, order_id)
+            if one.shipment_id == shipment_id and one.state is OperationState.CONFIRMED
+        ]
+
+    async def _asked(
+        self, session: AsyncSession, effect: AuthorisePayment, parts: Sequence[Part]
+    ) -> list[_Asked]:
+        """What each part is to hold of the amount: what it still has to pay of the order."""
+        taken: dict[int, int] = {}
+        by_shipment: dict[str | None, int] = {}
+        whole = {one.shipment_id: one.amount.minor for one in await reads.shipments(session, effect.order_id)}
+        for one in await operations.captures(session, effect.order_id):
+            # What is about to be taken of a card may turn out to have expired.
+            if one.state is OperationState.CONFIRMED or one.tender is not TenderKind.CARD:
+                taken[part_of(one.key)] = taken.get(part_of(one.key), 0) + _minor(one)
+                by_shipment[one.shipment_id] = by_shipment.get(one.shipment_id, 0) + _minor(one)
+        # Of a shipment that is paid in part only the rest is to be held; one that is paid is not in the amount.
+        paid_in_part = sum(
+            minor for shipment, minor in by_shipment.items() if minor < whole.get(str(shipment), 0)
         )
-        if tender.kind is not TenderKind.CARD:
-            instrument = accounts.instrument_of(tender.kind, tender.token)
-            return await self._hold_ours(operation.model_copy(update={"instrument": instrument}), tender)
+        shares = holds(parts, max(0, effect.amount.minor - paid_in_part), taken)
+        return [self._one(effect, part, shares[part.number]) for part in parts if shares[part.number]]
+
+    def _one(self, effect: AuthorisePayment, part: Part, minor: int) -> _Asked:
+        ours = part.kind is not TenderKind.CARD
+        return _Asked(
+            part,
+            PaymentOperation(
+                key=part_key(effect.key, part.number),
+                order_id=effect.order_id,
+                kind=PaymentKind.AUTHORISE,
+                amount=Money(minor=minor, currency=effect.amount.currency),
+                tender=part.kind,
+                instrument=accounts.instrument_of(part.kind, part.token) if ours else None,
+            ),
+        )
+
+    async def _declined_at_once(self, session: AsyncSession, asked: Sequence[_Asked]) -> Authorisation | None:
+        """What is known to be declined before anybody is asked: another amount than was shown, too little of ours."""
+        for one in asked:
+            if not await _may_ask(session, one, one.operation.key.partition("/")[0]):
+                return await _write_decline(session, one.operation, _ANOTHER_AMOUNT)
+        return await self._ours_declined(session, asked)
+
+    async def _ours_declined(self, session: AsyncSession, asked: Sequence[_Asked]) -> Authorisation | None:
+        ours = [one for one in asked if one.part.kind is not TenderKind.CARD]
+        await accounts.lock(session, [(one.part.kind, one.part.token) for one in ours])
+        so_far: dict[str | None, Money] = {}
+        for one in ours:
+            instrument, amount = one.operation.instrument, one.operation.amount
+            so_far[instrument] = so_far.get(instrument, Money.zero(amount.currency)) + amount
+            earlier = await self._superseded(session, one)
+            why_not = await accounts.why_not(
+                session,
+                one.part.kind,
+                one.part.token,
+                so_far[instrument],
+                superseded=sum(left for _, left in earlier),
+            )
+            if why_not is not None:
+                return await _write_decline(session, one.operation, why_not)
+        return None
+
+    async def _superseded(self, session: AsyncSession, one: _Asked) -> list[tuple[Standing, int]]:
+        """What earlier holds of the order have on the same tender of ours, and no capture is about to take."""
+        under = f"{one.operation.key.partition('/')[0]}/"
+        earlier = await operations.holds_on(session, one.operation.order_id, str(one.operation.instrument))
+        return [
+            (hold, await operations.left_of_hold(session, one.operation.order_id, hold))
+            for hold in earlier
+            if not hold.key.startswith(under)
+        ]
+
+    async def _hold_card(self, effect: AuthorisePayment, one: _Asked) -> Authorisation:
+        operation = one.operation
         return await carry_out(
             self._store,
             Effect(
@@ -208,7 +337,10 @@ class TenderParts:
                 carried=Carried(),
                 gives=Authorisation,
                 ask=lambda: self._payments.authorise(
-                    key=operation.key, reference=effect.order_id, token=tender.token, amount=amount
+                    key=operation.key,
+                    reference=effect.order_id,
+                    token=one.part.token,
+                    amount=operation.amount,
                 ),
                 look_up=lambda: self._payments.find_authorisation(key=operation.key),
                 means=lambda answer: (
@@ -219,28 +351,63 @@ class TenderParts:
             ),
         )
 
-    async def _hold_ours(self, operation: PaymentOperation, tender: Tender) -> Authorisation:
+    async def _hold_ours(self, asked: Sequence[_Asked]) -> Authorisation | None:
+        """Hold what is ours, all or nothing; the decline, if there is one."""
+        ours = [one for one in asked if one.part.kind is not TenderKind.CARD]
+        if not ours:
+            return None
         async with self._store.transaction() as session:
-            standing, _ = await operations.intend(session, operation)
-            if standing.state is OperationState.CALLED_OFF:
-                raise Refused(f"operation {operation.key} was called off")
-            if standing.state in operations.ANSWERED:
-                return Authorisation.model_validate(standing.answer)
-            why_not = await accounts.why_not(session, tender.kind, tender.token, operation.amount)
-            answer = Authorisation(
-                approved=why_not is None,
-                authorisation_id=None if why_not else operation.key,
-                amount=operation.amount,
-                decline_code=why_not,
+            standings = [(await operations.intend(session, one.operation))[0] for one in ours]
+            for standing in standings:
+                if standing.state is OperationState.CALLED_OFF:
+                    raise Refused(f"operation {standing.key} was called off")
+            if all(standing.state is OperationState.CONFIRMED for standing in standings):
+                return None
+            if (declined := await self._ours_declined(session, ours)) is not None:
+                return declined
+            for one in ours:
+                await self._make_room(session, one)
+                answer = Authorisation(
+                    approved=True, authorisation_id=one.operation.key, amount=one.operation.amount
+                )
+                await operations.answer(
+                    session,
+                    one.operation,
+                    state=OperationState.CONFIRMED,
+                    content=answer.model_dump(mode="json"),
+                    provider_ref=one.operation.key,
+                )
+        return None
+
+    async def _make_room(self, session: AsyncSession, one: _Asked) -> None:
+        """Give back of the order's earlier holds what this one needs of them, and no more: shipments draw on them yet.
+
+        Both in one transaction under the tender's lock, so that nobody else gets it in between, and it is held once.
+        """
+        operation = one.operation
+        short = await accounts.beyond(session, one.part.kind, one.part.token, operation.amount)
+        for hold, left in await self._superseded(session, one):
+            if (given := min(short, left)) <= 0:
+                continue
+            short -= given
+            void = PaymentOperation(
+                key=f"{operation.key}/of/{hold.key}",
+                order_id=operation.order_id,
+                kind=PaymentKind.VOID,
+                parent=hold.provider_ref,
+                amount=Money.zero(operation.amount.currency),
+                tender=hold.tender,
             )
+            await operations.intend(session, void)
             await operations.answer(
                 session,
-                operation,
-                state=OperationState.DECLINED if why_not else OperationState.CONFIRMED,
-                content=answer.model_dump(mode="json"),
-                provider_ref=answer.authorisation_id,
+                void,
+                state=OperationState.CONFIRMED,
+                content=Voided(amount=Money(minor=given, currency=operation.amount.currency)).model_dump(
+                    mode="json"
+                ),
+                amount_minor=given,
             )
-        return answer
 
     def _capture(self, effect: CapturePayment, number: int, hold: Standing, minor: int) -> PaymentOperation:
         return PaymentOperation(
@@ -253,7 +420,9 @@ class TenderParts:
             tender=hold.tender,
         )
 
-    async def _take(self, effect: CapturePayment, number: int, hold: Standing, minor: int) -> None:
+    async def _take(
+        self, effect: CapturePayment, number: int, hold: Standing, minor: int, *, last: bool
+    ) -> Captured:
         operation = self._capture(effect, number, hold, minor)
 
         async def ask() -> Captured:
@@ -262,13 +431,17 @@ class TenderParts:
             captured = await self._payments.capture(
                 key=operation.key, authorisation_id=str(hold.provider_ref), amount=operation.amount
             )
-            if getattr(captured, "expired", False):
-                raise NeighbourRefused(
-                    f"the card's part of the hold, {operation.amount}, has expired: ask the customer, or finish by hand"
-                )
-            return captured
+            # An earlier try, whose answer was lost, may have been in time.
+            found = await self._payments.find_capture(key=operation.key) if captured.expired else None
+            return found or captured
 
-        await carry_out(
+        async def follows(session: AsyncSession, captured: Captured) -> None:
+            if captured.expired:
+                await operations.hold_expired(session, effect.order_id, str(hold.provider_ref))
+            elif last:
+                await consume(session, effect.shipment_id)
+
+        return await carry_out(
             self._store,
             Effect(
                 operation=operation,
@@ -276,11 +449,28 @@ class TenderParts:
                 gives=Captured,
                 ask=ask,
                 look_up=_at_provider(hold, lambda: self._payments.find_capture(key=operation.key)),
-                means=lambda captured: Meaning(provider_ref=captured.capture_id),
-                follows=lambda session, *_: consume(session, effect.shipment_id),
+                means=lambda captured: (
+                    Meaning(OperationState.DECLINED)
+                    if captured.expired
+                    else Meaning(provider_ref=captured.capture_id)
+                ),
+                follows=follows,
                 by_hand=_of_part(effect.by_hand, hold, operation),
             ),
         )
+
+    async def _leave_the_rest(
+        self, effect: CapturePayment, held: Mapping[int, Standing], known: Mapping[int, Standing]
+    ) -> None:
+        """Take nothing more under this key: what other parts hold is free again for the capture that follows."""
+        async with self._store.transaction() as session:
+            for number, standing in known.items():
+                await operations.answer(
+                    session,
+                    self._capture(effect, number, held[number], _minor(standing)),
+                    state=OperationState.DECLINED,
+                    content=_expired(effect).model_dump(mode="json"),
+                )
 
     def _refund(self, effect: RefundPayment, number: int, taken: Standing, minor: int) -> PaymentOperation:
         return PaymentOperation(
@@ -326,20 +516,52 @@ def _at_provider(of: Standing, look_up: Callable[[], Awaitable[Out]]) -> Callabl
     return look_up if of.tender is TenderKind.CARD else None
 
 
-def _declined(effect: AuthorisePayment, answer: Authorisation) -> Authorisation:
-    return answer.model_copy(update={"amount": effect.amount, "authorisation_id": None})
+async def _may_ask(session: AsyncSession, one: _Asked, key: str) -> bool:
+    if not one.part.offered:
+        return True
+    operation = one.operation
+    return await may_ask(session, operation.order_id, one.part.offered, key=key, minor=operation.amount.minor)
 
 
-def _shares(amount: Money, available: Mapping[int, int]) -> dict[int, int]:
-    """``amount`` out of the numbered parts, in their order; those that give nothing are left out."""
-    shares = zip(available, draw(amount.minor, tuple(available.values())), strict=True)
-    return {number: minor for number, minor in shares if minor > 0}
+async def _write_decline(session: AsyncSession, operation: PaymentOperation, code: str) -> Authorisation:
+    """Decline it ourselves, for now; what stands under the key already stays."""
+    standing, _ = await operations.intend(session, operation)
+    if standing.state is OperationState.CALLED_OFF:
+        raise Refused(f"operation {operation.key} was called off")
+    if standing.state in operations.ANSWERED:
+        return Authorisation.model_validate(standing.answer)
+    answer = _declined(operation, code)
+    await operations.answer(
+        session, operation, state=OperationState.DECLINED, content=answer.model_dump(mode="json")
+    )
+    return answer
 
 
-def _split(
-    make_up: Mapping[str, int], shares: Mapping[int, int], amount: Money
+def _declined(operation: PaymentOperation, code: str | None, *, final: bool = False) -> Authorisation:
+    return Authorisation(approved=False, amount=operation.amount, decline_code=code, decline_is_final=final)
+
+
+def _expired(effect: CapturePayment) -> Captured:
+    return Captured(capture_id="", amount=Money.zero(effect.amount.currency), expired=True)
+
+
+def _shares(minor: int, available: Mapping[int, int]) -> dict[int, int]:
+    """``minor`` out of the numbered parts, in their order; those that give nothing are left out."""
+    shares = zip(available, draw(minor, tuple(available.values())), strict=True)
+    return {number: share for number, share in shares if share > 0}
+
+
+def _splits(
+    make_up: Mapping[str, int] | None, taken: Sequence[Standing], shares: Mapping[int, int], amount: Money
 ) -> dict[int, dict[str, int] | None]:
-    parts = split(Parts(**make_up), tuple(shares.values()), amount.currency)
+    """What each share is for: together what is left of ``make_up`` after what was taken before."""
+    before = [one.split for one in taken]
+    if make_up is None or None in before or not shares:
+        return dict.fromkeys(shares, None)
+    rest = Parts(**make_up)
+    for one in before:
+        rest -= Parts(**(one or {}))
+    parts = split(rest, tuple(shares.values()), amount.currency)
     return {number: part.model_dump() for number, part in zip(shares, parts, strict=True)}
 
 

@@ -99,6 +99,12 @@ class PayLinkUsed(Refused):
     code = "pay_link_used"
 
 
+class AmountChanged(Refused):
+    """A pay link asks for another amount by now than its customer was shown."""
+
+    code = "amount_changed"
+
+
 class PayLinkExpired(OrderwrightError):
     """The time for paying by this link is over."""
 

@@ -1,6 +1,7 @@
 """Customers' accounts, gift cards and store credit: opened and filled here, spent by orders."""
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
@@ -121,8 +122,25 @@ async def left(session: AsyncSession, kind: TenderKind, token: str) -> Money:
     return Money(minor=await _left(session, found), currency=found.currency)
 
 
-async def why_not(session: AsyncSession, kind: TenderKind, token: str, amount: Money) -> str | None:
-    """Why ``amount`` cannot be held on a tender of ours, as a decline code, or None. It is locked until the end."""
+async def lock(session: AsyncSession, tenders: Iterable[tuple[TenderKind, str]]) -> None:
+    """Have these tenders of ours alone until the end, locked in one order for everybody: nobody waits in a circle."""
+    for kind, token in sorted(tenders, key=lambda one: instrument_of(*one)):
+        await _row(session, kind, token)
+
+
+async def beyond(session: AsyncSession, kind: TenderKind, token: str, amount: Money) -> int:
+    """How many minor units of ``amount`` are more than can be spent of a tender of ours. It must be known."""
+    row = await _row(session, kind, token)
+    return max(0, amount.minor - (await _left(session, row) if row is not None else 0))
+
+
+async def why_not(
+    session: AsyncSession, kind: TenderKind, token: str, amount: Money, *, superseded: int = 0
+) -> str | None:
+    """Why ``amount`` cannot be held on a tender of ours, as a decline code, or None. It is locked until the end.
+
+    ``superseded``: what earlier holds of the same order have on it and will give up for this one.
+    """
     row = await _row(session, kind, token)
     if row is None:
         return "unknown_tender"
@@ -130,7 +148,7 @@ async def why_not(session: AsyncSession, kind: TenderKind, token: str, amount: M
         return "currency_mismatch"
     if not row.active:
         return "tender_inactive"
-    if amount.minor > await _left(session, row):
+    if amount.minor > await _left(session, row) + superseded:
         return "over_credit_limit" if kind is TenderKind.ON_ACCOUNT else "not_enough_value"
     return None
 

@@ -66,6 +66,8 @@ class Standing(Contract):
     provider_ref: str | None = None
     amount: Money | None = None
     tender: TenderKind = TenderKind.CARD
+    shipment_id: str | None = None
+    split: dict[str, int] | None = None
 
 
 async def intend(session: AsyncSession, operation: Operation) -> tuple[Standing, bool]:
@@ -194,6 +196,37 @@ async def hold_expired(session: AsyncSession, order_id: str, authorisation_id: s
         await session.flush()
 
 
+async def captures(session: AsyncSession, order_id: str) -> tuple[Standing, ...]:
+    """An order's captures that took money or are about to, in the order of their keys."""
+    rows = await session.scalars(
+        select(PaymentOperationRow)
+        .where(
+            col(PaymentOperationRow.order_id) == order_id,
+            col(PaymentOperationRow.kind) == PaymentKind.CAPTURE,
+            col(PaymentOperationRow.state).in_((OperationState.INTENDED, OperationState.CONFIRMED)),
+        )
+        .order_by(col(PaymentOperationRow.key))
+        .execution_options(populate_existing=True)
+    )
+    return tuple(_standing(row) for row in rows)
+
+
+async def holds_on(session: AsyncSession, order_id: str, instrument: str) -> tuple[Standing, ...]:
+    """An order's holds on one tender of ours, the oldest first."""
+    rows = await session.scalars(
+        select(PaymentOperationRow)
+        .where(
+            col(PaymentOperationRow.order_id) == order_id,
+            col(PaymentOperationRow.kind) == PaymentKind.AUTHORISE,
+            col(PaymentOperationRow.state) == OperationState.CONFIRMED,
+            col(PaymentOperationRow.instrument) == instrument,
+        )
+        .order_by(col(PaymentOperationRow.answered_at), col(PaymentOperationRow.key))
+        .execution_options(populate_existing=True)
+    )
+    return tuple(_standing(row) for row in rows)
+
+
 async def left_of_hold(session: AsyncSession, order_id: str, hold: Standing) -> int:
     """How much of an authorisation is still held and no capture is about to take, in minor units."""
     if hold.amount is None:
@@ -287,10 +320,10 @@ def _out_of_bounds(error: IntegrityError) -> Exception:
 
 
 def _standing(row: PaymentOperationRow | ShippingOperationRow) -> Standing:
-    amount, tender = None, TenderKind.CARD
+    amount, tender, split = None, TenderKind.CARD, None
     if isinstance(row, PaymentOperationRow):
         amount = Money(minor=row.amount_minor, currency=row.currency)
-        tender = TenderKind(row.tender)
+        tender, split = TenderKind(row.tender), row.split
     return Standing(
         key=row.key,
         state=OperationState(row.state),
@@ -298,4 +331,6 @@ def _standing(row: PaymentOperationRow | ShippingOperationRow) -> Standing:
         provider_ref=row.provider_ref,
         amount=amount,
         tender=tender,
+        shipment_id=row.shipment_id,
+        split=split,
     )

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from activities.store.intake import stored_draft
 from models.base import Contract
-from models.errors import Conflict, NotAwaited, NotFound, PayLinkUsed
+from models.errors import AmountChanged, Conflict, NotAwaited, NotFound, PayLinkUsed
 from models.messages import OfferTender
 from models.money import Money
 from models.operations import OperationState, PaymentKind
@@ -21,6 +21,7 @@ from models.tables.operations import PaymentOperationRow
 from models.tables.orders import OrderRow
 from models.tables.tenders import TenderRow
 from models.tender import CUSTOMER, PayLink, TenderState
+from policies.tenders import Part, in_parts, part_of, parts_of, replaced
 
 # The flag of the review that asks about a hold which could not be renewed (workflows/paying.py).
 RENEWAL_DECLINED = "renewal_declined"
@@ -49,14 +50,54 @@ class Asked(Contract):
     amount: Money
 
 
-async def token_of(session: AsyncSession, order_id: str, number: int) -> str:
-    """The provider's token of an order's tender: 0 is the document's own. Raises ``NotFound``."""
-    if number == 0:
-        return (await stored_draft(session, order_id)).draft.tenders[0].token
-    row = await session.get(TenderRow, {"order_id": order_id, "number": number})
+async def paying(session: AsyncSession, order_id: str, number: int) -> tuple[Part, ...]:
+    """What pays the order once tender ``number`` was taken: 0 is the document's own, each later one takes over a part.
+
+    Raises ``NotFound``.
+    """
+    parts = parts_of((await stored_draft(session, order_id)).draft)
+    rows = await session.scalars(
+        select(TenderRow)
+        .where(col(TenderRow.order_id) == order_id, col(TenderRow.number).between(1, number))
+        .order_by(col(TenderRow.number))
+    )
+    offered = rows.all()
+    if number and (not offered or offered[-1].number != number):
+        raise NotFound(f"order {order_id} has no tender {number}")
+    for row in offered:
+        if row.number == number or row.state != TenderState.REFUSED:
+            parts = replaced(parts, row.instead_of, TenderKind(row.kind), row.token, row.number)
+    return parts
+
+
+async def may_ask(session: AsyncSession, order_id: str, number: int, *, key: str, minor: int) -> bool:
+    """Whether ``minor`` may be held on the offered tender ``number`` under ``key``.
+
+    The first time it is what its customer was shown, to the penny, and no more than what the shop was told. What it is
+    asked for later follows what the order has become, as with the document's own tenders.
+    """
+    row = await session.get(
+        TenderRow, {"order_id": order_id, "number": number}, with_for_update=True, populate_existing=True
+    )
     if row is None:
         raise NotFound(f"order {order_id} has no tender {number}")
-    return row.token
+    if row.first_hold is None:
+        row.first_hold = key
+        await session.flush()
+    if row.first_hold != key or row.amount_minor is None:
+        return True
+    return minor == row.amount_minor or (minor < row.amount_minor and row.offered_by != CUSTOMER)
+
+
+async def may_be_in_parts(session: AsyncSession, order_id: str) -> bool:
+    """Whether anything was ever held for the order in parts. Raises ``NotFound``."""
+    draft = (await stored_draft(session, order_id)).draft
+    ours = await session.scalar(
+        select(func.count())
+        .select_from(TenderRow)
+        .where(col(TenderRow.order_id) == order_id, col(TenderRow.kind) != TenderKind.CARD)
+    )
+    return in_parts(parts_of(draft)) or bool(ours)
 
 
 async def offer(
@@ -83,10 +124,13 @@ async def offer(
     return await _store(session, order_id, kind=kind, token=token, request_id=request_id, actor=actor)
 
 
-async def offer_by_link(session: AsyncSession, link: PayLink, *, kind: TenderKind, token: str) -> Offered:
+async def offer_by_link(
+    session: AsyncSession, link: PayLink, *, kind: TenderKind, token: str, shown: Money | None = None
+) -> Offered:
     """Store the tender that a pay link is for. The same token again is the same tender, any other is one too many.
 
-    Raises ``NotFound``, ``NotAwaited`` and ``PayLinkUsed``.
+    ``shown``: what the customer was shown. Raises ``NotFound``, ``NotAwaited``, ``PayLinkUsed``, and ``AmountChanged``
+    when another amount is asked for by now.
     """
     state = await _locked(session, link.order_id)
     since = await _standing_since(session, link)
@@ -95,6 +139,9 @@ async def offer_by_link(session: AsyncSession, link: PayLink, *, kind: TenderKin
             return _offered(row)
     _require_waiting(link.order_id, state)
     _require_unused(since)
+    asked = (await asked_by(session, link)).amount
+    if shown is not None and shown != asked:
+        raise AmountChanged(f"{asked} are asked for by now, and not {shown}: show the link's amount again")
     number = await tenders_of(session, link.order_id) + 1
     return await _store(
         session, link.order_id, kind=kind, token=token, request_id=_request_of(link, number), actor=CUSTOMER
@@ -108,19 +155,8 @@ async def asked_by(session: AsyncSession, link: PayLink) -> Asked:
         raise NotFound(f"there is no order {link.order_id}")
     _require_waiting(link.order_id, OrderState(order.state))
     _require_unused(await _standing_since(session, link))
-    # What was declined last is what will be asked for again: the order may have been amended, or shipped in part.
-    declined = await session.scalar(
-        select(col(PaymentOperationRow.amount_minor))
-        .where(
-            col(PaymentOperationRow.order_id) == link.order_id,
-            col(PaymentOperationRow.kind) == PaymentKind.AUTHORISE,
-            col(PaymentOperationRow.state) == OperationState.DECLINED,
-        )
-        .order_by(col(PaymentOperationRow.answered_at).desc())
-        .limit(1)
-    )
-    amount = order.total_minor if declined is None else declined
-    return Asked(order_number=order.external_id, amount=Money(minor=amount, currency=order.currency))
+    _, minor = await _asked(session, order)
+    return Asked(order_number=order.external_id, amount=Money(minor=minor, currency=order.currency))
 
 
 async def tenders_of(session: AsyncSession, order_id: str) -> int:
@@ -164,6 +200,26 @@ async def _locked(session: AsyncSession, order_id: str) -> OrderState:
     if state is None:
         raise NotFound(f"there is no order {order_id}")
     return OrderState(state)
+
+
+async def _asked(session: AsyncSession, order: OrderRow) -> tuple[int, int]:
+    """Which part of the order another tender is for, and how much it pays.
+
+    It is what was declined last: the order may have been amended since the first time, or shipped in part.
+    """
+    declined = await session.execute(
+        select(col(PaymentOperationRow.key), col(PaymentOperationRow.amount_minor))
+        .where(
+            col(PaymentOperationRow.order_id) == order.order_id,
+            col(PaymentOperationRow.kind) == PaymentKind.AUTHORISE,
+            col(PaymentOperationRow.state) == OperationState.DECLINED,
+        )
+        .order_by(col(PaymentOperationRow.answered_at).desc())
+        .limit(1)
+    )
+    for key, minor in declined:
+        return part_of(key), minor
+    return 1, order.total_minor
 
 
 async def _asked_to_renew(session: AsyncSession, order_id: str) -> bool:
@@ -211,6 +267,8 @@ async def _standing_since(session: AsyncSession, link: PayLink) -> Sequence[Tend
 async def _store(
     session: AsyncSession, order_id: str, *, kind: TenderKind, token: str, request_id: str, actor: str
 ) -> Offered:
+    order = await session.get_one(OrderRow, order_id)
+    instead_of, minor = await _asked(session, order)
     row = TenderRow(
         order_id=order_id,
         number=await tenders_of(session, order_id) + 1,
@@ -219,6 +277,8 @@ async def _store(
         request_id=request_id,
         offered_at=datetime.now(UTC),
         offered_by=actor,
+        instead_of=instead_of,
+        amount_minor=minor,
     )
     session.add(row)
     await session.flush()

@@ -63,8 +63,8 @@ async def test_tenders_are_numbered_from_one_and_a_repeat_is_the_same_one(store:
     assert await offered(store, order_id, "r1", "tok_a") == first
     assert (await offered(store, order_id, "r2", "tok_b")).number == 2
     async with store.transaction() as session:
-        assert await tenders.token_of(session, order_id, 1) == "tok_a"
-        assert await tenders.token_of(session, order_id, 2) == "tok_b"
+        assert [part.token for part in await tenders.paying(session, order_id, 1)] == ["tok_a"]
+        assert [part.token for part in await tenders.paying(session, order_id, 2)] == ["tok_b"]
         assert await tenders.tenders_of(session, order_id) == 2
 
 
