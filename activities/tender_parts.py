@@ -129,6 +129,8 @@ class TenderParts:
 
     async def refuse_another_amount(self, effect: AuthorisePayment, card: Part) -> Authorisation | None:
         """A decline where a lone card was offered for another amount than is to be held on it now, else None."""
+        if not card.offered:
+            return None
         async with self._store.transaction() as session:
             await operations.lock_order(session, effect.order_id)
             one = _Asked(

@@ -56,13 +56,15 @@ async def paying(session: AsyncSession, order_id: str, number: int) -> tuple[Par
     Raises ``NotFound``.
     """
     parts = parts_of((await stored_draft(session, order_id)).draft)
+    if number == 0:
+        return parts
     rows = await session.scalars(
         select(TenderRow)
         .where(col(TenderRow.order_id) == order_id, col(TenderRow.number).between(1, number))
         .order_by(col(TenderRow.number))
     )
     offered = rows.all()
-    if number and (not offered or offered[-1].number != number):
+    if not offered or offered[-1].number != number:
         raise NotFound(f"order {order_id} has no tender {number}")
     for row in offered:
         if row.number == number or row.state != TenderState.REFUSED:

@@ -275,8 +275,9 @@ ProviderToken = Annotated[
 
 
 class TenderRequest(Document):
-    """Another means of payment for an order that waits for one.
+    """Another means of payment for an order that waits for one: it takes over the part that was declined last.
 
+    ``token`` is the payment provider's for a card; else the account's id, or the code of the gift card or store credit.
     With the same ``request_id`` a repeat changes nothing.
     """
 
@@ -287,9 +288,13 @@ class TenderRequest(Document):
 
 
 class PayRequest(Document):
-    """What a customer gives in exchange for a pay link."""
+    """What a customer gives in exchange for a pay link.
+
+    ``amount``: what the customer was shown. Should another amount be asked for by then, nothing is taken.
+    """
 
     token: ProviderToken
+    amount: Money | None = None
 
 
 class PaymentDue(Contract):

@@ -136,6 +136,12 @@ TENDER: dict[str, Any] = {
     "actor": "dana@shop.example",
     "request_id": "tender-web-1001-1",
 }
+TENDER_ON_ACCOUNT: dict[str, Any] = {
+    "kind": "on_account",
+    "token": "acme-ltd",
+    "actor": "dana@shop.example",
+    "request_id": "tender-web-1001-2",
+}
 TENDER_TAKEN: dict[str, Any] = {
     "status": "taken",
     "request_id": "tender-web-1001-1",

@@ -18,6 +18,7 @@ from apps.api import examples
 from models.base import Contract
 from models.errors import (
     AmendmentRefused,
+    AmountChanged,
     Conflict,
     DocumentTooLarge,
     InvalidDocument,
@@ -242,6 +243,7 @@ def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
         NotAwaited,
         PayLinkUnknown,
         PayLinkUsed,
+        AmountChanged,
         PayLinkExpired,
         TooSlow,
         UriTooLong,

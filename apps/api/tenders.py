@@ -54,13 +54,19 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
     "/v1/orders/{order_id}/tenders",
     tags=["orders"],
     summary="Offer another means of payment",
-    openapi_extra=body_of(TenderRequest, {"another card": examples.TENDER}),
+    openapi_extra=body_of(
+        TenderRequest,
+        {"another card": examples.TENDER, "on account, its limit being raised": examples.TENDER_ON_ACCOUNT},
+    ),
     responses=answers(401, 404, 409, 413, 422, 503) | _TAKEN,
 )
 async def offer_tender(
     order_id: AnOrder, request: Request, response: Response, parts: PartsOf
 ) -> TenderTaken | Queued:
-    """Give an order that is `awaiting_customer` a new token of the payment provider; its run tries that at once.
+    """Give an order that is `awaiting_customer` another means of payment; its run tries that at once.
+
+    It takes over the part that was declined, with its amount; what else pays the order stays. A card's token is the
+    payment provider's; `on_account`, `gift_card` and `store_credit` go by the account's id or the code.
 
     For shops that ask their customer themselves. Whether it was approved shows in the order's state: it goes on, or it
     waits again. With the same `request_id` a repeat changes nothing.
@@ -108,14 +114,19 @@ async def pay_by_link(
 ) -> TenderTaken | Queued:
     """Exchange the link for a new token of the payment provider. The link is the authority: no API token is needed.
 
-    It is good for one tender. The same token again is answered like the first time; another one is `409`
-    `pay_link_used`. Should the new one be declined too, the customer is sent a new link.
+    It is good for one tender, which takes over the part that was declined: never is another amount held on it than
+    `GET` shows. Send that back as `amount`, and one that has changed meanwhile is `409` `amount_changed`.
+
+    The same token again is answered like the first time; another one is `409` `pay_link_used`. Should the new one be
+    declined too, the customer is sent a new link.
     """
     link = _link(parts, token)
     structlog.contextvars.bind_contextvars(actor=CUSTOMER)
     wish = await read_message(request, PayRequest, parts.settings.api_body_seconds)
     async with parts.store.transaction() as session:
-        offered = await tenders.offer_by_link(session, link, kind=TenderKind.CARD, token=wish.token)
+        offered = await tenders.offer_by_link(
+            session, link, kind=TenderKind.CARD, token=wish.token, shown=wish.amount
+        )
     return await _told(parts, offered, response)
 
 

@@ -54,7 +54,7 @@ from models.amendment import AmendmentPreview, AmendmentView
 from models.errors import InvalidDocument, NotReachable, OrderwrightError
 from models.messages import AmendOutcome
 from models.money import Money
-from models.order import MAX_DOCUMENT_BYTES, CustomerType
+from models.order import MAX_DOCUMENT_BYTES, CustomerType, TenderKind
 from models.states import OrderState
 from policies.intake import check_document
 from policies.strict_json import parse
@@ -184,8 +184,12 @@ def tender(
     order_id: Annotated[str, typer.Argument(metavar="ID", help="The order that awaits its customer.")],
     *,
     card_token: Annotated[
-        str, typer.Option("--card-token", help="The payment provider's token of the other card; no number.")
-    ],
+        str | None,
+        typer.Option("--card-token", help="The payment provider's token of the other card; no number."),
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Or the id of the account that is to pay.")] = None,
+    gift_card: Annotated[str | None, typer.Option(help="Or the code of a gift card.")] = None,
+    store_credit: Annotated[str | None, typer.Option(help="Or the code of a store credit.")] = None,
     actor: Actor = None,
     request_id: Annotated[
         str | None, typer.Option(help="Makes a repeat of this very request harmless; default: a new one.")
@@ -195,11 +199,24 @@ def tender(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pay an order whose payment was declined with another card, as its customer says on the phone."""
+    """Pay the part of an order that was declined in another way, as its customer says on the phone."""
+    ways = {
+        ("--card-token", TenderKind.CARD): card_token,
+        ("--account", TenderKind.ON_ACCOUNT): account,
+        ("--gift-card", TenderKind.GIFT_CARD): gift_card,
+        ("--store-credit", TenderKind.STORE_CREDIT): store_credit,
+    }
+    said = [(option, kind, value) for (option, kind), value in ways.items() if value is not None]
+    if len(said) != 1:
+        raise bad_input(
+            "--card-token", "or --account, --gift-card or --store-credit: say one means of payment"
+        )
+    ((option, kind, value),) = said
     offer = message(
         TenderRequest,
-        {"token": "--card-token"},
-        token=card_token,
+        {"token": option},
+        kind=kind,
+        token=value,
         actor=acting_as(actor),
         request_id=request_id or f"cli-{uuid.uuid4()}",
     )
@@ -214,7 +231,7 @@ def tender(
         return
     if isinstance(answer, Queued):
         console().print(
-            f"{order_id}: kept as {answer.request_id}: its run could not be asked, and tries the card once it can"
+            f"{order_id}: kept as {answer.request_id}: its run could not be asked, and tries it once it can"
         )
     else:
         console().print(Text(plain(f"{order_id}: tender {answer.tender}: {answer.message}")), soft_wrap=True)

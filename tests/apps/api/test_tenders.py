@@ -294,6 +294,38 @@ async def test_a_number_that_is_no_card_is_a_token_like_any_other(
     assert (await pay(api, link_of(order_id), "4111111111111112")).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["on_account", "gift_card", "store_credit"])
+async def test_a_shop_may_offer_a_tender_of_ours(
+    api: httpx.AsyncClient, client: Client, store: Store, worker: Worker, kind: str
+) -> None:
+    order_id = await awaiting(api, store)
+    offer = {"kind": kind, "token": "ACME-1", "actor": "dana", "request_id": "t-1"}
+    path = f"/v1/orders/{order_id}/tenders"
+    answer, again = await api.post(path, json=offer), await api.post(path, json=offer)
+    assert (answer.status_code, answer.json()["tender"]) == (200, 1), answer.text
+    assert again.status_code == 200
+    other = await api.post(path, json=offer | {"kind": "card"})
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    unknown = await api.post(path, json=offer | {"kind": "cash", "request_id": "t-2"})
+    assert unknown.status_code == 422
+    assert unknown.json()["problems"][0]["path"] == "kind"
+
+
+async def test_a_customer_who_was_shown_another_amount_is_not_charged(
+    api: httpx.AsyncClient, store: Store, worker: Worker
+) -> None:
+    order_id = await awaiting(api, store)
+    link = link_of(order_id)
+    shown = (await api.get(link, headers=STRANGER)).json()["amount"]
+    other = {"token": "tok_new", "amount": shown | {"minor": shown["minor"] - 1}}
+    refused = await api.post(link, json=other, headers=STRANGER)
+    assert (refused.status_code, refused.json()["code"]) == (409, "amount_changed")
+    assert "9.05 GBP are asked for by now" in refused.json()["detail"]
+    assert await tenders_in(store, order_id) == []
+    taken = await api.post(link, json={"token": "tok_new", "amount": shown}, headers=STRANGER)
+    assert taken.status_code == 200
+
+
 # --- what the run says, and when it says nothing ---
 async def test_what_the_run_does_not_want_is_refused_in_its_words_and_uses_no_link_up(
     api: httpx.AsyncClient, store: Store, worker: Worker

@@ -362,12 +362,31 @@ def test_a_card_that_a_customer_names_on_the_phone_is_offered(run: Run, answers:
     }
     assert json.loads(run(*offer, "--json", *at(answers)).out) == examples.TENDER_TAKEN
     answers.given["POST /v1/orders/web:1001/tenders"] = (202, json.dumps(examples.TENDER_QUEUED))
-    assert "tries the card once it can" in run(*offer, *at(answers)).out.replace("\n", " ")
+    assert "tries it once it can" in run(*offer, *at(answers)).out.replace("\n", " ")
     refused = a_problem("not_awaited", "order web:1001 is closed: it has ended")
     answers.given["POST /v1/orders/web:1001/tenders"] = (409, refused)
     outcome = run(*offer, *at(answers))
     assert outcome.code == 1
     assert "it has ended" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [("--account", "on_account"), ("--gift-card", "gift_card"), ("--store-credit", "store_credit")],
+)
+def test_a_tender_of_ours_is_offered_by_its_own_option_and_one_at_a_time(
+    run: Run, answers: Answers, option: str, kind: str
+) -> None:
+    answers.given["POST /v1/orders/web:1001/tenders"] = (200, json.dumps(examples.TENDER_TAKEN))
+    offer = ("orders", "tender", "web:1001", option, "acme-ltd", "--actor", "dana")
+    assert run(*offer, *at(answers)).code == 0
+    sent = json.loads(answers.asked[-1][2])
+    assert (sent["kind"], sent["token"]) == (kind, "acme-ltd")
+    for wrong in (offer[:3] + offer[5:], (*offer, "--card-token", "tok_b")):
+        outcome = run(*wrong, *at(answers))
+        assert outcome.code == 2
+        assert "say one means of payment" in outcome.err.replace("\n", " ")
+    assert len(answers.asked) == 1
 
 
 def test_the_number_of_a_card_is_not_even_sent(run: Run, answers: Answers) -> None:
