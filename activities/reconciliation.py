@@ -51,6 +51,7 @@ from policies.reconciliation import (
     HealingPolicy,
     StockStanding,
     compare_labels,
+    compare_ledger,
     compare_money,
     compare_reservations,
     compare_stock,
@@ -136,18 +137,21 @@ class MoneyReconciliation:
     async def _look(self, subjects: Sequence[str]) -> Mapping[str, Compared]:
         async with self._store.transaction() as session:
             sides = await books.money_sides(session, subjects)
-        now = datetime.now(UTC)
-        return {
-            subject: compare_money(
-                subject,
-                side.ours,
-                side.theirs,
-                order_state=side.order_state,
-                now=now,
-                grace=self._terms.grace,
-            )
-            for subject, side in sides.items()
-        }
+        return {subject: self._compared(subject, side) for subject, side in sides.items()}
+
+    def _compared(self, subject: str, side: books.MoneySides) -> Compared:
+        compared = compare_money(
+            subject,
+            side.ours,
+            side.theirs,
+            order_state=side.order_state,
+            now=datetime.now(UTC),
+            grace=self._terms.grace,
+        )
+        in_ledger = compare_ledger(
+            subject, side.ours + side.own, side.postings, side.theirs, order_state=side.order_state
+        )
+        return compared.model_copy(update={"differences": compared.differences + in_ledger})
 
     async def _ask(self, subject: str) -> None:
         await _copy_one(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.base import Contract
+from models.ledger import TransactionKind
 from models.money import Money
 from models.operations import OperationState, PaymentKind
 from models.reconciliation import (
@@ -337,6 +338,174 @@ def _left_in_our_books(hold: OurMovement, ours: Sequence[OurMovement]) -> Money:
         and movement.parent == hold.provider_ref
     )
     return hold.amount - Money.total(taken, hold.amount.currency)
+
+
+class Posting(Contract):
+    """What a transaction of the ledger moved under one hold, in minor units: of what is held, and of money.
+
+    ``tender`` and ``currency`` None: it moved nothing under any hold.
+    """
+
+    transaction: str
+    kind: TransactionKind
+    source: str
+    tender: str | None = None
+    currency: str | None = None
+    held: int = 0
+    money: int = 0
+
+
+# What posts itself from a movement: without one behind it, somebody else has written it. The other kinds are written by
+# hand, or stand for what concerns no hold.
+_POSTED_FROM: Mapping[TransactionKind, tuple[str, frozenset[PaymentKind]]] = MappingProxyType(
+    {
+        TransactionKind.AUTHORISE: ("", frozenset({PaymentKind.AUTHORISE})),
+        TransactionKind.CAPTURE: ("", frozenset({PaymentKind.CAPTURE})),
+        TransactionKind.REFUND: ("", frozenset({PaymentKind.REFUND})),
+        TransactionKind.VOID: ("", frozenset({PaymentKind.VOID})),
+        TransactionKind.LAPSE: ("/lapse", frozenset({PaymentKind.AUTHORISE})),
+        TransactionKind.REINSTATE: ("/reinstate", frozenset({PaymentKind.CAPTURE, PaymentKind.VOID})),
+    }
+)
+
+
+def compare_ledger(
+    subject: str,
+    ours: Sequence[OurMovement],
+    postings: Sequence[Posting],
+    theirs: Sequence[StatementLine] = (),
+    *,
+    order_state: OrderState | None,
+) -> tuple[Difference, ...]:
+    """An order's ledger, summed for each hold, against the movements that it follows from; those of all tenders.
+
+    A transaction that posts itself, and that no movement stands behind, is a difference until an adjustment under the
+    same hold makes the sums right again. ``theirs`` only says which movements wait for an answer that was given: the
+    ledger may have them.
+    """
+    done = {line.key for line in theirs if line.state is not LineState.DECLINED} - {None}
+    counted = [movement for movement in ours if _is_posted(movement, done)]
+    by_key = {movement.key: movement for movement in counted}
+    lone = [posting for posting in postings if not _stands_behind(posting, by_key)]
+    moved: dict[tuple[str | None, str | None], list[Posting]] = defaultdict(list)
+    for posting in postings:
+        if posting.tender is not None or posting in lone:
+            moved[posting.tender, posting.currency].append(posting)
+    holds = {(hold.key, hold.amount.currency): hold for hold in counted if hold.kind is PaymentKind.AUTHORISE}
+    found = []
+    for tender, currency in sorted(moved.keys() | holds.keys(), key=str):
+        under = moved[tender, currency]
+        hold = holds.get((str(tender), str(currency)))
+        of_hold = [] if hold is None else _of_hold(hold, counted)
+        strangers = [posting for posting in under if posting in lone]
+        adjusted = any(posting.kind is TransactionKind.ADJUSTMENT for posting in under)
+        money, held = sum(one.money for one in under), sum(one.held for one in under)
+        due, due_held = _expected(hold, of_hold)
+        agrees = money == due and due_held in (None, held)
+        if agrees and (adjusted or not strangers):
+            continue
+        found.append(
+            Difference(
+                key=f"{DifferenceKind.LEDGER_DIFFERS}:{subject}|{tender or ''}|{currency or ''}",
+                comparison=Comparison.MONEY,
+                kind=DifferenceKind.LEDGER_DIFFERS,
+                subject=subject,
+                order_id=subject if order_state is not None else None,
+                what=_of_ledger(subject, currency, (money, held), (due, due_held), strangers),
+                ours=Side(of="ours", found=tuple(_shown(movement) for movement in of_hold)),
+                theirs=Side(of="ledger", found=tuple(_shown(posting) for posting in under)),
+                amount=None if currency is None else Money(minor=abs(money - due), currency=currency),
+                about=tender or subject,
+            )
+        )
+    return tuple(found)
+
+
+def _is_posted(movement: OurMovement, done: Iterable[str | None]) -> bool:
+    """Whether the ledger has, or may have, this movement."""
+    if movement.state is OperationState.CALLED_OFF:
+        return movement.kind is PaymentKind.AUTHORISE and movement.provider_ref is not None
+    return movement.state is OperationState.CONFIRMED or (
+        movement.state in _NOT_ANSWERED and movement.key in set(done)
+    )
+
+
+def _stands_behind(posting: Posting, by_key: Mapping[str, OurMovement]) -> bool:
+    if posting.kind not in _POSTED_FROM:
+        return True
+    ending, kinds = _POSTED_FROM[posting.kind]
+    movement = by_key.get(posting.transaction.removesuffix(ending))
+    return (
+        movement is not None
+        and movement.kind in kinds
+        and posting.transaction == movement.key + ending
+        and posting.tender is not None
+    )
+
+
+def _of_hold(hold: OurMovement, movements: Sequence[OurMovement]) -> list[OurMovement]:
+    """The hold with what was taken of it, given back of it, and paid back of what was taken."""
+    drawn = [
+        movement
+        for movement in movements
+        if movement.kind in (PaymentKind.CAPTURE, PaymentKind.VOID)
+        and movement.parent is not None
+        and movement.parent == hold.provider_ref
+    ]
+    taken = {movement.provider_ref for movement in drawn if movement.kind is PaymentKind.CAPTURE} - {None}
+    paid_back = [
+        movement for movement in movements if movement.kind is PaymentKind.REFUND and movement.parent in taken
+    ]
+    return [hold, *drawn, *paid_back]
+
+
+def _expected(hold: OurMovement | None, movements: Sequence[OurMovement]) -> tuple[int, int | None]:
+    """The money that the ledger has to have under a hold, and what is held; None where nobody can say.
+
+    A movement that was posted with another amount is told of as such, and taken here as it was posted.
+    """
+    if hold is None:
+        return 0, 0
+
+    def of(kind: PaymentKind) -> int:
+        return sum(
+            (
+                one.amount if one.posted is None or one.state is not OperationState.CONFIRMED else one.posted
+            ).minor
+            for one in movements
+            if one.kind is kind
+        )
+
+    money = of(PaymentKind.CAPTURE) - of(PaymentKind.REFUND)
+    if any(one.posted not in (None, one.amount) for one in movements):
+        return money, None
+    if hold.state is OperationState.CALLED_OFF:
+        return money, 0
+    return money, max(0, hold.amount.minor - of(PaymentKind.CAPTURE) - of(PaymentKind.VOID))
+
+
+_NAMED = 3
+
+
+def _of_ledger(
+    subject: str,
+    currency: str | None,
+    ledger: tuple[int, int],
+    due: tuple[int, int | None],
+    strangers: Sequence[Posting],
+) -> str:
+    said = []
+    if currency is not None and ledger[0] != due[0]:
+        has, should = (Money(minor=minor, currency=currency) for minor in (ledger[0], due[0]))
+        said.append(f"it has {has} taken, the movements of money come to {should}")
+    if currency is not None and due[1] is not None and ledger[1] != due[1]:
+        has, should = (Money(minor=minor, currency=currency) for minor in (ledger[1], due[1]))
+        said.append(f"it has {has} held, the movements leave {should}")
+    if strangers:
+        names = [f"{posting.kind} {posting.transaction}" for posting in strangers[:_NAMED]]
+        more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
+        said.append(f"no movement stands behind its {', '.join(names)}{more}")
+    return f"the ledger of {subject} does not follow from the movements of money: {'; '.join(said)}"
 
 
 def _holds(line: StatementLine) -> bool:
@@ -749,7 +918,7 @@ _TO_DO: Mapping[DifferenceKind, str] = MappingProxyType(
         DifferenceKind.AMOUNT_DIFFERS: "See at the payment provider which amount is right. Put the difference right "
         "there, then accept it here with the reference of that.",
         DifferenceKind.LEDGER_DIFFERS: "Somebody wrote past our code: see the order's ledger and timeline. Correct the "
-        "ledger by an adjustment, then accept it here with its id.",
+        "ledger by an adjustment under the same hold, then finish; or accept it here with the id of what explains it.",
         DifferenceKind.TWICE_THEIRS: "The customer was charged, or paid back, twice. Refund or reclaim the second one "
         "at the payment provider, then accept it here with the reference of that.",
         DifferenceKind.LABEL_UNKNOWN: "Ask who bought this label. If nobody uses it, give it back at the carrier, "

@@ -58,6 +58,7 @@ from policies.reconciliation import (
     OrderStock,
     OurLabel,
     OurMovement,
+    Posting,
     ReservedUnits,
     ShipmentStanding,
     StockStanding,
@@ -249,16 +250,22 @@ async def _lines(
 
 # --- money ---
 class MoneySides(Contract):
-    """Both sides of an order's money, and where the order stands; ``order_state`` None: there is no such order."""
+    """Both sides of an order's money, and where the order stands; ``order_state`` None: there is no such order.
+
+    ``ours``: movements at the provider. ``own``: of gift cards, store credit and accounts, of which no provider has a
+    statement. ``postings``: what the ledger has of all of them, and of whatever else was written for the order.
+    """
 
     ours: tuple[OurMovement, ...] = ()
+    own: tuple[OurMovement, ...] = ()
+    postings: tuple[Posting, ...] = ()
     theirs: tuple[StatementLine, ...] = ()
     order_state: OrderState | None = None
 
 
 async def money_subjects(session: AsyncSession, since: datetime, after: str, limit: int) -> list[str]:
     """The orders whose money moved since then in either side's books, that hold money there, or differed before."""
-    payments, lines = PaymentOperationRow, StatementLineRow
+    payments, lines, ledger = PaymentOperationRow, StatementLineRow, LedgerTransactionRow
     return await _subjects(
         session,
         Comparison.MONEY,
@@ -268,29 +275,33 @@ async def money_subjects(session: AsyncSession, since: datetime, after: str, lim
             col(payments.order_id),
             or_(col(payments.intended_at) >= since, col(payments.answered_at) >= since),
         ),
+        # Also what was written there by hand, and no movement stands behind.
+        (
+            col(ledger.order_id),  # type: ignore[arg-type]
+            col(ledger.order_id).is_not(None) & (col(ledger.recorded_at) >= since),
+        ),
         (col(lines.reference), (col(lines.source) == PAYMENT) & (col(lines.changed_at) >= since)),
         (col(lines.reference), (col(lines.source) == PAYMENT) & (col(lines.held_minor) > 0)),
     )
 
 
 async def money_sides(session: AsyncSession, subjects: Collection[str]) -> dict[str, MoneySides]:
-    """Both sides of each. Theirs is read before ours: see ``policies.reconciliation``."""
+    """All sides of each, as of one moment: what is intended before it is asked for is there before their line of it."""
+    await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     theirs = await _lines(session, PAYMENT, subjects)
-    ours: dict[str, list[OurMovement]] = defaultdict(list)
+    at_provider: dict[str, list[OurMovement]] = defaultdict(list)
+    own: dict[str, list[OurMovement]] = defaultdict(list)
     rows = await session.scalars(
         select(PaymentOperationRow)
-        # Gift cards, store credit and accounts are our own: no provider has a statement of them.
-        .where(
-            col(PaymentOperationRow.order_id).in_(subjects),
-            col(PaymentOperationRow.tender) == TenderKind.CARD,
-        )
+        .where(col(PaymentOperationRow.order_id).in_(subjects))
         .order_by(col(PaymentOperationRow.intended_at), col(PaymentOperationRow.key))
         .execution_options(populate_existing=True)
     )
     movements = rows.all()
-    posted = await _posted(session, [row.key for row in movements])
+    posted = await _posted(session, [row.key for row in movements if row.tender == TenderKind.CARD])
     for row in movements:
-        ours[row.order_id].append(
+        of_card = row.tender == TenderKind.CARD
+        (at_provider if of_card else own)[row.order_id].append(
             OurMovement(
                 key=row.key,
                 order_id=row.order_id,
@@ -299,17 +310,58 @@ async def money_sides(session: AsyncSession, subjects: Collection[str]) -> dict[
                 amount=Money(minor=row.amount_minor, currency=row.currency),
                 provider_ref=row.provider_ref,
                 parent=row.parent,
-                posted=_posting(row, posted),
+                posted=_posting(row, posted) if of_card else None,
                 touched_at=row.answered_at or row.intended_at,
             )
         )
+    postings = await _postings(session, subjects)
     states = await _states(session, subjects)
     return {
         subject: MoneySides(
-            ours=tuple(ours[subject]), theirs=tuple(theirs[subject]), order_state=states.get(subject)
+            ours=tuple(at_provider[subject]),
+            own=tuple(own[subject]),
+            postings=tuple(postings.get(subject, ())),
+            theirs=tuple(theirs[subject]),
+            order_state=states.get(subject),
         )
         for subject in subjects
     }
+
+
+async def _postings(session: AsyncSession, order_ids: Collection[str]) -> Mapping[str, Sequence[Posting]]:
+    """What the ledger has for each order: of every transaction, what it moved under which hold."""
+    wrote, entry = LedgerTransactionRow, LedgerEntryRow
+    amount, on_hold = func.sum(col(entry.amount_minor)), col(entry.account) == HELD
+    rows = await session.execute(
+        select(
+            col(wrote.order_id),
+            col(wrote.id),
+            col(wrote.kind),
+            col(wrote.source),
+            col(entry.tender),
+            col(entry.currency),
+            func.coalesce(amount.filter(on_hold), 0),
+            func.coalesce(amount.filter(~on_hold), 0),
+        )
+        .outerjoin(entry, (col(entry.transaction_id) == col(wrote.id)) & col(entry.tender).is_not(None))
+        .where(col(wrote.order_id).in_(order_ids))
+        .group_by(col(wrote.id), col(entry.tender), col(entry.currency))
+        .order_by(col(wrote.position), col(entry.tender), col(entry.currency))
+    )
+    found: dict[str, list[Posting]] = defaultdict(list)
+    for order_id, transaction, kind, source, tender, currency, held, money in rows:
+        found[str(order_id)].append(
+            Posting(
+                transaction=transaction,
+                kind=TransactionKind(kind),
+                source=source,
+                tender=tender,
+                currency=currency,
+                held=int(held),
+                money=int(money),
+            )
+        )
+    return found
 
 
 async def _posted(session: AsyncSession, keys: Collection[str]) -> dict[tuple[str, str, str], int]:

@@ -17,12 +17,13 @@ from activities.reconciliation import (
     ReconciliationActivities,
     Terms,
 )
-from activities.store import broken, reads, stock
+from activities.store import accounts, broken, reads, stock
 from activities.store import reconciliation as books
 from activities.store.store import Store
 from apps.simulators.serving import Settings
 from models.effects import AuthorisePayment, RefundPayment, VoidAuthorisation
 from models.errors import NeighbourUnavailable, OutcomeUnknown, Refused
+from models.order import TenderKind
 from models.reconciliation import (
     Area,
     BeginReconciliation,
@@ -193,6 +194,91 @@ async def test_a_movement_that_the_ledger_has_with_another_amount_is_put_before_
     difference = await shop.only_difference()
     assert difference.kind is DifferenceKind.LEDGER_DIFFERS
     assert difference.ours.found[0]["posted"]["minor"] == 1001
+
+
+async def by_hand(
+    shop: Shop, transaction: str, order_id: str, minor: int, *, kind: str = "capture", account: str = ""
+) -> None:
+    """A transaction under the order's first hold, as somebody with SQL writes it."""
+    money = account or "provider.clearing"
+    async with shop.store.transaction() as session:
+        await session.execute(
+            text(
+                "INSERT INTO ledger_transactions (id, order_id, kind, source, at)"
+                " VALUES (:id, :order_id, :kind, 'by hand', now() - interval '3 days')"
+            ),
+            {"id": transaction, "order_id": order_id, "kind": kind},
+        )
+        await session.execute(
+            text(
+                "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, tender) VALUES"
+                " (:id, 1, :money, :minor, 'GBP', :tender), (:id, 2, 'sales.goods', -:minor, 'GBP', NULL)"
+            ),
+            {
+                "id": transaction,
+                "money": money,
+                "minor": minor,
+                "tender": f"order:{order_id}:authorise:1",
+            },
+        )
+
+
+async def test_captures_that_were_written_into_the_ledger_by_hand_are_put_before_a_person(shop: Shop) -> None:
+    order_id, _ = await shop.authorised()
+    # Only what moved since then is compared: what was written by hand is found all the same.
+    await shop.reconcile(Area.MONEY)
+    await shop.sql(
+        "UPDATE payment_operations SET intended_at = now() - interval '9 days', answered_at = intended_at"
+    )
+    await shop.sql("UPDATE statement_lines SET changed_at = now() - interval '9 days', held_minor = 0")
+    await by_hand(shop, "hand-1", order_id, 500)
+    await by_hand(shop, "hand-2", order_id, 500)
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.differing, view.opened, view.left_open) == (1, 1, 1)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.LEDGER_DIFFERS, order_id)
+    assert "it has 10.00 GBP taken, the movements of money come to 0.00 GBP" in difference.what
+    assert "no movement stands behind its capture hand-1, capture hand-2" in difference.what
+    assert [one["transaction"] for one in difference.theirs.found] == [
+        f"order:{order_id}:authorise:1",
+        "hand-1",
+        "hand-2",
+    ]
+    assert [one["kind"] for one in difference.ours.found] == ["authorise"]
+    assert (await shop.task()).sides == (difference.ours, difference.theirs)
+
+
+async def test_an_adjustment_takes_what_was_written_by_hand_off_the_list(shop: Shop) -> None:
+    order_id, _ = await shop.authorised()
+    await by_hand(shop, "hand-1", order_id, 500)
+    assert (await shop.reconcile(Area.MONEY)).left_open == 1
+    await by_hand(shop, "mended", order_id, -500, kind="adjustment")
+    view = await shop.reconcile(Area.MONEY)
+    assert (view.gone, view.left_open) == (1, 0)
+
+
+async def test_the_ledger_of_a_gift_card_is_compared_too(shop: Shop) -> None:
+    async with shop.store.transaction() as session:
+        await accounts.issue(session, TenderKind.GIFT_CARD, "GIFT-RECONCILED", gbp(800), key="issue:1")
+    tenders = [
+        {"kind": "gift_card", "token": "GIFT-RECONCILED", "amount_minor": 800},
+        {"kind": "card", "token": "tok_visa", "amount_minor": 595},
+    ]
+    order_id = await accepted(shop.store, a_draft(tenders=tenders))
+    held = await run(
+        shop.money.authorise_payment,
+        AuthorisePayment(order_id=order_id, amount=TOTAL, key=f"order:{order_id}:authorise:1"),
+    )
+    await shop.captured(order_id, str(held.authorisation_id), amount=gbp(1000))
+    assert (await shop.reconcile(Area.MONEY)).differing == 0
+    await shop.past_every_trigger(
+        "UPDATE ledger_entries SET amount_minor = amount_minor - 1"
+        " WHERE account = 'liability.gift_cards' AND tender IS NOT NULL"
+    )
+    await shop.reconcile(Area.MONEY)
+    difference = await shop.only_difference()
+    assert difference.kind is DifferenceKind.LEDGER_DIFFERS
+    assert "it has 7.99 GBP taken, the movements of money come to 8.00 GBP" in difference.what
 
 
 async def test_a_second_charge_of_the_same_amount_is_told_as_such(shop: Shop) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.ledger import TransactionKind
 from models.money import Money
 from models.operations import OperationState, PaymentKind
 from models.reconciliation import (
@@ -25,10 +26,12 @@ from policies.reconciliation import (
     OrderStock,
     OurLabel,
     OurMovement,
+    Posting,
     ReservedUnits,
     ShipmentStanding,
     StockStanding,
     compare_labels,
+    compare_ledger,
     compare_money,
     compare_reservations,
     compare_stock,
@@ -163,6 +166,123 @@ def test_nothing_is_found_twice(both: tuple[list[OurMovement], list[StatementLin
     found = compare_money(ORDER, mine, [], order_state=OrderState.RELEASED, now=NOW, grace=GRACE)
     keys = [difference.key for difference in found.differences]
     assert len(keys) == len(set(keys))
+
+
+# --- the ledger ---
+HOLD = "key-authorise-1"
+
+
+def a_posting(kind: TransactionKind, transaction: str, **changes: Any) -> Posting:
+    posting = Posting(transaction=transaction, kind=kind, source="test", tender=HOLD, currency="GBP")
+    return posting.model_copy(update=changes)
+
+
+def posted(mine: list[OurMovement]) -> list[Posting]:
+    """What posts itself from these movements."""
+    wrote = []
+    for movement in mine:
+        amount, kind = movement.amount.minor, TransactionKind(movement.kind)
+        held = {"authorise": amount, "refund": 0}.get(kind, -amount)
+        money = {"capture": amount, "refund": -amount}.get(kind, 0)
+        wrote.append(a_posting(kind, movement.key, held=held, money=money))
+    left = sum(posting.held for posting in wrote)
+    if mine[0].state is OperationState.CALLED_OFF and left:
+        wrote.append(a_posting(TransactionKind.LAPSE, f"{HOLD}/lapse", held=-left))
+    return wrote
+
+
+def in_ledger(
+    mine: list[OurMovement], postings: list[Posting], lines: list[StatementLine] | None = None
+) -> list[Difference]:
+    return list(compare_ledger(ORDER, mine, postings, lines or [], order_state=OrderState.RELEASED))
+
+
+@given(books())
+def test_a_ledger_that_follows_from_the_movements_is_no_difference(
+    both: tuple[list[OurMovement], list[StatementLine]],
+) -> None:
+    assert in_ledger(both[0], posted(both[0])) == []
+
+
+@given(books(), st.data(), st.integers(-1000, 1000).filter(bool), st.sampled_from(["held", "money"]))
+def test_another_sum_under_a_hold_is_found_whoever_wrote_it(
+    both: tuple[list[OurMovement], list[StatementLine]], data: st.DataObject, more: int, what: str
+) -> None:
+    wrote = posted(both[0])
+    number = data.draw(st.integers(0, len(wrote) - 1))
+    wrote[number] = wrote[number].model_copy(update={what: getattr(wrote[number], what) + more})
+    (found,) = in_ledger(both[0], wrote)
+    assert (found.kind, found.about) == (DifferenceKind.LEDGER_DIFFERS, HOLD)
+    assert found.ours.found
+    assert len(found.theirs.found) == len(wrote)
+
+
+@given(books(), st.data())
+def test_a_movement_that_the_ledger_lacks_is_found(
+    both: tuple[list[OurMovement], list[StatementLine]], data: st.DataObject
+) -> None:
+    wrote = posted(both[0])
+    del wrote[data.draw(st.integers(0, len(both[0]) - 1))]
+    assert [one.kind for one in in_ledger(both[0], wrote)] == [DifferenceKind.LEDGER_DIFFERS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "transaction"),
+    [
+        (TransactionKind.CAPTURE, "by-hand"),
+        (TransactionKind.REFUND, "key-capture-1"),
+        (TransactionKind.VOID, "by-hand"),
+        (TransactionKind.AUTHORISE, "by-hand"),
+        (TransactionKind.LAPSE, "by-hand/lapse"),
+        (TransactionKind.LAPSE, HOLD),
+        (TransactionKind.REINSTATE, f"{HOLD}/reinstate"),
+    ],
+)
+@pytest.mark.parametrize("tender", [HOLD, None, "another"])
+def test_a_transaction_that_no_movement_stands_behind_is_found_even_if_it_moves_nothing(
+    kind: TransactionKind, transaction: str, tender: str | None
+) -> None:
+    mine = [ours(PaymentKind.AUTHORISE), ours(PaymentKind.CAPTURE)]
+    currency = "GBP" if tender else None
+    lone = a_posting(kind, transaction, tender=tender, currency=currency)
+    (found,) = in_ledger(mine, [*posted(mine), lone])
+    assert f"no movement stands behind its {kind} {transaction}" in found.what
+
+
+@pytest.mark.parametrize("kind", [TransactionKind.FEE, TransactionKind.PAYMENT, TransactionKind.ISSUE])
+def test_what_legitimately_has_no_movement_is_no_difference(kind: TransactionKind) -> None:
+    mine = [ours(PaymentKind.AUTHORISE), ours(PaymentKind.CAPTURE)]
+    assert in_ledger(mine, [*posted(mine), a_posting(kind, "f", tender=None, currency=None)]) == []
+
+
+def test_an_adjustment_under_the_same_hold_mends_what_was_written_by_hand() -> None:
+    mine = [ours(PaymentKind.AUTHORISE)]
+    wrote = [*posted(mine), a_posting(TransactionKind.CAPTURE, "by-hand", money=300)]
+    assert len(in_ledger(mine, wrote)) == 1
+    mended = [*wrote, a_posting(TransactionKind.ADJUSTMENT, "mended", money=-300)]
+    assert in_ledger(mine, mended) == []
+    assert len(in_ledger(mine, [*mended, a_posting(TransactionKind.ADJUSTMENT, "more", money=-1)])) == 1
+
+
+@pytest.mark.parametrize("state", [OperationState.INTENDED, OperationState.DECLINED])
+def test_a_movement_that_is_not_confirmed_stands_behind_nothing_unless_the_provider_did_it(
+    state: OperationState,
+) -> None:
+    mine = [ours(PaymentKind.AUTHORISE), ours(PaymentKind.CAPTURE, minor=400, state=state)]
+    assert len(in_ledger(mine, posted(mine))) == 1
+    found = in_ledger(mine, posted(mine), [theirs(mine[1])])
+    assert len(found) == (0 if state is OperationState.INTENDED else 1)
+
+
+def test_each_hold_has_its_own_sum() -> None:
+    first, second = ours(PaymentKind.AUTHORISE, 1), ours(PaymentKind.AUTHORISE, 2, parent=None)
+    wrote = [
+        a_posting(TransactionKind.AUTHORISE, first.key, held=1000),
+        a_posting(TransactionKind.AUTHORISE, second.key, held=1000, tender=second.key),
+    ]
+    assert in_ledger([first, second], wrote) == []
+    moved = [wrote[0].model_copy(update={"held": 900}), wrote[1].model_copy(update={"held": 1100})]
+    assert [one.about for one in in_ledger([first, second], moved)] == [first.key, second.key]
 
 
 def test_another_currency_is_another_amount() -> None:
