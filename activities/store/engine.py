@@ -27,7 +27,11 @@ def create_engine(url: str, *, pool_size: int = 5, max_overflow: int = 5) -> Asy
         pool_use_lifo=True,
         # Error texts reach logs and Temporal; statements' parameters hold names and addresses.
         hide_parameters=True,
-        connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"},
+        # Whatever the server's default is: bounds of money are kept by looking at what others have committed.
+        connect_args={
+            "connect_timeout": 10,
+            "options": r"-c timezone=UTC -c default_transaction_isolation=read\ committed",
+        },
     )
     _ping_what_lay_idle(engine)
     return engine

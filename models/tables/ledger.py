@@ -44,6 +44,7 @@ class LedgerTransactionRow(SQLModel, table=True):
         CheckConstraint("kind <> 'refund' OR cause IS NOT NULL", name="refund_cause"),
         Index("ix_ledger_transactions_order", "order_id", "position"),
         Index("ix_ledger_transactions_at", "at"),
+        Index("ix_ledger_transactions_recorded", "recorded_at", postgresql_using="brin"),
     )
 
     id: str = Field(primary_key=True)

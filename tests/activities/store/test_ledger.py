@@ -5,20 +5,31 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from alembic import command
+from psycopg import IsolationLevel
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from activities.store import ledger, operations, reads
+from activities.store import accounts, ledger, operations, reads
 from activities.store.ledger import NewEntry, NewTransaction, OrderLedger
 from activities.store.migrate import alembic_config, migrate
 from activities.store.operations import PaymentOperation
 from activities.store.store import Store
 from models.errors import LedgerRefused
-from models.ledger import CHART, CLEARING, HELD, HELD_CONTRA, TransactionKind
+from models.ledger import (
+    CHART,
+    CLEARING,
+    GIFT_CARDS,
+    HELD,
+    HELD_CONTRA,
+    ON_ACCOUNT,
+    STORE_CREDIT,
+    TransactionKind,
+)
 from models.operations import OperationState, PaymentKind
-from models.order import OrderDraft
+from models.order import OrderDraft, TenderKind
 from tests.builders import NOON, a_draft, accepted, gbp
 from workers.embedded.postgres import EmbeddedPostgres
 
@@ -89,6 +100,11 @@ async def posted(store: Store, order_id: str) -> list[tuple[str, dict[str, int]]
 
 async def balances(store: Store, order_id: str) -> dict[str, int]:
     return {one.account: one.balance.minor for one in (await books(store, order_id)).balances}
+
+
+def plain_url(url: str) -> str:
+    """As the driver alone takes it."""
+    return url.replace("+psycopg", "")
 
 
 async def run(store: Store, *statements: str, **values: Any) -> None:
@@ -425,6 +441,15 @@ async def held(store: Store) -> AsyncIterator[tuple[str, str]]:
         ("refund", "ledger_refunded_within_captured", ((CLEARING, -601, "T"), ("refunds.other", 601, None))),
         ("void", "ledger_held", ((HELD, -401, "T"), (HELD_CONTRA, 401, None))),
         ("lapse", "ledger_held", ((HELD, -1, "another"), (HELD_CONTRA, 1, None))),
+        # Past every tender: nothing would say how much was there to be paid back.
+        ("refund", "ledger_tender", (("bank", -5000, None), ("refunds.other", 5000, None))),
+        ("capture", "ledger_tender", (("receivable.customers", 5, None), ("sales.goods", -5, None))),
+        ("refund", "ledger_tender", (("suspense", -5, None), ("refunds.other", 5, None))),
+        # Owed by nobody, and spent of nobody's card.
+        ("capture", "ledger_instrument", ((ON_ACCOUNT, 1, "T"), ("sales.goods", -1, None))),
+        ("adjustment", "ledger_instrument", ((ON_ACCOUNT, 1, None), ("sales.goods", -1, None))),
+        ("issue", "ledger_instrument", (("bank", 1, None), (GIFT_CARDS, -1, None))),
+        ("adjustment", "ledger_instrument", ((STORE_CREDIT, 1, None), ("expense.goodwill", -1, None))),
     ],
 )
 async def test_hand_written_rows_that_break_the_books_are_refused(
@@ -479,6 +504,155 @@ async def test_two_hand_written_captures_at_once_cannot_both_take_the_last_of_a_
     done = await asyncio.gather(*(take(number) for number in range(4)), return_exceptions=True)
     assert [type(one).__name__ for one in done].count("NoneType") == 1
     assert (await balances(store, order_id))[CLEARING] == 900
+
+
+# --- two connections, each of which looked before the other wrote ---
+async def at_once(url: str, level: IsolationLevel, *rows: tuple[str, str]) -> list[str]:
+    """Write each of ``rows`` (transaction, entries) on a connection of its own; answers what came of each, in order.
+
+    All snapshots are taken before anything is written, and each goes as far as it can before the next commits.
+    """
+    connections = [await psycopg.AsyncConnection.connect(url) for _ in rows]
+    said = []
+    try:
+        for connection in connections:
+            await connection.set_isolation_level(level)
+            await connection.execute("SELECT count(*) FROM ledger_entries")
+        for connection, (transaction, entries) in zip(connections, rows, strict=True):
+            try:
+                await connection.execute(transaction)
+                await connection.execute(entries)
+                await connection.commit()
+                said.append("written")
+            except psycopg.Error as error:
+                said.append(error.diag.constraint_name or error.sqlstate or "")
+                await connection.rollback()
+    finally:
+        for connection in connections:
+            await connection.close()
+    return said
+
+
+def _transaction(transaction: str, order_id: str | None, kind: str) -> str:
+    order = "NULL" if order_id is None else f"'{order_id}'"
+    return (
+        "INSERT INTO ledger_transactions (id, order_id, kind, source, at)"
+        f" VALUES ('{transaction}', {order}, '{kind}', 'by hand', now())"
+    )
+
+
+_OLD_SNAPSHOTS = [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.READ_COMMITTED, *_OLD_SNAPSHOTS])
+async def test_whatever_they_saw_before_two_cannot_both_take_a_whole_hold(
+    store: Store, database_url: str, held: tuple[str, str], level: IsolationLevel
+) -> None:
+    order_id, tender = held
+    rows = [
+        (
+            _transaction(f"{order_id}:{number}", order_id, "capture"),
+            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, tender) VALUES"
+            f" ('{order_id}:{number}', 1, '{CLEARING}', 400, 'GBP', '{tender}'),"
+            f" ('{order_id}:{number}', 2, 'sales.goods', -400, 'GBP', NULL)",
+        )
+        for number in (1, 2)
+    ]
+    said = await at_once(plain_url(database_url), level, *rows)
+    assert (await balances(store, order_id))[CLEARING] <= 1000
+    if level is IsolationLevel.READ_COMMITTED:
+        assert said == ["written", "ledger_captured_within_authorised"]
+    else:
+        assert said == ["25000", "25000"]
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.READ_COMMITTED, *_OLD_SNAPSHOTS])
+async def test_whatever_they_saw_before_two_cannot_both_use_up_a_credit_limit(
+    store: Store, database_url: str, level: IsolationLevel
+) -> None:
+    name = f"acme-{level.name}"
+    async with store.transaction() as session:
+        instrument = await accounts.open_account(session, name, gbp(1000))
+    rows = [
+        (
+            _transaction(f"{name}:{number}", None, "adjustment"),
+            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, instrument) VALUES"
+            f" ('{name}:{number}', 1, '{ON_ACCOUNT}', 540, 'GBP', '{instrument}'),"
+            f" ('{name}:{number}', 2, 'sales.goods', -540, 'GBP', NULL)",
+        )
+        for number in (1, 2)
+    ]
+    said = await at_once(plain_url(database_url), level, *rows)
+    async with store.transaction() as session:
+        assert await accounts.left(session, TenderKind.ON_ACCOUNT, name) >= gbp(0)
+    expected = {IsolationLevel.READ_COMMITTED: ["written", "ledger_within_limit"]}
+    assert said == expected.get(level, ["25000", "25000"])
+
+
+@pytest.mark.parametrize("level", _OLD_SNAPSHOTS)
+async def test_nothing_is_asked_of_the_provider_from_an_old_snapshot(
+    store: Store, database_url: str, level: IsolationLevel
+) -> None:
+    order_id = await accepted(store, a_draft())
+    await confirmed(store, a_movement(order_id, AUTHORISE, 1000))
+    intend = (
+        "INSERT INTO payment_operations (key, order_id, kind, state, parent, intended_at, amount_minor, currency)"
+        " VALUES ('{0}:{1}', '{0}', 'capture', 'intended', '{0}-authorise-1', now(), 1000, 'GBP')"
+    )
+    rows = [(intend.format(order_id, number), "SELECT 1") for number in (1, 2)]
+    assert await at_once(plain_url(database_url), level, *rows) == ["25000", "25000"]
+
+
+async def test_an_order_that_is_not_there_has_its_bounds_too(store: Store, database_url: str) -> None:
+    hold = (
+        "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency, tender) VALUES"
+    )
+    await run(
+        store,
+        _transaction("ghost:1", "web:ghost", "authorise"),
+        f"{hold} ('ghost:1', 1, '{HELD}', 50, 'GBP', 'ghost:1'), ('ghost:1', 2, '{HELD_CONTRA}', -50, 'GBP', NULL)",
+    )
+    first, second = [await psycopg.AsyncConnection.connect(plain_url(database_url)) for _ in range(2)]
+    try:
+        for number, connection in ((2, first), (3, second)):
+            write = asyncio.create_task(_takes(connection, f"ghost:{number}", hold))
+            if connection is first:
+                await write
+            else:
+                await asyncio.sleep(0.2)
+                assert not write.done(), "it waits for the other's end"
+                await first.commit()
+                await write
+        with pytest.raises(psycopg.errors.CheckViolation, match="50 authorised"):
+            await second.commit()
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def _takes(connection: "psycopg.AsyncConnection[Any]", transaction: str, hold: str) -> None:
+    await connection.execute(_transaction(transaction, "web:ghost", "capture"))
+    rows = f"{hold} ('{transaction}', 1, '{CLEARING}', 50, 'GBP', 'ghost:1'),"
+    rows += f" ('{transaction}', 2, 'sales.goods', -50, 'GBP', NULL)"
+    await connection.execute(rows)
+
+
+async def test_a_server_with_another_default_changes_nothing_for_us(fresh_database: str) -> None:
+    engine = create_engine(fresh_database, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+        connection.exec_driver_sql(
+            f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"
+        )
+    engine.dispose()
+    store = Store.at(fresh_database)
+    try:
+        order_id = await accepted(store, a_draft())
+        await confirmed(store, a_movement(order_id, AUTHORISE, 1395))
+        await confirmed(store, a_movement(order_id, CAPTURE, 1000))
+        assert (await balances(store, order_id))[CLEARING] == 1000
+    finally:
+        await store.close()
 
 
 @pytest.mark.parametrize("table", ["ledger_transactions", "ledger_entries"])

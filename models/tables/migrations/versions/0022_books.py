@@ -1,0 +1,136 @@
+"""What SQL by hand could do to the books: past a bound from an old snapshot, and past every tender."""
+
+from alembic import op
+
+revision = "0022_books"
+down_revision = "0020_prices"
+branch_labels = None
+depends_on = None
+
+# A lock is not enough for whoever looks with a snapshot that is older than the lock: they would see a hold, or a credit
+# limit, as it was before somebody else used it up. Everything of ours is READ COMMITTED.
+_NO_OLD_SNAPSHOT = """
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION 'money is moved in READ COMMITTED only: an older snapshot does not show what others have taken'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+"""
+# Of an order that is not there (yet) no row can be locked.
+_NO_ROW_TO_LOCK = """
+    IF NOT FOUND AND NEW.order_id IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('ledger:' || NEW.order_id, 0));
+    END IF;
+"""
+
+_STAMP = """
+CREATE OR REPLACE FUNCTION ledger_stamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN/*no old snapshot*/
+    PERFORM 1 FROM orders WHERE order_id = NEW.order_id FOR NO KEY UPDATE;/*no row to lock*/
+    NEW.recorded_at := clock_timestamp();
+    NEW.written_in := pg_current_xact_id()::text::bigint;
+    RETURN NEW;
+END $$
+"""
+
+_MONEY_WITHIN_BOUNDS = """
+CREATE OR REPLACE FUNCTION money_within_bounds() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    available bigint;
+    spoken_for bigint;
+BEGIN/*no old snapshot*/
+    PERFORM 1 FROM orders WHERE order_id = NEW.order_id FOR NO KEY UPDATE;
+    SELECT coalesce(sum(amount_minor), 0) INTO available FROM payment_operations
+     WHERE kind = CASE NEW.kind WHEN 'capture' THEN 'authorise' ELSE 'capture' END
+       AND provider_ref = NEW.parent AND currency = NEW.currency AND order_id = NEW.order_id
+       AND state IN ('confirmed', 'called_off');
+    SELECT coalesce(sum(amount_minor), 0) INTO spoken_for FROM payment_operations
+     WHERE parent = NEW.parent AND key <> NEW.key
+       AND ((kind = NEW.kind AND state IN ('intended', 'confirmed'))
+            OR (NEW.kind = 'capture' AND kind = 'void' AND state = 'confirmed'));
+    IF spoken_for + NEW.amount_minor > available THEN
+        RAISE EXCEPTION 'a % of % % is beyond bounds: % of % are spoken for',
+            NEW.kind, NEW.amount_minor, NEW.currency, spoken_for, available
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'money_within_bounds';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+
+
+# What an order pays and is paid back goes through its tenders: from the bank, nothing would say how much there was.
+_ONLY_OF_TENDERS = """
+    IF wrote.kind IN ('authorise', 'capture', 'void', 'lapse', 'reinstate', 'refund')
+       AND keeps_money AND NOT per_tender AND NEW.account <> 'tax.payable' THEN
+        RAISE EXCEPTION 'the % % moves money of a tender, and nothing on %', wrote.kind, wrote.id, NEW.account
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_tender';
+    END IF;
+    IF NEW.instrument IS NULL
+       AND NEW.account IN ('receivable.on_account', 'liability.gift_cards', 'liability.store_credit') THEN
+        RAISE EXCEPTION 'an entry on % in transaction % does not say whose it is', NEW.account, wrote.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_instrument';
+    END IF;
+"""
+
+
+_IN_BALANCE = """
+CREATE OR REPLACE FUNCTION ledger_in_balance() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    wrote ledger_transactions;
+    per_tender boolean;
+    keeps_money boolean;
+    wrong record;
+BEGIN
+    SELECT * INTO wrote FROM ledger_transactions WHERE id = NEW.transaction_id;
+    IF wrote.written_in <> pg_current_xact_id()::text::bigint THEN
+        RAISE EXCEPTION 'ledger_entries is append-only: transaction % is complete', wrote.id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    SELECT tender, kind IN ('asset', 'liability') INTO per_tender, keeps_money
+      FROM ledger_accounts WHERE code = NEW.account;
+    IF NEW.tender IS NULL AND per_tender
+       AND wrote.kind IN ('authorise', 'capture', 'void', 'lapse', 'reinstate', 'refund') THEN
+        RAISE EXCEPTION 'an entry on % in transaction % names no tender', NEW.account, wrote.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_tender';
+    END IF;
+    IF NEW.tender IS NOT NULL AND NOT (per_tender AND wrote.order_id IS NOT NULL) THEN
+        RAISE EXCEPTION 'an entry on % in transaction % names a tender, and belongs to none', NEW.account, wrote.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_tender';
+    END IF;/*only of tenders*/
+    SELECT currency, sum(amount_minor) AS rest INTO wrong FROM ledger_entries
+     WHERE transaction_id = wrote.id GROUP BY currency HAVING sum(amount_minor) <> 0 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'transaction % is out of balance by % %', wrote.id, wrong.rest, wrong.currency
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_in_balance';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+
+
+_ADDED = {
+    "/*no old snapshot*/": _NO_OLD_SNAPSHOT,
+    "/*no row to lock*/": _NO_ROW_TO_LOCK,
+    "/*only of tenders*/": _ONLY_OF_TENDERS,
+}
+
+
+def _with(function: str, *, added: bool) -> str:
+    """A function as it is from here on, or as it was before."""
+    for place, what in _ADDED.items():
+        function = function.replace(place, what if added else "")
+    return function
+
+
+def upgrade() -> None:
+    # What the reconciliation looks for; rows come in the order of time, so the smallest of indexes will do.
+    op.create_index(
+        "ix_ledger_transactions_recorded", "ledger_transactions", ["recorded_at"], postgresql_using="brin"
+    )
+    for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
+        op.execute(_with(function, added=True))
+
+
+def downgrade() -> None:
+    for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
+        op.execute(_with(function, added=False))
+    op.drop_index("ix_ledger_transactions_recorded", table_name="ledger_transactions")
