@@ -8,14 +8,14 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint
 from sqlmodel import Field, SQLModel
 
-from models.tables.base import moment, not_negative
+from models.tables.base import known_currency, moment, not_negative
 
 
 class CustomerAccountRow(SQLModel, table=True):
     """A business that pays on account, up to ``credit_limit_minor`` owed and held together."""
 
     __tablename__ = "customer_accounts"
-    __table_args__ = (not_negative("credit_limit_minor"),)
+    __table_args__ = (not_negative("credit_limit_minor"), known_currency())
 
     instrument: str = Field(primary_key=True)
     currency: str
@@ -28,7 +28,10 @@ class StoredValueRow(SQLModel, table=True):
     """A gift card or a customer's store credit. ``instrument`` is made of its code, which is not kept here."""
 
     __tablename__ = "stored_value"
-    __table_args__ = (CheckConstraint("kind IN ('gift_card', 'store_credit')", name="kind"),)
+    __table_args__ = (
+        CheckConstraint("kind IN ('gift_card', 'store_credit')", name="kind"),
+        known_currency(),
+    )
 
     instrument: str = Field(primary_key=True)
     kind: str

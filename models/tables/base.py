@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import CheckConstraint, DateTime
 from sqlmodel import Field, SQLModel
 
+from models.money import CURRENCY_EXPONENT
+
 metadata = SQLModel.metadata
 
 # Named by rule, so that a migration can find a constraint again.
@@ -38,6 +40,12 @@ def one_of(column: str, choices: type[StrEnum]) -> CheckConstraint:
 def not_negative(*columns: str) -> CheckConstraint:
     """A check that no listed amount or count is below zero."""
     return CheckConstraint(" AND ".join(f"{column} >= 0" for column in columns), name="not_negative")
+
+
+def known_currency() -> CheckConstraint:
+    """A check that ``currency`` is one of ours: ``Money`` of another could not be read again."""
+    codes = ", ".join(f"'{code}'" for code in sorted(CURRENCY_EXPONENT))
+    return CheckConstraint(f"currency IN ({codes})", name="currency")
 
 
 class Stamped(SQLModel):

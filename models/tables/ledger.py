@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Identi
 from sqlmodel import Field, SQLModel
 
 from models.ledger import AccountKind, TransactionKind, UsualSide
-from models.tables.base import moment, one_of
+from models.tables.base import known_currency, moment, one_of
 
 
 class LedgerAccountRow(SQLModel, table=True):
@@ -71,6 +71,9 @@ class LedgerEntryRow(SQLModel, table=True):
     __tablename__ = "ledger_entries"
     __table_args__ = (
         CheckConstraint("amount_minor <> 0", name="moves_something"),
+        # What ``Money`` can hold: whoever reads the books must be able to.
+        CheckConstraint("amount_minor BETWEEN -1000000000000000 AND 1000000000000000", name="amount"),
+        known_currency(),
         ForeignKeyConstraint(["transaction_id"], ["ledger_transactions.id"]),
         ForeignKeyConstraint(["account"], ["ledger_accounts.code"]),
         Index(

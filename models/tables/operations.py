@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 
 from models.operations import OperationState, PaymentKind, ShippingKind
 from models.order import TenderKind
-from models.tables.base import moment, not_negative, one_of
+from models.tables.base import known_currency, moment, not_negative, one_of
 
 
 class Operation(SQLModel):
@@ -39,6 +39,7 @@ class PaymentOperationRow(Operation, table=True):
         one_of("kind", PaymentKind),
         one_of("state", OperationState),
         not_negative("amount_minor"),
+        known_currency(),
         CheckConstraint("kind <> 'refund' OR cause IS NOT NULL", name="refund_cause"),
         CheckConstraint("kind NOT IN ('capture', 'refund') OR parent IS NOT NULL", name="parent"),
         CheckConstraint(

@@ -471,6 +471,45 @@ async def test_hand_written_rows_that_break_the_books_are_refused(
     assert await balances(store, order_id) == before
 
 
+@pytest.mark.parametrize("currency", ["QQQ", "gbp", "", "GBP "])
+async def test_an_amount_in_no_currency_of_ours_is_refused_so_that_the_books_stay_readable(
+    store: Store, currency: str
+) -> None:
+    with pytest.raises(IntegrityError, match="ck_ledger_entries_currency"):
+        await run(
+            store,
+            _transaction("in-no-currency", None, "adjustment"),
+            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency) VALUES"
+            f" ('in-no-currency', 1, 'bank', 5, '{currency}'), ('in-no-currency', 2, 'suspense', -5, '{currency}')",
+        )
+    async with store.transaction() as session:
+        assert (await ledger.trial_balance(session)).in_balance
+
+
+async def test_an_amount_that_nobody_could_read_again_is_refused(store: Store) -> None:
+    with pytest.raises(IntegrityError, match="ck_ledger_entries_amount"):
+        await run(
+            store,
+            _transaction("too-much", None, "adjustment"),
+            "INSERT INTO ledger_entries (transaction_id, number, account, amount_minor, currency) VALUES"
+            f" ('too-much', 1, 'bank', {10**15 + 1}, 'GBP'), ('too-much', 2, 'suspense', {-(10**15) - 1}, 'GBP')",
+        )
+
+
+@pytest.mark.parametrize("table", ["payment_operations", "customer_accounts", "stored_value"])
+async def test_no_table_of_money_takes_a_currency_that_is_not_ours(store: Store, table: str) -> None:
+    values = {
+        "payment_operations": "(key, order_id, kind, state, intended_at, amount_minor, currency)"
+        " VALUES ('q', 'web:q', 'authorise', 'intended', now(), 5, 'QQQ')",
+        "customer_accounts": "(instrument, currency, credit_limit_minor, active, created_at)"
+        " VALUES ('q', 'QQQ', 5, true, now())",
+        "stored_value": "(instrument, kind, currency, active, created_at)"
+        " VALUES ('q', 'gift_card', 'QQQ', true, now())",
+    }
+    with pytest.raises(IntegrityError, match=f"ck_{table}_currency"):
+        await run(store, f"INSERT INTO {table} {values[table]}")
+
+
 async def test_hand_written_rows_within_the_bounds_are_taken(store: Store, held: tuple[str, str]) -> None:
     order_id, tender = held
     await run(

@@ -1,4 +1,4 @@
-"""What SQL by hand could do to the books: past a bound from an old snapshot, and past every tender."""
+"""What SQL by hand could do to the books: past a bound from an old snapshot, past every tender, in no currency."""
 
 from alembic import op
 
@@ -107,6 +107,18 @@ END $$
 """
 
 
+# ISO 4217, as models.money has them: what has another one can be read by nobody, and the books only grow.
+_CURRENCIES = (
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD "
+    "CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD "
+    "GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT "
+    "LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR "
+    "NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP "
+    "STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XCD XOF "
+    "XPF YER ZAR ZMW ZWG"
+)
+_IN_A_CURRENCY = ("ledger_entries", "payment_operations", "customer_accounts", "stored_value")
+
 _ADDED = {
     "/*no old snapshot*/": _NO_OLD_SNAPSHOT,
     "/*no row to lock*/": _NO_ROW_TO_LOCK,
@@ -126,6 +138,14 @@ def upgrade() -> None:
     op.create_index(
         "ix_ledger_transactions_recorded", "ledger_transactions", ["recorded_at"], postgresql_using="brin"
     )
+    known = ", ".join(f"'{code}'" for code in _CURRENCIES.split())
+    for table in _IN_A_CURRENCY:
+        op.create_check_constraint(op.f(f"ck_{table}_currency"), table, f"currency IN ({known})")
+    op.create_check_constraint(
+        op.f("ck_ledger_entries_amount"),
+        "ledger_entries",
+        "amount_minor BETWEEN -1000000000000000 AND 1000000000000000",
+    )
     for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
         op.execute(_with(function, added=True))
 
@@ -133,4 +153,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
         op.execute(_with(function, added=False))
+    op.drop_constraint(op.f("ck_ledger_entries_amount"), "ledger_entries")
+    for table in _IN_A_CURRENCY:
+        op.drop_constraint(op.f(f"ck_{table}_currency"), table)
     op.drop_index("ix_ledger_transactions_recorded", table_name="ledger_transactions")
