@@ -50,6 +50,7 @@ from models.reconciliation import (
 from policies.reconciliation import (
     HealingPolicy,
     StockStanding,
+    compare_allocation,
     compare_labels,
     compare_ledger,
     compare_money,
@@ -62,6 +63,8 @@ from workflows import steps
 
 # Subjects of one piece, and the time after which it ends where it is: an attempt has 18 seconds.
 _PIECE, _STOCK_ROWS = 200, 2_000
+# All movements of so many rows are added up by one statement.
+_STOCK_ROWS_AT_ONCE = 200
 _LONG_ENOUGH = 5.0
 # What two transactions of ours write one after the other is written by then.
 _BETWEEN_LOOKS = 1.0
@@ -69,6 +72,7 @@ _BETWEEN_LOOKS = 1.0
 # From a function of the database it comes as the driver says it.
 _NOT_ALLOWED = (exc.IntegrityError, exc.InternalError, psycopg.IntegrityError, psycopg.InternalError)
 
+Look = Callable[[Sequence[str]], Awaitable[Mapping[str, Compared]]]
 Mend = Callable[[Rule, Difference], Awaitable[None]]
 Read = Callable[[str | None], Awaitable[StatementPage]]
 
@@ -350,26 +354,51 @@ class StockReconciliation:
     @implements(steps.COMPARE_STOCK)
     @speaks_temporal
     async def compare_stock(self, asked: Compare) -> PieceCompared:
-        """Compare some stock rows."""
-        node, _, sku = asked.cursor.partition("/")
-        async with self._store.transaction() as session:
-            rows = await books.stock_rows(session, (node, sku), _STOCK_ROWS)
-        found = {f"{row.node}/{row.sku}": row for row in rows}
+        """Compare some stock rows; with the last of them, the counters of what belongs to whom."""
+        found, more = await self._rows(asked.cursor)
         async with self._store.transaction() as session:
             before = await books.known(session, Comparison.STOCK, list(found))
         differing = {name: row for name, row in found.items() if not row.agrees or name in before}
-        comparing = _Comparison(
-            self._store,
-            self._terms,
-            Comparison.STOCK,
-            lambda subjects: self._look_at_rows({name: differing[name] for name in subjects}),
-            _wait,
-            self._mend,
+        comparing = self._comparing(
+            lambda subjects: self._look_at_rows({name: differing[name] for name in subjects})
         )
         piece = await comparing.piece(list(differing))
-        equal = Tally(checked=len(found) - len(differing))
-        more = list(found)[-1] if len(rows) == _STOCK_ROWS else None
-        return PieceCompared(tally=piece.tally + equal, cursor=piece.cursor or more)
+        tally = piece.tally + Tally(checked=len(found) - len(differing))
+        cursor = piece.cursor or more
+        if cursor is None:
+            tally += await self._counters()
+        return PieceCompared(tally=tally, cursor=cursor)
+
+    async def _rows(self, cursor: str) -> tuple[dict[str, StockStanding], str | None]:
+        """Rows that follow, as many as their movements are added up in a while, and where the next ones begin."""
+        begun, found = time.monotonic(), dict[str, StockStanding]()
+        more: str | None = cursor
+        while more is not None and len(found) < _STOCK_ROWS and time.monotonic() - begun < _LONG_ENOUGH:
+            node, _, sku = more.partition("/")
+            async with self._store.transaction() as session:
+                rows = await books.stock_rows(session, (node, sku), _STOCK_ROWS_AT_ONCE)
+            found |= {f"{row.node}/{row.sku}": row for row in rows}
+            more = f"{rows[-1].node}/{rows[-1].sku}" if len(rows) == _STOCK_ROWS_AT_ONCE else None
+            activity.heartbeat()
+        return found, more
+
+    async def _counters(self) -> Tally:
+        """All of them that differ, up to a piece; what is left is found by the next run."""
+        async with self._store.transaction() as session:
+            subjects = {one.subject for one in await books.allocation_counters(session, _PIECE)}
+            subjects.update(await books.open_allocation_differences(session))
+        return (await self._comparing(self._look_at_counters).piece(sorted(subjects))).tally
+
+    def _comparing(self, look: Look) -> "_Comparison":
+        return _Comparison(self._store, self._terms, Comparison.STOCK, look, _wait, self._mend)
+
+    async def _look_at_counters(self, subjects: Sequence[str]) -> Mapping[str, Compared]:
+        async with self._store.transaction() as session:
+            differing = {one.subject: one for one in await books.allocation_counters(session, _PIECE)}
+        return {
+            subject: compare_allocation(differing[subject]) if subject in differing else Compared(checked=1)
+            for subject in subjects
+        }
 
     async def _look(self, subjects: Sequence[str]) -> Mapping[str, Compared]:
         async with self._store.transaction() as session:
@@ -436,7 +465,7 @@ class _Comparison:
     store: Store
     terms: Terms
     comparison: Comparison
-    look: Callable[[Sequence[str]], Awaitable[Mapping[str, Compared]]]
+    look: Look
     ask: Callable[[str], Awaitable[None]]
     mend: Mend
 

@@ -23,7 +23,8 @@ class Comparison(StrEnum):
     """Two sides that have to agree.
 
     MONEY: our movements and the provider's statement. LABELS: our labels and shipments, and the carrier's statement.
-    RESERVATIONS: reserved units and orders. STOCK: the reserved count of each stock row, and what is held of it.
+    RESERVATIONS: reserved units and orders. STOCK: the counts of each stock row, and what is held of it and moved
+    it; the counters of rules that say what belongs to whom, and the units that they count.
     """
 
     MONEY = "money"
@@ -63,6 +64,8 @@ class DifferenceKind(StrEnum):
     PAID_WITHOUT_STOCK = "paid_without_stock"
     RESERVED_DIFFERS = "reserved_differs"
     EXPIRED = "expired"
+    MOVEMENTS_DIFFER = "movements_differ"
+    ALLOCATION_DIFFERS = "allocation_differs"
 
 
 class DifferenceState(StrEnum):

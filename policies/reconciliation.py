@@ -800,56 +800,123 @@ def _about_order(
 
 
 # --- stock rows ---
+class Counts(Contract):
+    """Units on hand and reserved."""
+
+    on_hand: int
+    reserved: int
+
+
 class StockStanding(Contract):
-    """A stock row's own count of reserved units, the sum of what reservations hold of it, and what of it expired."""
+    """A stock row's own counts, the sum of what reservations hold of it, and what of it expired.
+
+    ``moved``: what its movements add up to.
+    """
 
     node: str
     sku: str
     reserved: int
     held: int
+    on_hand: int = 0
+    moved: Counts | None = None
     expired: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        """What the row says of itself."""
+        return Counts(on_hand=self.on_hand, reserved=self.reserved)
 
     @property
     def agrees(self) -> bool:
         """Whether nobody has to look at it."""
-        return self.reserved == self.held and not self.expired
+        return self.reserved == self.held and self.moved in (None, self.counts) and not self.expired
 
 
 def compare_stock(row: StockStanding) -> Compared:
-    """The reserved count of one row against what is held of it, and whether it has units that expired."""
+    """The counts of one row against what is held of it and what moved it, and whether it has units that expired."""
     differences = []
     name = f"{row.node}/{row.sku}"
-    if row.reserved != row.held:
-        kind = DifferenceKind.RESERVED_DIFFERS
+
+    def differs(kind: DifferenceKind, what: str, ours: Side, theirs: Side, units: int) -> None:
         differences.append(
             Difference(
                 key=f"{kind}:{name}",
                 comparison=Comparison.STOCK,
                 kind=kind,
                 subject=name,
-                what=f"{row.sku} at {row.node} counts {row.reserved:,} reserved units, reservations hold {row.held:,}",
-                ours=Side(of="stock", found=({"node": row.node, "sku": row.sku, "reserved": row.reserved},)),
-                theirs=Side(of="reservations", found=({"held": row.held},)),
-                units=abs(row.reserved - row.held),
+                what=what,
+                ours=ours,
+                theirs=theirs,
+                units=units,
                 about=name,
             )
+        )
+
+    def stock(**counts: int) -> Side:
+        return Side(of="stock", found=({"node": row.node, "sku": row.sku, **counts},))
+
+    if row.reserved != row.held:
+        differs(
+            DifferenceKind.RESERVED_DIFFERS,
+            f"{row.sku} at {row.node} counts {row.reserved:,} reserved units, reservations hold {row.held:,}",
+            stock(reserved=row.reserved),
+            Side(of="reservations", found=({"held": row.held},)),
+            abs(row.reserved - row.held),
+        )
+    if row.moved is not None and row.moved != row.counts:
+        differs(
+            DifferenceKind.MOVEMENTS_DIFFER,
+            f"{row.sku} at {row.node} counts {row.on_hand:,} units on hand and {row.reserved:,} reserved, "
+            f"its movements add up to {row.moved.on_hand:,} and {row.moved.reserved:,}",
+            stock(on_hand=row.on_hand, reserved=row.reserved),
+            Side(of="movements", found=(row.moved.model_dump(),)),
+            abs(row.on_hand - row.moved.on_hand) + abs(row.reserved - row.moved.reserved),
         )
     if row.expired:
-        kind = DifferenceKind.EXPIRED
-        differences.append(
-            Difference(
-                key=f"{kind}:{name}",
-                comparison=Comparison.STOCK,
-                kind=kind,
-                subject=name,
-                what=f"{row.expired:,} units of {row.sku} at {row.node} have expired",
-                ours=Side(of="stock", found=({"node": row.node, "sku": row.sku, "expired": row.expired},)),
-                theirs=Side(of="the calendar"),
-                units=row.expired,
-                about=name,
-            )
+        differs(
+            DifferenceKind.EXPIRED,
+            f"{row.expired:,} units of {row.sku} at {row.node} have expired",
+            stock(expired=row.expired),
+            Side(of="the calendar"),
+            row.expired,
         )
     return Compared(checked=1, differences=tuple(differences))
+
+
+class AllocationCounter(Contract):
+    """What a rule has counted of a SKU at a node (``""``: at all together), and the units that it is about."""
+
+    rule_id: str
+    sku: str
+    node: str
+    counted: int
+    units: int
+
+    @property
+    def subject(self) -> str:
+        """How a difference of it is called."""
+        return f"{self.rule_id}:{self.node or '*'}/{self.sku}"
+
+
+def compare_allocation(counter: AllocationCounter) -> Compared:
+    """A rule's counter against the units that it counts."""
+    if counter.counted == counter.units:
+        return Compared(checked=1)
+    kind, where = DifferenceKind.ALLOCATION_DIFFERS, f" at {counter.node}" if counter.node else ""
+    place = {"rule_id": counter.rule_id, "sku": counter.sku, "node": counter.node}
+    difference = Difference(
+        key=f"{kind}:{counter.subject}",
+        comparison=Comparison.STOCK,
+        kind=kind,
+        subject=counter.subject,
+        what=f"rule {counter.rule_id} has counted {counter.counted:,} units of {counter.sku}{where}, "
+        f"reservations come to {counter.units:,}",
+        ours=Side(of="counter", found=(place | {"counted": counter.counted},)),
+        theirs=Side(of="reservations", found=({"units": counter.units},)),
+        units=abs(counter.counted - counter.units),
+        about=counter.subject,
+    )
+    return Compared(checked=1, differences=(difference,))
 
 
 # --- rules ---
@@ -933,6 +1000,10 @@ _TO_DO: Mapping[DifferenceKind, str] = MappingProxyType(
         "timeline; send the goods, or call the order off and pay back.",
         DifferenceKind.RESERVED_DIFFERS: "See who changed the count or the reservations by hand. Put the count right, "
         "then finish.",
+        DifferenceKind.MOVEMENTS_DIFFER: "Somebody changed the row past its movements, or the movements. Count what "
+        "lies on the shelf, and see what was reserved; put the row right as it was changed, then finish.",
+        DifferenceKind.ALLOCATION_DIFFERS: "This rule lets through too much, or too little. Set the allocation without "
+        "the rule, then with it (orderwright stock allocate): it then counts anew. Then finish.",
         DifferenceKind.EXPIRED: "Nothing of it is sent to anybody any more. Take it off the shelf and write it off "
         "(orderwright stock damage, with --lot), then finish.",
         DifferenceKind.HELD_FOR_UNKNOWN: "No order of this id is in our books. If nothing is on its way under it, "

@@ -15,6 +15,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     tuple_,
     union,
 )
@@ -22,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from activities.store import broken, lots, reads, stock
+from activities.store import broken, lots, reads, stock, stock_books
 from activities.store.operations import PaymentOperation, ShippingOperation
 from activities.store.record import record
 from models.base import Contract
@@ -53,8 +54,17 @@ from models.tables.ledger import LedgerEntryRow, LedgerTransactionRow
 from models.tables.operations import PaymentOperationRow, ShippingOperationRow
 from models.tables.orders import OrderRow, ShipmentRow
 from models.tables.reconciliation import DifferenceRow, ReconciliationRunRow, StatementLineRow
-from models.tables.stock import ReservationRow, ReservedUnitsRow, StockLotRow, StockRow, UnitState
+from models.tables.stock import (
+    ReservationRow,
+    ReservedUnitsRow,
+    StockLotRow,
+    StockMovementRow,
+    StockRow,
+    UnitState,
+)
 from policies.reconciliation import (
+    AllocationCounter,
+    Counts,
     OrderStock,
     OurLabel,
     OurMovement,
@@ -579,24 +589,25 @@ async def order_stock(session: AsyncSession, order_ids: Collection[str]) -> dict
 
 
 async def stock_rows(session: AsyncSession, after: tuple[str, str], limit: int) -> list[StockStanding]:
-    """Stock rows that follow ``after``, each with what reservations hold of it and what expired: one moment."""
+    """Stock rows that follow ``after``, each with what is held of it, what moved it and what expired: one moment."""
     rows = (
-        select(col(StockRow.node), col(StockRow.sku), col(StockRow.reserved))
+        _counts()
         .where(tuple_(col(StockRow.node), col(StockRow.sku)) > after)
         .order_by(col(StockRow.node), col(StockRow.sku))
         .limit(limit)
-        .subquery()
     )
-    return await _standing(session, select(rows.c.node, rows.c.sku, rows.c.reserved).subquery())
+    return await _standing(session, rows.subquery())
 
 
 async def stock_row(session: AsyncSession, node: str, sku: str) -> StockStanding | None:
     """One stock row, as above."""
-    rows = select(col(StockRow.node), col(StockRow.sku), col(StockRow.reserved)).where(
-        col(StockRow.node) == node, col(StockRow.sku) == sku
-    )
+    rows = _counts().where(col(StockRow.node) == node, col(StockRow.sku) == sku)
     found = await _standing(session, rows.subquery())
     return found[0] if found else None
+
+
+def _counts() -> Select[str, str, int, int]:
+    return select(col(StockRow.node), col(StockRow.sku), col(StockRow.on_hand), col(StockRow.reserved))
 
 
 async def _standing(session: AsyncSession, rows: Any) -> list[StockStanding]:
@@ -620,13 +631,64 @@ async def _standing(session: AsyncSession, rows: Any) -> list[StockStanding]:
         .correlate(rows)
         .scalar_subquery()
     )
+    moved = (
+        select(
+            func.coalesce(func.sum(col(StockMovementRow.on_hand)), 0).label("on_hand"),
+            func.coalesce(func.sum(col(StockMovementRow.reserved)), 0).label("reserved"),
+        )
+        .where(col(StockMovementRow.node) == rows.c.node, col(StockMovementRow.sku) == rows.c.sku)
+        .correlate(rows)
+        .lateral()
+    )
     found = await session.execute(
-        select(rows.c.node, rows.c.sku, rows.c.reserved, held, expired).order_by(rows.c.node, rows.c.sku)
+        select(
+            rows.c.node,
+            rows.c.sku,
+            rows.c.on_hand,
+            rows.c.reserved,
+            held,
+            expired,
+            moved.c.on_hand,
+            moved.c.reserved,
+        )
+        .select_from(rows.join(moved, true()))
+        .order_by(rows.c.node, rows.c.sku)
     )
     return [
-        StockStanding(node=node, sku=sku, reserved=int(reserved), held=int(some), expired=int(gone))
-        for node, sku, reserved, some, gone in found
+        StockStanding(
+            node=node,
+            sku=sku,
+            on_hand=int(on_hand),
+            reserved=int(reserved),
+            held=int(some),
+            expired=int(gone),
+            moved=Counts(on_hand=int(moved_on_hand), reserved=int(moved_reserved)),
+        )
+        for node, sku, on_hand, reserved, some, gone, moved_on_hand, moved_reserved in found
     ]
+
+
+async def allocation_counters(session: AsyncSession, limit: int) -> list[AllocationCounter]:
+    """The counters of rules that differ from the units that they count, at most ``limit`` of them."""
+    return [
+        AllocationCounter(
+            rule_id=one.source, sku=one.sku, node=one.node, counted=one.found, units=one.expected
+        )
+        for one in await stock_books.miscounted(session, limit)
+    ]
+
+
+async def open_allocation_differences(session: AsyncSession) -> list[str]:
+    """The subjects of differences of this kind that wait for a person."""
+    return list(
+        await session.scalars(
+            select(col(DifferenceRow.subject)).where(
+                col(DifferenceRow.comparison) == Comparison.STOCK,
+                col(DifferenceRow.state) == DifferenceState.OPEN,
+                col(DifferenceRow.kind) == DifferenceKind.ALLOCATION_DIFFERS,
+            )
+        )
+    )
 
 
 async def free_units(session: AsyncSession, order_id: str, key: str, shipment_ids: Collection[str]) -> None:

@@ -69,10 +69,15 @@ async def reconcile(session: AsyncSession) -> StockAccount:
     )
 
 
+async def miscounted(session: AsyncSession, most: int) -> list[StockDifference]:
+    """The counters of rules alone, at most so many."""
+    return await _differences(session, StockTrouble.ALLOCATION_DIFFERS, _COUNTED, most=most)
+
+
 async def _differences(
-    session: AsyncSession, trouble: StockTrouble, query: str, **values: Any
+    session: AsyncSession, trouble: StockTrouble, query: str, most: int = LISTED, **values: Any
 ) -> list[StockDifference]:
-    rows = await session.execute(text(query), {"most": LISTED, **values})
+    rows = await session.execute(text(query), {"most": most, **values})
     return [StockDifference(trouble=trouble, **row) for row in rows.mappings()]
 
 

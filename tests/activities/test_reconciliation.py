@@ -19,8 +19,10 @@ from activities.reconciliation import (
 )
 from activities.store import accounts, broken, reads, stock
 from activities.store import reconciliation as books
+from activities.store.allocating import allocate
 from activities.store.store import Store
 from apps.simulators.serving import Settings
+from models.allocation import AllocationPolicy
 from models.effects import AuthorisePayment, RefundPayment, VoidAuthorisation
 from models.errors import NeighbourUnavailable, OutcomeUnknown, Refused
 from models.order import TenderKind
@@ -560,6 +562,56 @@ async def test_a_reserved_count_that_no_reservation_explains_is_put_before_a_per
     difference = await shop.only_difference()
     assert difference.kind is DifferenceKind.RESERVED_DIFFERS
     assert (difference.ours.found[0]["reserved"], difference.theirs.found[0]["held"]) == (5, 2)
+
+
+async def test_a_row_that_is_not_the_sum_of_its_movements_is_put_before_a_person(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    assert (await shop.reconcile(Area.STOCK)).differing == 0
+    await shop.past_every_trigger("UPDATE stock SET on_hand = on_hand + 7")
+    await shop.reconcile(Area.STOCK)
+    difference = await shop.only_difference()
+    assert (difference.kind, difference.order_id) == (DifferenceKind.MOVEMENTS_DIFFER, None)
+    assert difference.ours.found[0]["on_hand"] - difference.theirs.found[0]["on_hand"] == 7
+    assert (await shop.task()).sides == (difference.ours, difference.theirs)
+    await shop.past_every_trigger("UPDATE stock SET on_hand = on_hand - 7")
+    assert (await shop.reconcile(Area.STOCK)).left_open == 0
+
+
+async def test_a_counter_that_counted_other_units_is_put_before_a_person(shop: Shop) -> None:
+    await shop.reserved(units=2)
+    (row,) = await shop.sql("SELECT sku FROM stock")
+    async with shop.store.transaction() as session:
+        rule = {"rule_id": "cap", "kind": "cap", "sku": row["sku"], "units": 5}
+        await allocate(
+            session,
+            AllocationPolicy.model_validate({"document_id": "rules-1", "actor": "jo", "rules": [rule]}),
+        )
+    assert (await shop.reconcile(Area.STOCK)).differing == 0
+    await shop.past_every_trigger("UPDATE stock_allocation_use SET used = used + 3")
+    await shop.reconcile(Area.STOCK)
+    difference = await shop.only_difference()
+    assert difference.kind is DifferenceKind.ALLOCATION_DIFFERS
+    assert difference.ours.found[0]["counted"] - difference.theirs.found[0]["units"] == 3
+    assert (await shop.task()).sides == (difference.ours, difference.theirs)
+    await shop.past_every_trigger("UPDATE stock_allocation_use SET used = used - 3")
+    view = await shop.reconcile(Area.STOCK)
+    assert (view.gone, view.left_open) == (1, 0)
+
+
+async def test_every_row_is_compared_however_many_there_are(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.reconciliation._STOCK_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("activities.reconciliation._STOCK_ROWS", 4)
+    await shop.reserved(units=1)
+    for number in range(10):
+        await shop.sql(
+            "INSERT INTO stock (node, sku, on_hand, reserved) SELECT node, :sku, 5, 0 FROM nodes LIMIT 1",
+            sku=f"MANY-{number}",
+        )
+    await shop.past_every_trigger("UPDATE stock SET on_hand = 6 WHERE sku LIKE 'MANY-%'")
+    view = await shop.reconcile(Area.STOCK)
+    assert view.opened == 10
 
 
 # --- what becomes of differences ---

@@ -22,6 +22,8 @@ from models.reconciliation import (
 from models.review import Verdict
 from models.states import ORDER_TERMINAL, OrderState, ShipmentState
 from policies.reconciliation import (
+    AllocationCounter,
+    Counts,
     HealingPolicy,
     OrderStock,
     OurLabel,
@@ -30,6 +32,7 @@ from policies.reconciliation import (
     ReservedUnits,
     ShipmentStanding,
     StockStanding,
+    compare_allocation,
     compare_labels,
     compare_ledger,
     compare_money,
@@ -413,6 +416,28 @@ def test_expired_goods_on_a_shelf_are_a_persons_business() -> None:
     row = StockStanding(node="n", sku="s", reserved=2, held=2, expired=5)
     assert not row.agrees
     assert [(one.kind, one.units) for one in compare_stock(row).differences] == [(DifferenceKind.EXPIRED, 5)]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_row_is_the_sum_of_its_movements(on_hand: int, reserved: int, came: int, kept: int) -> None:
+    moved = Counts(on_hand=came, reserved=kept)
+    row = StockStanding(node="n", sku="s", on_hand=on_hand, reserved=reserved, held=reserved, moved=moved)
+    found = compare_stock(row).differences
+    assert row.agrees is not bool(found)
+    assert [(one.kind, one.units) for one in found] == (
+        []
+        if (on_hand, reserved) == (came, kept)
+        else [(DifferenceKind.MOVEMENTS_DIFFER, abs(on_hand - came) + abs(reserved - kept))]
+    )
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_counter_of_a_rule_is_what_it_counts(counted: int, units: int) -> None:
+    counter = AllocationCounter(rule_id="web-only", sku="s", node="", counted=counted, units=units)
+    found = compare_allocation(counter).differences
+    assert [(one.kind, one.units) for one in found] == (
+        [] if counted == units else [(DifferenceKind.ALLOCATION_DIFFERS, abs(counted - units))]
+    )
 
 
 # --- rules ---

@@ -129,6 +129,8 @@ ALLOWED = {
     ("0022", "create_check_constraint", "payment_operations"): _KNOWN_CURRENCY,
     ("0022", "create_check_constraint", "customer_accounts"): _KNOWN_CURRENCY,
     ("0022", "create_check_constraint", "stored_value"): _KNOWN_CURRENCY,
+    ("0022", "drop_constraint", "reconciliation_differences"): _WIDENED,
+    ("0022", "create_check_constraint", "reconciliation_differences"): _WIDENED,
     ("0022", "execute", "CREATE OR"): (
         "functions of 0001 and 0013: they refuse isolation levels that no version of ours writes in, and postings that "
         "none of them makes"

@@ -119,6 +119,13 @@ _CURRENCIES = (
 )
 _IN_A_CURRENCY = ("ledger_entries", "payment_operations", "customer_accounts", "stored_value")
 
+_DIFFERENCES = (
+    "ours_only", "theirs_only", "amount_differs", "ledger_differs", "twice_theirs", "held_after_end",
+    "held_only_ours", "answer_lost", "label_of_cancelled", "label_unknown", "label_answer_lost", "label_cost_differs",
+    "left_without_label", "held_for_ended", "held_for_unknown", "open_without_reservation", "paid_without_stock",
+    "reserved_differs", "expired",
+)  # fmt: skip
+
 _ADDED = {
     "/*no old snapshot*/": _NO_OLD_SNAPSHOT,
     "/*no row to lock*/": _NO_ROW_TO_LOCK,
@@ -133,7 +140,18 @@ def _with(function: str, *, added: bool) -> str:
     return function
 
 
+def _differences(*new: str) -> None:
+    """The kinds of difference that a reconciliation finds."""
+    name, kinds = (
+        "ck_reconciliation_differences_kind",
+        ", ".join(f"'{kind}'" for kind in (*_DIFFERENCES, *new)),
+    )
+    op.drop_constraint(op.f(name), "reconciliation_differences")
+    op.create_check_constraint(op.f(name), "reconciliation_differences", f"kind IN ({kinds})")
+
+
 def upgrade() -> None:
+    _differences("movements_differ", "allocation_differs")
     # What the reconciliation looks for; rows come in the order of time, so the smallest of indexes will do.
     op.create_index(
         "ix_ledger_transactions_recorded", "ledger_transactions", ["recorded_at"], postgresql_using="brin"
@@ -157,3 +175,7 @@ def downgrade() -> None:
     for table in _IN_A_CURRENCY:
         op.drop_constraint(op.f(f"ck_{table}_currency"), table)
     op.drop_index("ix_ledger_transactions_recorded", table_name="ledger_transactions")
+    op.execute(
+        "DELETE FROM reconciliation_differences WHERE kind IN ('movements_differ', 'allocation_differs')"
+    )
+    _differences()
