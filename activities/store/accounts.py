@@ -11,12 +11,12 @@ from sqlmodel import col
 
 from activities.store import ledger
 from activities.store.ledger import NewEntry, NewTransaction
-from models.errors import Conflict, CurrencyMismatch, NotFound, Refused
+from models.errors import Conflict, CurrencyMismatch, LedgerRefused, NotFound, Refused
 from models.ledger import GIFT_CARDS, GOODWILL, ON_ACCOUNT, STORE_CREDIT, TransactionKind
 from models.money import Money
 from models.order import TenderKind
 from models.tables.accounts import CustomerAccountRow, StoredValueRow
-from models.tables.ledger import LedgerEntryRow
+from models.tables.ledger import LedgerEntryRow, LedgerTransactionRow
 
 _LIABILITIES = {TenderKind.GIFT_CARD: GIFT_CARDS, TenderKind.STORE_CREDIT: STORE_CREDIT}
 _PAID_FROM = {TenderKind.GIFT_CARD: "bank", TenderKind.STORE_CREDIT: GOODWILL}
@@ -96,22 +96,48 @@ async def issue(
 
 
 async def paid(
-    session: AsyncSession, account: str, amount: Money, *, key: str, source: str = "payment"
+    session: AsyncSession,
+    account: str,
+    amount: Money,
+    *,
+    key: str,
+    source: str = "payment",
+    in_advance: bool = False,
 ) -> None:
     """Write down, once per ``key``, that ``account`` paid ``amount`` of what it owes into the bank.
 
-    Raises ``LedgerRefused`` for an account that is not known in this currency, and ``Conflict`` as ``issue`` does.
+    Raises ``LedgerRefused`` for an account that is not known in this currency, and for more than it owes unless it
+    pays ``in_advance``; and ``Conflict`` as ``issue`` does.
     """
+    instrument = instrument_of(TenderKind.ON_ACCOUNT, account)
+    # Locked until the end: two payments at once of what is owed once are one too many.
+    row = await _row(session, TenderKind.ON_ACCOUNT, account)
+    known = await session.get(LedgerTransactionRow, key)
+    if row is not None and row.currency == amount.currency and known is None and not in_advance:
+        owed = await _owed(session, instrument, amount.currency)
+        if amount.minor > owed.minor:
+            raise LedgerRefused(
+                f"account {account} owes {owed}, and {amount} is more: see whether the amount and the account are "
+                "right, or say that it is paid in advance"
+            )
     entries = (
         NewEntry(account="bank", amount=amount),
-        NewEntry(
-            account=ON_ACCOUNT, amount=-amount, instrument=instrument_of(TenderKind.ON_ACCOUNT, account)
-        ),
+        NewEntry(account=ON_ACCOUNT, amount=-amount, instrument=instrument),
     )
     transaction = NewTransaction(
         id=key, kind=TransactionKind.PAYMENT, source=source, at=datetime.now(UTC), entries=entries
     )
     await _post_once(session, transaction)
+
+
+async def _owed(session: AsyncSession, instrument: str, currency: str) -> Money:
+    """What an account owes for goods that were sent. What is only held for an order is not owed yet."""
+    owed = await session.scalar(
+        select(func.coalesce(func.sum(col(LedgerEntryRow.amount_minor)), 0)).where(
+            col(LedgerEntryRow.instrument).in_((instrument,)), col(LedgerEntryRow.account) == ON_ACCOUNT
+        )
+    )
+    return Money(minor=max(0, int(owed or 0)), currency=currency)
 
 
 async def left(session: AsyncSession, kind: TenderKind, token: str) -> Money:

@@ -144,11 +144,15 @@ class CreditLimit(Document):
 
 
 class AccountPayment(Document):
-    """What a customer paid of what they owe. With the same ``request_id`` a repeat changes nothing."""
+    """What a customer paid of what they owe. With the same ``request_id`` a repeat changes nothing.
+
+    More than they owe is refused, as a typing error, unless it is said to be ``in_advance``.
+    """
 
     account: _AccountId
     amount_minor: _SomeMinor
     currency: Currency
+    in_advance: bool = False
     actor: Person
     request_id: SentRequestId
 

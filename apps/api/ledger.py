@@ -64,13 +64,21 @@ async def set_credit_limit(request: Request, parts: PartsOf) -> TenderLeft:
     responses=_LEFT,
 )
 async def record_account_payment(request: Request, parts: PartsOf) -> TenderLeft:
-    """An account paid some of what it owes into the bank. The same `request_id` again changes nothing."""
+    """An account paid some of what it owes into the bank. The same `request_id` again changes nothing.
+
+    More than it owes is refused (`ledger_refused`) unless `in_advance` says that it is meant.
+    """
     asked = await read_message(request, AccountPayment, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=asked.actor)
     async with parts.store.transaction() as session:
         amount = Money(minor=asked.amount_minor, currency=asked.currency)
         await accounts.paid(
-            session, asked.account, amount, key=f"payment:{asked.request_id}", source=asked.actor
+            session,
+            asked.account,
+            amount,
+            key=f"payment:{asked.request_id}",
+            source=asked.actor,
+            in_advance=asked.in_advance,
         )
         return TenderLeft(left=await accounts.left(session, TenderKind.ON_ACCOUNT, asked.account))
 

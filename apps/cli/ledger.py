@@ -149,6 +149,9 @@ def paid(
     minor: _MinorUnits,
     currency: _CurrencyCode,
     *,
+    in_advance: Annotated[
+        bool, typer.Option("--in-advance", help="It is more than they owe, and that is meant.")
+    ] = False,
     actor: Actor = None,
     request_id: _Repeatable = None,
     api_url: ApiUrl = None,
@@ -162,6 +165,7 @@ def paid(
         account=account,
         amount_minor=minor,
         currency=currency,
+        in_advance=in_advance,
         actor=acting_as(actor),
         request_id=request_id or f"cli-{uuid.uuid4()}",
     )

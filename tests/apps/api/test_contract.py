@@ -18,13 +18,15 @@ from httpx import AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
-from activities.store import accounts, prices, stock, subscribers
+from activities.store import accounts, ledger, prices, stock, subscribers
+from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.migrate import migrate
 from activities.store.stock import Wanted
 from activities.store.store import Store
 from apps.api import examples, runs
 from apps.api.application import create_app
 from apps.api.contracts import PriceListRequest
+from models.ledger import TransactionKind
 from models.money import Money
 from models.outbox import Topic
 from models.states import OrderState
@@ -94,7 +96,20 @@ async def base_url(
             )
         async with store.transaction() as session:
             limit = Money(minor=examples.CREDIT_LIMIT["limit_minor"], currency="GBP")
-            await accounts.open_account(session, examples.CREDIT_LIMIT["account"], limit)
+            instrument = await accounts.open_account(session, examples.CREDIT_LIMIT["account"], limit)
+            # Goods were sent on account: what the example pays is owed.
+            owed = (
+                NewEntry(account="receivable.on_account", amount=limit, instrument=instrument),
+                NewEntry(account="sales.goods", amount=-limit),
+            )
+            wrote = NewTransaction(
+                id="owed",
+                kind=TransactionKind.ADJUSTMENT,
+                source="test",
+                at=datetime.now(UTC),
+                entries=owed,
+            )
+            await ledger.post(session, wrote)
             listed = PriceListRequest.model_validate(examples.PRICE_LIST_REQUEST)
             await prices.load(session, listed, actor=listed.actor)
         await write_down(

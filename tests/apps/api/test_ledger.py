@@ -1,15 +1,20 @@
 """The books over HTTP."""
 
+import asyncio
 from typing import Any
 
 import httpx
 
-from activities.store import operations
+from activities.store import accounts, ledger, operations
+from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.operations import PaymentOperation
 from activities.store.store import Store
+from models.ledger import TransactionKind
 from models.money import Money
 from models.operations import OperationState, PaymentKind
+from models.order import TenderKind
 from tests.apps.api.builders import a_draft, new_number
+from tests.builders import NOON, gbp
 
 
 async def submitted(api: httpx.AsyncClient) -> str:
@@ -81,7 +86,7 @@ async def test_an_account_is_opened_pays_and_is_told_what_is_left(api: httpx.Asy
     for _ in range(2):
         answer = await api.post("/v1/ledger/limits", json=limit)
         assert (answer.status_code, answer.json()) == (200, {"left": {"minor": 5_000, "currency": "GBP"}})
-    payment = said(account=account, amount_minor=700, request_id=f"bank-{account}")
+    payment = said(account=account, amount_minor=700, request_id=f"bank-{account}", in_advance=True)
     for _ in range(2):
         answer = await api.post("/v1/ledger/payments", json=payment)
         assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_700)
@@ -89,6 +94,44 @@ async def test_an_account_is_opened_pays_and_is_told_what_is_left(api: httpx.Asy
     assert (other.status_code, other.json()["code"]) == (409, "conflict")
     euros = await api.post("/v1/ledger/limits", json=limit | {"currency": "EUR"})
     assert (euros.status_code, euros.json()["code"]) == (409, "currency_mismatch")
+
+
+async def test_more_than_is_owed_is_not_taken_for_a_payment_unless_it_is_said_so(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    account = f"acme-{new_number()}"
+    await api.post("/v1/ledger/limits", json=said(account=account, limit_minor=5_000))
+    await owes(store, account, 1_200)
+    payment = said(account=account, amount_minor=99_999_999, request_id=new_number())
+    answer = await api.post("/v1/ledger/payments", json=payment)
+    assert (answer.status_code, answer.json()["code"]) == (409, "ledger_refused")
+    assert f"account {account} owes 12.00 GBP, and 999,999.99 GBP is more" in answer.json()["detail"]
+    both = [said(account=account, amount_minor=700, request_id=new_number()) for _ in range(2)]
+    codes = await asyncio.gather(*(api.post("/v1/ledger/payments", json=one) for one in both))
+    assert sorted(answer.status_code for answer in codes) == [200, 409], "they owe it once"
+    # The rest, twice under one request: it is not owed any more when it is repeated.
+    rest = said(account=account, amount_minor=500, request_id=new_number())
+    for _ in range(2):
+        answer = await api.post("/v1/ledger/payments", json=rest)
+        assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_000)
+    answer = await api.post(
+        "/v1/ledger/payments", json=rest | {"request_id": new_number(), "in_advance": True}
+    )
+    assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_500)
+
+
+async def owes(store: Store, account: str, minor: int) -> None:
+    """Goods were sent, to be paid later."""
+    instrument = accounts.instrument_of(TenderKind.ON_ACCOUNT, account)
+    entries = (
+        NewEntry(account="receivable.on_account", amount=gbp(minor), instrument=instrument),
+        NewEntry(account="sales.goods", amount=gbp(-minor)),
+    )
+    wrote = NewTransaction(
+        id=f"owes:{account}", kind=TransactionKind.ADJUSTMENT, source="test", at=NOON, entries=entries
+    )
+    async with store.transaction() as session:
+        await ledger.post(session, wrote)
 
 
 async def test_a_payment_of_an_account_that_nobody_opened_is_refused(api: httpx.AsyncClient) -> None:

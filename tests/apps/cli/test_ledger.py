@@ -90,7 +90,12 @@ def test_an_unknown_order_is_refused(run: Run, answers: Answers) -> None:
     ("command", "path", "sent"),
     [
         (("limit", "acme", "500000", "GBP"), "limits", {"account": "acme", "limit_minor": 500_000}),
-        (("paid", "acme", "700", "GBP"), "payments", {"account": "acme", "amount_minor": 700}),
+        (
+            ("paid", "acme", "700", "GBP"),
+            "payments",
+            {"account": "acme", "amount_minor": 700, "in_advance": False},
+        ),
+        (("paid", "acme", "700", "GBP", "--in-advance"), "payments", {"in_advance": True}),
         (
             ("issue", "gift_card", "GIFT-12345", "5000", "GBP"),
             "issues",
