@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0022_books"
-down_revision = "0020_prices"
+down_revision = "0021_parts"
 branch_labels = None
 depends_on = None
 
