@@ -1,9 +1,11 @@
 """Customers' accounts, gift cards and store credit: opened and filled here, spent by orders."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from pydantic import AwareDatetime
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,11 +13,13 @@ from sqlmodel import col
 
 from activities.store import ledger
 from activities.store.ledger import NewEntry, NewTransaction
+from models.base import Contract
 from models.errors import Conflict, CurrencyMismatch, LedgerRefused, NotFound, Refused
-from models.ledger import GIFT_CARDS, GOODWILL, ON_ACCOUNT, STORE_CREDIT, TransactionKind
+from models.journal import SYSTEM
+from models.ledger import GIFT_CARDS, GOODWILL, HELD, ON_ACCOUNT, STORE_CREDIT, TransactionKind
 from models.money import Money
 from models.order import TenderKind
-from models.tables.accounts import CustomerAccountRow, StoredValueRow
+from models.tables.accounts import CustomerAccountRow, InstrumentChangeRow, StoredValueRow
 from models.tables.ledger import LedgerEntryRow, LedgerTransactionRow
 
 _LIABILITIES = {TenderKind.GIFT_CARD: GIFT_CARDS, TenderKind.STORE_CREDIT: STORE_CREDIT}
@@ -29,13 +33,64 @@ def instrument_of(kind: TenderKind, token: str) -> str:
     return f"{kind.value}:{hashlib.sha256(token.encode()).hexdigest()[:32]}"
 
 
-async def open_account(session: AsyncSession, account: str, limit: Money) -> str:
+class InstrumentChange(Contract):
+    """What an account's limit became, or that it was blocked or opened again; by whom, and why."""
+
+    at: AwareDatetime
+    actor: str
+    reason: str | None = None
+    request_id: str | None = None
+    active: bool
+    limit: Money
+
+
+class AccountView(Contract):
+    """What a customer may owe, owes and can still spend; ``changes`` are the newest, newest first.
+
+    ``held``: for orders that were accepted, and not sent yet. An account that is not ``active`` is blocked.
+    """
+
+    account: str
+    active: bool
+    limit: Money
+    owed: Money
+    held: Money
+    left: Money
+    changes: tuple[InstrumentChange, ...]
+
+
+_SHOWN_CHANGES = 100
+
+
+async def open_account(
+    session: AsyncSession,
+    account: str,
+    limit: Money,
+    *,
+    actor: str = SYSTEM,
+    reason: str | None = None,
+    request_id: str | None = None,
+) -> str:
     """Let ``account`` owe up to ``limit``, or change its limit; answers its instrument.
 
-    A limit below what is owed stops the next order and nothing that was accepted. Raises ``CurrencyMismatch`` when the
-    account has another currency.
+    A limit below what is owed stops the next order and nothing that was accepted. Once per ``request_id``, if there is
+    one. Raises ``CurrencyMismatch`` when the account has another currency, and ``Conflict`` for a request id under
+    which something else was asked.
     """
     instrument = instrument_of(TenderKind.ON_ACCOUNT, account)
+    await _row(session, TenderKind.ON_ACCOUNT, account)
+    if request_id is not None:
+        known = await session.scalar(
+            select(InstrumentChangeRow).where(
+                col(InstrumentChangeRow.instrument) == instrument,
+                col(InstrumentChangeRow.request_id) == request_id,
+            )
+        )
+        if known is not None:
+            if (known.credit_limit_minor, known.currency) != (limit.minor, limit.currency):
+                raise Conflict(f"request {request_id} has set another limit: a request id is used once")
+            return instrument
+    await _say(session, actor, reason, request_id)
     statement = insert(CustomerAccountRow).values(
         instrument=instrument,
         currency=limit.currency,
@@ -57,6 +112,75 @@ async def open_account(session: AsyncSession, account: str, limit: Money) -> str
     return instrument
 
 
+async def set_active(
+    session: AsyncSession,
+    kind: TenderKind,
+    token: str,
+    *,
+    active: bool,
+    actor: str,
+    reason: str | None = None,
+) -> None:
+    """Block an account, a gift card or a store credit, or let it be used again. Raises ``NotFound``.
+
+    A blocked one holds nothing for new orders. What it holds for orders that were accepted is taken, and paid back.
+    """
+    row = await _row(session, kind, token)
+    if row is None:
+        raise NotFound(f"there is no such {kind.value.replace('_', ' ')}")
+    if row.active != active:
+        await _say(session, actor, reason, None)
+        row.active = active
+        await session.flush()
+
+
+async def account_of(session: AsyncSession, account: str) -> AccountView:
+    """A customer's account with what became of it. Raises ``NotFound``."""
+    instrument = instrument_of(TenderKind.ON_ACCOUNT, account)
+    row = await session.get(CustomerAccountRow, instrument)
+    if row is None:
+        raise NotFound(f"there is no account {account}")
+    sums = {
+        name: int(minor)
+        for name, minor in await session.execute(
+            select(col(LedgerEntryRow.account), func.sum(col(LedgerEntryRow.amount_minor)))
+            .where(col(LedgerEntryRow.instrument).in_((instrument,)))
+            .group_by(col(LedgerEntryRow.account))
+        )
+    }
+    changes = await session.scalars(
+        select(InstrumentChangeRow)
+        .where(col(InstrumentChangeRow.instrument) == instrument)
+        .order_by(col(InstrumentChangeRow.change_id).desc())
+        .limit(_SHOWN_CHANGES)
+    )
+
+    def money(minor: int) -> Money:
+        return Money(minor=minor, currency=row.currency)
+
+    return AccountView(
+        account=account,
+        active=row.active,
+        limit=money(row.credit_limit_minor),
+        owed=money(sums.get(ON_ACCOUNT, 0)),
+        held=money(sums.get(HELD, 0)),
+        left=money(row.credit_limit_minor - sum(sums.values())),
+        changes=tuple(
+            InstrumentChange(
+                **change.model_dump(include={"at", "actor", "reason", "request_id", "active"}),
+                limit=money(change.credit_limit_minor or 0),
+            )
+            for change in changes
+        ),
+    )
+
+
+async def _say(session: AsyncSession, actor: str, reason: str | None, request_id: str | None) -> None:
+    """Who changes an account or a card next, for the trigger that writes it down."""
+    said = json.dumps({"actor": actor, "reason": reason, "request_id": request_id})
+    await session.execute(select(func.set_config("orderwright.instrument", said, True)))
+
+
 async def issue(
     session: AsyncSession, kind: TenderKind, code: str, amount: Money, *, key: str, source: str = "issue"
 ) -> str:
@@ -68,6 +192,7 @@ async def issue(
     if amount.minor <= 0:
         raise Refused(f"{amount} cannot be put on a {kind.value.replace('_', ' ')}: say an amount above zero")
     instrument = instrument_of(kind, code)
+    await _say(session, source, None, None)
     await session.execute(
         insert(StoredValueRow)
         .values(

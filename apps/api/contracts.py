@@ -135,12 +135,17 @@ _SomeMinor = Annotated[int, Field(strict=True, ge=1, le=MAX_MINOR)]
 
 
 class CreditLimit(Document):
-    """How much a customer may owe us, held and taken together, in minor units. `account` is the tender's token."""
+    """How much a customer may owe us, held and taken together, in minor units. `account` is the tender's token.
+
+    With the same ``request_id`` a repeat changes nothing, even if the limit was changed again meanwhile.
+    """
 
     account: _AccountId
     limit_minor: PositiveMinor
     currency: Currency
     actor: Person
+    reason: Reason | None = None
+    request_id: SentRequestId | None = None
 
 
 class AccountPayment(Document):
@@ -168,6 +173,18 @@ class ValueIssue(Document):
     currency: Currency
     actor: Person
     request_id: SentRequestId
+
+
+class TenderBlock(Document):
+    """Whether an account, a gift card or a store credit may be used: `token` is what orders name it by."""
+
+    kind: Literal["on_account", "gift_card", "store_credit"]
+    token: Annotated[
+        str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    ]
+    active: bool
+    actor: Person
+    reason: Reason | None = None
 
 
 class TenderLeft(Contract):

@@ -377,6 +377,31 @@ CREDIT_LIMIT: dict[str, Any] = {
     "currency": "GBP",
     "actor": "dana",
 }
+TENDER_BLOCK: dict[str, Any] = {
+    "kind": "on_account",
+    "token": "acme-ltd",
+    "active": False,
+    "actor": "dana",
+    "reason": "invoices of January are unpaid",
+}
+CUSTOMER_ACCOUNT: dict[str, Any] = {
+    "account": "acme-ltd",
+    "active": True,
+    "limit": {"minor": 500_000, "currency": "GBP"},
+    "owed": {"minor": 120_000, "currency": "GBP"},
+    "held": {"minor": 0, "currency": "GBP"},
+    "left": {"minor": 380_000, "currency": "GBP"},
+    "changes": [
+        {
+            "at": "2026-03-02T09:30:00Z",
+            "actor": "dana",
+            "reason": "pays on time",
+            "request_id": "limit-2026-03",
+            "active": True,
+            "limit": {"minor": 500_000, "currency": "GBP"},
+        }
+    ],
+}
 ACCOUNT_PAYMENT: dict[str, Any] = {
     "account": "acme-ltd",
     "amount_minor": 120_000,

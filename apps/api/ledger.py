@@ -3,14 +3,17 @@
 An order's own books are beside the order (``apps.api.orders``).
 """
 
+from typing import Annotated
+
 import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 
 from activities.store import accounts, ledger
+from activities.store.accounts import AccountView
 from activities.store.ledger import TrialBalance
 from apps.api import examples
 from apps.api.bodies import body_of, read_message
-from apps.api.contracts import AccountPayment, CreditLimit, TenderLeft, ValueIssue
+from apps.api.contracts import AccountPayment, CreditLimit, TenderBlock, TenderLeft, ValueIssue
 from apps.api.parts import PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
@@ -48,13 +51,60 @@ _LEFT = answers(401, 409, 413, 422, 503) | {
     responses=_LEFT,
 )
 async def set_credit_limit(request: Request, parts: PartsOf) -> TenderLeft:
-    """Open an account, or change its limit. A limit below what is owed stops the next order and undoes nothing."""
+    """Open an account, or change its limit. A limit below what is owed stops the next order and undoes nothing.
+
+    Who changed it, when and why stays with the account (`GET /v1/ledger/accounts/{account}`).
+    """
     asked = await read_message(request, CreditLimit, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=asked.actor)
     async with parts.store.transaction() as session:
         limit = Money(minor=asked.limit_minor, currency=asked.currency)
-        await accounts.open_account(session, asked.account, limit)
+        await accounts.open_account(
+            session,
+            asked.account,
+            limit,
+            actor=asked.actor,
+            reason=asked.reason,
+            request_id=asked.request_id,
+        )
         return TenderLeft(left=await accounts.left(session, TenderKind.ON_ACCOUNT, asked.account))
+
+
+@router.get(
+    "/accounts/{account}",
+    summary="Look at a customer's account",
+    responses=answers(401, 404, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.CUSTOMER_ACCOUNT}}}},
+)
+async def show_account(
+    account: Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")],
+    parts: PartsOf,
+) -> AccountView:
+    """What it may owe, owes and can still spend, and who changed its limit or blocked it, when and why."""
+    async with parts.store.transaction() as session:
+        return await accounts.account_of(session, account)
+
+
+@router.post(
+    "/blocks",
+    summary="Block an account or a gift card",
+    openapi_extra=body_of(TenderBlock, {"an account": examples.TENDER_BLOCK}),
+    responses=answers(401, 404, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.TENDER_LEFT}}}},
+)
+async def block_tender(request: Request, parts: PartsOf) -> TenderLeft:
+    """Stop new orders from being paid with it (`tender_inactive`), or let them again, with `active`.
+
+    What is held for orders that were accepted stays held, and is taken when they are sent.
+    """
+    asked = await read_message(request, TenderBlock, parts.settings.api_body_seconds)
+    structlog.contextvars.bind_contextvars(actor=asked.actor)
+    kind = TenderKind(asked.kind)
+    async with parts.store.transaction() as session:
+        await accounts.set_active(
+            session, kind, asked.token, active=asked.active, actor=asked.actor, reason=asked.reason
+        )
+        return TenderLeft(left=await accounts.left(session, kind, asked.token))
 
 
 @router.post(

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from activities.store.accounts import AccountView
 from activities.store.ledger import BalanceView, OrderLedger, TransactionView, TrialBalance
-from apps.api.contracts import AccountPayment, CreditLimit, TenderLeft, ValueIssue
+from apps.api.contracts import AccountPayment, CreditLimit, TenderBlock, TenderLeft, ValueIssue
 from apps.cli.output import console, listing, plain, print_json, when
 from apps.cli.reconcile import Everything, Wait, reconcile
 from apps.cli.remote import Actor, ApiUrl, AsJson, DataDir, Token, acting_as, message, open_api, path_part
@@ -124,13 +125,110 @@ _Repeatable = Annotated[
 ]
 
 
+_Why = Annotated[str | None, typer.Option("--reason", help="Why; it stays with the account.")]
+
+
+class Blockable(StrEnum):
+    """What can be blocked."""
+
+    ON_ACCOUNT = "on_account"
+    GIFT_CARD = "gift_card"
+    STORE_CREDIT = "store_credit"
+
+
+_BlockedKind = Annotated[Blockable, typer.Argument(help="What it is.")]
+_BlockedToken = Annotated[
+    str, typer.Argument(metavar="TOKEN", help="As orders name it: the account, or the code.")
+]
+
+
+@app.command()
+def account(
+    account: _Account,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a customer may owe and owes, and who changed the limit or blocked it, when and why."""
+    with open_api(api_url, token, data_dir) as api:
+        found = api.get(f"/v1/ledger/accounts/{path_part(account)}", AccountView)
+    if as_json:
+        print_json(found)
+        return
+    blocked = "" if found.active else ", blocked"
+    said = f"{found.account}: may owe {found.limit}{blocked}; owes {found.owed}, held {found.held}, left {found.left}"
+    console().print(Text(plain(said)))
+    table = listing("when (UTC)", "by", "limit", "", "why", right=("limit",))
+    for change in found.changes:
+        table.add_row(
+            when(change.at),
+            plain(change.actor),
+            str(change.limit),
+            "" if change.active else "blocked",
+            plain(change.reason or ""),
+        )
+    console().print(table)
+
+
+@app.command()
+def block(
+    kind: _BlockedKind,
+    tender: _BlockedToken,
+    *,
+    reason: _Why = None,
+    actor: Actor = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let no new order be paid with an account or a gift card. What is held for others stays held."""
+    asked = message(
+        TenderBlock, kind=kind.value, token=tender, active=False, actor=acting_as(actor), reason=reason
+    )
+    _ask(
+        "/v1/ledger/blocks",
+        asked,
+        f"{_named(kind, tender)}, blocked",
+        (api_url, token, data_dir),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def unblock(
+    kind: _BlockedKind,
+    tender: _BlockedToken,
+    *,
+    reason: _Why = None,
+    actor: Actor = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let orders be paid again with what was blocked."""
+    asked = message(
+        TenderBlock, kind=kind.value, token=tender, active=True, actor=acting_as(actor), reason=reason
+    )
+    _ask("/v1/ledger/blocks", asked, _named(kind, tender), (api_url, token, data_dir), as_json=as_json)
+
+
+def _named(kind: Blockable, tender: str) -> str:
+    """A code can be spent by whoever reads it: only an account is named."""
+    return tender if kind is Blockable.ON_ACCOUNT else kind.value.replace("_", " ")
+
+
 @app.command()
 def limit(
     account: _Account,
     minor: _MinorUnits,
     currency: _CurrencyCode,
     *,
+    reason: _Why = None,
     actor: Actor = None,
+    request_id: _Repeatable = None,
     api_url: ApiUrl = None,
     token: Token = None,
     data_dir: DataDir = None,
@@ -138,7 +236,13 @@ def limit(
 ) -> None:
     """Let a customer pay on account, up to a limit; or change it."""
     asked = message(
-        CreditLimit, account=account, limit_minor=minor, currency=currency, actor=acting_as(actor)
+        CreditLimit,
+        account=account,
+        limit_minor=minor,
+        currency=currency,
+        actor=acting_as(actor),
+        reason=reason,
+        request_id=request_id or f"cli-{uuid.uuid4()}",
     )
     _ask("/v1/ledger/limits", asked, account, (api_url, token, data_dir), as_json=as_json)
 
@@ -205,7 +309,7 @@ def issue(
 
 def _ask(
     path: str,
-    asked: CreditLimit | AccountPayment | ValueIssue,
+    asked: CreditLimit | AccountPayment | ValueIssue | TenderBlock,
     name: str,
     where: tuple[str | None, str | None, Path | None],
     *,

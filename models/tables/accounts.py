@@ -5,7 +5,7 @@ Balances are not here: they are what the ledger has under the instrument. Trigge
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, text
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import known_currency, moment, not_negative
@@ -38,3 +38,34 @@ class StoredValueRow(SQLModel, table=True):
     currency: str
     active: bool = True
     created_at: datetime = moment()
+
+
+class InstrumentChangeRow(SQLModel, table=True):
+    """What an account's limit became, or that it or a card was blocked: append-only, written by triggers.
+
+    So it tells of every change, whoever made it. ``credit_limit_minor`` is None for what has no limit.
+    """
+
+    __tablename__ = "instrument_changes"
+    __table_args__ = (
+        Index("ix_instrument_changes_instrument", "instrument", "change_id"),
+        Index(
+            "uq_instrument_changes_request",
+            "instrument",
+            "request_id",
+            unique=True,
+            postgresql_where="request_id IS NOT NULL",
+        ),
+    )
+
+    change_id: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
+    )
+    instrument: str
+    at: datetime = moment(sa_column_kwargs={"server_default": text("clock_timestamp()")})
+    actor: str
+    reason: str | None = None
+    request_id: str | None = None
+    active: bool
+    credit_limit_minor: int | None = Field(default=None, sa_type=BigInteger)
+    currency: str

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 
 from activities.store import accounts, ledger, operations
 from activities.store.ledger import NewEntry, NewTransaction
@@ -139,6 +140,58 @@ async def test_a_payment_of_an_account_that_nobody_opened_is_refused(api: httpx.
     answer = await api.post("/v1/ledger/payments", json=payment)
     assert (answer.status_code, answer.json()["code"]) == (409, "ledger_refused")
     assert "open the account" in answer.json()["detail"]
+
+
+async def test_who_changed_a_limit_or_blocked_an_account_stays_with_it(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    account = f"acme-{new_number()}"
+    first = said(account=account, limit_minor=5_000, request_id="first", reason="new customer")
+    await api.post("/v1/ledger/limits", json=first)
+    await api.post("/v1/ledger/limits", json=said(account=account, limit_minor=9_000, actor="jo"))
+    # A repeat that comes late does not undo what was decided since.
+    late = await api.post("/v1/ledger/limits", json=first)
+    assert (late.status_code, late.json()["left"]["minor"]) == (200, 9_000)
+    other = await api.post("/v1/ledger/limits", json=first | {"limit_minor": 6_000})
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    block = said(kind="on_account", token=account, active=False, reason="does not pay")
+    del block["currency"]
+    for _ in range(2):
+        assert (await api.post("/v1/ledger/blocks", json=block)).status_code == 200
+    async with store.transaction() as session:
+        await session.execute(
+            text("UPDATE customer_accounts SET credit_limit_minor = 1 WHERE instrument = :instrument"),
+            {"instrument": f"account:{account}"},
+        )
+    found = (await api.get(f"/v1/ledger/accounts/{account}")).json()
+    assert (found["active"], found["limit"]["minor"], found["owed"]["minor"]) == (False, 1, 0)
+    changes = [
+        (one["actor"], one["reason"], one["limit"]["minor"], one["active"]) for one in found["changes"]
+    ]
+    assert changes[1:] == [
+        ("dana", "does not pay", 9_000, False),
+        ("jo", None, 9_000, True),
+        ("dana", "new customer", 5_000, True),
+    ]
+    assert changes[0][1:] == (None, 1, False), "by hand, and known all the same"
+    assert changes[0][0] not in ("dana", "jo")
+    assert (await api.get("/v1/ledger/accounts/nobody-at-all")).status_code == 404
+
+
+async def test_what_is_blocked_is_declined_and_can_be_opened_again(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    code = f"GIFT-{new_number()}"
+    issue = said(kind="gift_card", code=code, amount_minor=5_000, request_id=new_number())
+    await api.post("/v1/ledger/issues", json=issue)
+    block = {"kind": "gift_card", "token": code, "actor": "dana", "active": False}
+    for active, why in ((False, "tender_inactive"), (True, None)):
+        answer = await api.post("/v1/ledger/blocks", json=block | {"active": active})
+        assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_000)
+        async with store.transaction() as session:
+            assert await accounts.why_not(session, TenderKind.GIFT_CARD, code, gbp(100)) == why
+    answer = await api.post("/v1/ledger/blocks", json=block | {"token": "GIFT-unknown"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 async def test_value_is_put_on_a_gift_card_once_and_its_code_is_shown_nowhere(api: httpx.AsyncClient) -> None:

@@ -95,6 +95,7 @@ def test_an_unknown_order_is_refused(run: Run, answers: Answers) -> None:
             "payments",
             {"account": "acme", "amount_minor": 700, "in_advance": False},
         ),
+        (("limit", "acme", "5", "GBP", "--reason", "late"), "limits", {"limit_minor": 5, "reason": "late"}),
         (("paid", "acme", "700", "GBP", "--in-advance"), "payments", {"in_advance": True}),
         (
             ("issue", "gift_card", "GIFT-12345", "5000", "GBP"),
@@ -126,3 +127,29 @@ def test_what_makes_no_sense_is_not_sent(run: Run, answers: Answers, command: tu
     outcome = run("ledger", *command, "--actor", "dana", *at(answers))
     assert outcome.code == 2
     assert answers.asked == []
+
+
+@pytest.mark.parametrize(("command", "active"), [("block", False), ("unblock", True)])
+def test_an_account_is_blocked_and_opened_again(
+    run: Run, answers: Answers, command: str, active: bool
+) -> None:
+    answers.given["POST /v1/ledger/blocks"] = (200, json.dumps(examples.TENDER_LEFT))
+    outcome = run(
+        "ledger", command, "on_account", "acme", "--actor", "dana", "--reason", "unpaid", *at(answers)
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(answers.asked[0][2]) == {
+        "kind": "on_account",
+        "token": "acme",
+        "active": active,
+        "actor": "dana",
+        "reason": "unpaid",
+    }
+
+
+def test_an_account_is_shown_with_who_changed_it(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/ledger/accounts/acme-ltd"] = (200, json.dumps(examples.CUSTOMER_ACCOUNT))
+    outcome = run("ledger", "account", "acme-ltd", *at(answers))
+    assert outcome.code == 0, outcome.err
+    assert "owes 1,200.00 GBP" in outcome.out
+    assert "pays on time" in outcome.out

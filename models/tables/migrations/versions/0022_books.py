@@ -1,5 +1,6 @@
 """What SQL by hand could do to the books: past a bound from an old snapshot, past every tender, in no currency."""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0022_books"
@@ -126,6 +127,26 @@ _DIFFERENCES = (
     "reserved_differs", "expired",
 )  # fmt: skip
 
+# Whoever changes an account or a card says who they are in the setting orderwright.instrument of the transaction, as
+# JSON, just before; it counts for one statement. Of others it is known who was connected. A request is written down
+# even if it changes nothing, so that a repeat that comes late does not either.
+_NOTE = """
+CREATE FUNCTION instrument_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    said jsonb := nullif(current_setting('orderwright.instrument', true), '')::jsonb;
+BEGIN
+    PERFORM set_config('orderwright.instrument', '', true);
+    IF TG_OP = 'UPDATE' AND to_jsonb(OLD) = to_jsonb(NEW) AND said ->> 'request_id' IS NULL THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO instrument_changes (instrument, actor, reason, request_id, active, credit_limit_minor, currency)
+    VALUES (NEW.instrument, coalesce(said ->> 'actor', session_user), said ->> 'reason', said ->> 'request_id',
+            NEW.active, (to_jsonb(NEW) ->> 'credit_limit_minor')::bigint, NEW.currency);
+    RETURN NULL;
+END $$
+"""
+_INSTRUMENTS = ("customer_accounts", "stored_value")
+
 _ADDED = {
     "/*no old snapshot*/": _NO_OLD_SNAPSHOT,
     "/*no row to lock*/": _NO_ROW_TO_LOCK,
@@ -166,9 +187,50 @@ def upgrade() -> None:
     )
     for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
         op.execute(_with(function, added=True))
+    op.create_table(
+        "instrument_changes",
+        sa.Column("change_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("instrument", sa.String(), nullable=False),
+        sa.Column(
+            "at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("request_id", sa.String(), nullable=True),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("credit_limit_minor", sa.BigInteger(), nullable=True),
+        sa.Column("currency", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("change_id", name="pk_instrument_changes"),
+    )
+    op.create_index("ix_instrument_changes_instrument", "instrument_changes", ["instrument", "change_id"])
+    op.create_index(
+        "uq_instrument_changes_request",
+        "instrument_changes",
+        ["instrument", "request_id"],
+        unique=True,
+        postgresql_where=sa.text("request_id IS NOT NULL"),
+    )
+    op.execute(_NOTE)
+    for table in _INSTRUMENTS:
+        op.execute(
+            f"CREATE TRIGGER instrument_changed AFTER INSERT OR UPDATE ON {table} "
+            "FOR EACH ROW EXECUTE FUNCTION instrument_changed()"
+        )
+    op.execute(
+        "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON instrument_changes "
+        "FOR EACH ROW EXECUTE FUNCTION append_only()"
+    )
+    op.execute(
+        "CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON instrument_changes "
+        "FOR EACH STATEMENT EXECUTE FUNCTION append_only()"
+    )
 
 
 def downgrade() -> None:
+    for table in _INSTRUMENTS:
+        op.execute(f"DROP TRIGGER instrument_changed ON {table}")
+    op.execute("DROP FUNCTION instrument_changed()")
+    op.drop_table("instrument_changes")
     for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
         op.execute(_with(function, added=False))
     op.drop_constraint(op.f("ck_ledger_entries_amount"), "ledger_entries")
