@@ -72,10 +72,11 @@ class CaseMemory(BaseModel):
 
 
 class StartedShipment(BaseModel):
-    """A shipment that was started by an earlier plan and goes on as it is."""
+    """A shipment that was started by an earlier plan and goes on as it is, with what is reserved under a key."""
 
     plan_id: str
     ref: ShipmentRef
+    reservation_key: str = ""
 
 
 class OrderMemory(CaseMemory):
@@ -158,6 +159,8 @@ class ShipmentMemory(CaseMemory):
     authorisation_id: str | None = None
     hold_expired: str | None = None
     goes_on: str | None = None
+    # Called off, its units stay reserved: the order plans with them, and gives them back where it does not.
+    units_left_to_order: bool = False
     refund_cause: str | None = None
     refunded: Money | None = None
     late: bool = False

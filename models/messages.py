@@ -301,7 +301,11 @@ class ShipmentProgress(Contract):
 
 
 class CancelShipment(Contract):
-    """Signal ``cancel_shipment`` from an order to its shipment. ``unless_picked``: one that is packed goes on."""
+    """Signal ``cancel_shipment`` from an order to its shipment.
+
+    ``unless_picked``: its order plans anew. One that is packed goes on; one that is not stops, and leaves its units
+    reserved, for they are the order's to plan with.
+    """
 
     request_id: RequestId
     actor: Actor

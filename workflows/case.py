@@ -384,6 +384,9 @@ class Case(Generic[Memory]):
             if not self.memory.undo:
                 return  # the last one was left as it is
             request = self.memory.undo[-1]
+            if self._left_to_another(request):
+                self.memory.undo.pop()
+                continue
             step = _UNDO_STEP[type(request)]
             self._before_undoing()
             try:
@@ -450,6 +453,10 @@ class Case(Generic[Memory]):
         first = request.key.partition(":again:")[0]
         again = idempotency_key(first, "again", self._attempt("undo-again", count=True))
         self.memory.undo[-1] = request.model_copy(update={"key": again})
+
+    def _left_to_another(self, request: Undo) -> bool:
+        """Whether it is another case's by now to undo this."""
+        return False
 
     def _before_undoing(self) -> None:
         """A compensation is about to run; may raise when there is nothing to be undone any more."""

@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     import workflows.steps as steps  # noqa: PLR0402 - as in order.py
     from models import effects as e
     from models.errors import Problem
+    from models.identifiers import shipment_id
     from models.journal import SYSTEM
     from models.memory import StartedShipment
     from models.messages import (
@@ -45,6 +46,7 @@ class Changing(Paying):
         memory = self.memory
         if not self._turned_back():
             return
+        all_planned = memory.released or memory.rest_dropped
         if self._anything_out():
             if not await self._stop_what_is_not_packed():
                 await self._give_up_amendment("called_off", "the order was called off meanwhile")
@@ -55,10 +57,12 @@ class Changing(Paying):
             called_off = bool(memory.stock_lost)
         applied = memory.amendment is not None and await self._apply(memory.amendment)
         memory.stock_lost.clear()
-        if applied or called_off:
-            await self._forget_plan()
         if memory.earlier and not applied:
-            memory.rest_dropped = not called_off
+            memory.rest_dropped = all_planned and not called_off
+        if memory.rest_dropped:
+            await self._forget_plan()
+        elif applied or called_off:
+            self._set_plan_aside()
 
     # --- stopping ---
     async def _stop_what_is_not_packed(self) -> bool:
@@ -111,20 +115,48 @@ class Changing(Paying):
 
     def _keep_what_goes_on(self) -> bool:
         """Put the shipments of the present plan with those of earlier plans; whether any of them is called off."""
-        memory = self.memory
-        started = list(memory.earlier)
+        memory, started = self.memory, self._started()
+        releases = self._releases_of_stopped()
         if memory.released and memory.plan is not None:
-            started += [
-                StartedShipment(plan_id=memory.plan.plan_id, ref=ref) for ref in memory.plan.shipments
-            ]
             memory.last_number = max(ref.ref.number for ref in started)
+            # From here on each shipment's part is seen to by itself: some go on with theirs.
+            memory.undo = [undo for undo in memory.undo if not _releases(undo, memory.reservation_key)]
             memory.plan, memory.reservation_key = None, None
             memory.released = memory.reserved = False
         memory.earlier = [
             one for one in started if self._shipment_state(one.ref.number) is not ShipmentState.CANCELLED
         ]
+        memory.undo += releases
         memory.deaf.clear()
         return len(memory.earlier) < len(started)
+
+    def _started(self) -> list[StartedShipment]:
+        memory = self.memory
+        if not memory.released or memory.plan is None:
+            return list(memory.earlier)
+        plan_id, key = memory.plan.plan_id, memory.reservation_key or ""
+        return memory.earlier + [
+            StartedShipment(plan_id=plan_id, ref=ref, reservation_key=key) for ref in memory.plan.shipments
+        ]
+
+    def _releases_of_stopped(self) -> list[e.ReleaseReservation]:
+        """Shipments that stopped for the order left their units reserved: giving them back is the order's."""
+        return [
+            e.ReleaseReservation(
+                order_id=self.order_id,
+                reservation_key=one.reservation_key,
+                shipment_id=shipment_id(self.order_id, one.ref.number),
+                key=self._key("release-stopped", one.ref.number),
+            )
+            for one in self._started()
+            if one.ref.number in self.memory.called_back
+            and self._shipment_state(one.ref.number) is ShipmentState.CANCELLED
+        ]
+
+    async def _free_what_stopped(self) -> None:
+        """The order is called off after all, and plans with nothing any more."""
+        for release in self._releases_of_stopped():
+            await self.do(steps.RELEASE_RESERVATION, release)
 
     # --- the amendment ---
     async def _apply(self, amendment: AmendOrder) -> bool:
@@ -215,20 +247,22 @@ class Changing(Paying):
             request_id=amendment.request_id,
         )
 
-    async def _forget_plan(self) -> None:
-        """Give back what the plan before had reserved, so that the next one can plan with it."""
+    def _set_plan_aside(self) -> None:
+        """Plan anew. What was reserved stays the order's until the next plan has reserved, or the order ends."""
         memory = self.memory
-        await self._free_what_is_reserved()
-        memory.plan = None
+        memory.plan, memory.reservation_key, memory.reserved = None, None, False
         memory.deadlines.pop("backorder", None)
+
+    async def _forget_plan(self) -> None:
+        """Nothing is planned anew: give back whatever is reserved for what is not on its way."""
+        await self._free_what_is_reserved()
+        self._set_plan_aside()
 
     async def _free_what_is_reserved(self) -> None:
         memory = self.memory
         for undo in [u for u in memory.undo if isinstance(u, e.ReleaseReservation)]:
-            if memory.reserved and undo.reservation_key == memory.reservation_key:
-                await self.do(steps.RELEASE_RESERVATION, undo)
+            await self.do(steps.RELEASE_RESERVATION, undo)
             memory.undo = [other for other in memory.undo if other is not undo]
-        memory.reserved, memory.reservation_key = False, None
 
     async def _drop_the_rest(self, why: str) -> None:
         """Go on with the shipments of earlier plans alone: what else was ordered will not be shipped."""
@@ -351,6 +385,10 @@ class Changing(Paying):
             actor=request.actor,
             request_id=request.request_id,
         )
+
+
+def _releases(undo: object, key: str | None) -> bool:
+    return isinstance(undo, e.ReleaseReservation) and undo.reservation_key == key
 
 
 def _problem(code: str, message: str) -> Problem:

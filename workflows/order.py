@@ -307,6 +307,12 @@ class OrderWorkflow(Changing):
         )
         memory.reserved = answer.reserved
         if memory.reserved:
+            # With it went what the order still held of plans before.
+            memory.undo = [
+                undo
+                for undo in memory.undo
+                if not isinstance(undo, e.ReleaseReservation) or undo.reservation_key == key
+            ]
             self.note("stock.reserved", "every unit is reserved", plan_id=plan.plan_id)
             return True
         memory.undo.pop()
@@ -596,6 +602,7 @@ class OrderWorkflow(Changing):
         first_time, memory.cancel_sent = not memory.cancel_sent, True
         if first_time:
             self._enter(OrderState.CANCELLING, why=cancel.reason)
+            await self._free_what_stopped()
         memory.cancel_unheard = []
         for number in unheard:
             if self._shipment_state(number) in SHIPMENT_TERMINAL:

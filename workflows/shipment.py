@@ -667,6 +667,9 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             # The label was given back, and the parcel travels all the same: what left is delivered and paid.
             self._is_too_late("the carrier has the parcel")
 
+    def _left_to_another(self, request: Undo) -> bool:
+        return self.memory.units_left_to_order and isinstance(request, e.ReleaseReservation)
+
     def _undone(self, request: Undo, answer: Contract) -> str | None:
         why_not = super()._undone(request, answer)
         if why_not is not None and isinstance(request, e.VoidLabel):
@@ -781,12 +784,16 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             return
         wish = CancelOrder(request_id=request.request_id, actor=request.actor, reason=request.reason)
         refusal = self._why_not_cancel(wish)
+        if not request.unless_picked:
+            # An order that is called off after all has nothing to plan with them any more.
+            self.memory.units_left_to_order = False
         if request.unless_picked and self._goes_on():
             self.memory.goes_on = request.request_id
             self._changed()
             self.note("cancel.too_late", "asked to stop", why="it is packed already", actor=request.actor)
             await self._report(again=True)
         elif refusal is None:
+            self.memory.units_left_to_order = request.unless_picked
             self._call_off(wish)
         elif self.memory.given_up or self.memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
             self.note("cancel.too_late", "asked to stop", why=refusal, actor=request.actor)

@@ -6,6 +6,7 @@ timeline change together, or not at all.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,7 @@ from sqlmodel import col
 from activities.settlement import left
 from activities.store import reads
 from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
-from activities.store.network import active_services
+from activities.store.network import active_services, stock_of
 from activities.store.plans import kept_lines, plan_of_each
 from activities.store.prices import agreed_for_order
 from activities.store.views import ShipmentView
@@ -209,6 +210,7 @@ async def _prepare(
         # Where a price is missing, the list may say why.
         known = {problem.path: problem for problem in listed.problems}
         return tuple(known.get(problem.path, problem) for problem in changed)
+    missing = await _not_there(session, order_id, versions.current, changed, kept=kept, keeps=keeps)
     moved = await reads.money(session, order_id, order.currency)
     shown = preview(
         order_id,
@@ -217,7 +219,7 @@ async def _prepare(
         kept,
         held=moved.held,
         captured=moved.captured,
-        notes=[*listed.notes, *_notes(versions.current, changed, shipments, keeps)],
+        notes=[*listed.notes, *missing, *_notes(versions.current, changed, shipments, keeps)],
     )
     return _Prepared(versions=versions, request=listed.request, draft=changed, shown=shown)
 
@@ -241,6 +243,44 @@ async def _unknown_service(session: AsyncSession, request: AmendmentRequest) -> 
         return ()
     message = f"is {request.service}, which the network does not have: it has {', '.join(offered) or 'none'}"
     return (Problem(path="service", code="unknown_service", message=message),)
+
+
+async def _not_there(
+    session: AsyncSession,
+    order_id: str,
+    before: OrderDraft,
+    after: OrderDraft,
+    *,
+    kept: Kept,
+    keeps: Sequence[ShipmentView],
+) -> list[str]:
+    """What is to be said of units that are newly asked for and not there now."""
+    had, wanted = _units_by_sku(before), _units_by_sku(after)
+    more = {sku for sku, units in wanted.items() if units > had[sku]}
+    if not more:
+        return []
+    for (_, sku), units in kept.units().items():
+        wanted[sku] -= units
+    going_on = [shipment.shipment_id for shipment in keeps]
+    there, shared = Counter[str](), dict[str, int | None]()
+    for level in await stock_of(session, more, order_id, goes_on=going_on):
+        there[level.sku] += level.available if level.active else 0
+        shared[level.sku] = level.shared
+    notes = []
+    for sku in sorted(more):
+        together = shared.get(sku)
+        found = there[sku] if together is None else max(min(there[sku], together), 0)
+        if (missing := wanted[sku] - found) > 0:
+            are = "is" if missing == 1 else "are"
+            notes.append(f"{missing:,} of {wanted[sku]:,} {sku} {are} not there now: the order would wait")
+    return notes
+
+
+def _units_by_sku(draft: OrderDraft) -> Counter[str]:
+    units = Counter[str]()
+    for line in draft.lines:
+        units[line.sku] += line.quantity
+    return units
 
 
 async def _kept(session: AsyncSession, order: OrderRow, shipments: Sequence[ShipmentView]) -> Kept:

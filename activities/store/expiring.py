@@ -21,6 +21,18 @@ from models.tables.stock import ReservationRow
 
 # One that takes a reservation up and dies leaves it to be taken up again then.
 _TAKEN_FOR = timedelta(minutes=5)
+_PLANNED_ANEW = frozenset(
+    {
+        OrderState.ASSESSING,
+        OrderState.AUTHORISING,
+        OrderState.AWAITING_CUSTOMER,
+        OrderState.ROUTING,
+        OrderState.BACKORDERED,
+        OrderState.RESERVING,
+        OrderState.IN_REVIEW,
+        OrderState.NEEDS_OPERATOR,
+    }
+)
 
 
 class Fate(StrEnum):
@@ -62,8 +74,9 @@ async def take_expired(session: AsyncSession, limit: int) -> list[Expired]:
 def _judged(row: Any) -> Expired:
     state = None if row["order_state"] is None else OrderState(row["order_state"])
     ended = state is None or state in ORDER_TERMINAL
-    # Of an order that has ended, what no shipment is under way for; of an open one, what was called off since.
-    strays = tuple(row["unneeded"] if ended else row["called_off"])
+    # Of an order that has ended, what no shipment is under way for; of an open one, what was called off since, unless
+    # it is called off to be planned anew: then the order still has a claim to it.
+    strays = tuple(row["unneeded"] if ended else () if state in _PLANNED_ANEW else row["called_off"])
     left = tuple(row["gone"] if ended else ())
     if not row["holds"]:
         fate = Fate.SPENT

@@ -24,14 +24,16 @@ class StockLevel(Contract):
 class OpenStock(StockLevel):
     """What of it can still be promised to an order: the router must not plan with what a reservation would not get.
 
-    ``unreserved`` units are promised to nobody, but may be kept for somebody. ``shared`` is how much of the SKU can
-    be promised to it at all nodes together; None: all that is available at each.
+    With what the order holds there itself, which it gets again by reserving anew. ``unreserved`` units are promised to
+    nobody else, but may be kept for somebody. ``shared`` is how much of the SKU can be promised to it at all nodes
+    together; None: all that is available at each. At a node that is not ``active`` nothing is planned.
     """
 
     reserved: int
     available: int
     unreserved: int
     shared: int | None
+    active: bool = True
 
 
 async def network(session: AsyncSession) -> Network:
@@ -72,18 +74,52 @@ async def active_services(session: AsyncSession) -> list[str]:
     return [f"{carrier}/{service}" for carrier, service in rows]
 
 
-async def stock_of(session: AsyncSession, skus: Collection[str], order_id: str) -> list[OpenStock]:
-    """What is open to an order of ``skus`` at every node, by node and SKU. A look, not a promise: reserving decides."""
-    rows = await session.execute(text(_OPEN), {"skus": sorted(skus), "order_id": order_id})
+async def stock_of(
+    session: AsyncSession, skus: Collection[str], order_id: str, *, goes_on: Collection[str] | None = None
+) -> list[OpenStock]:
+    """What is open to an order of ``skus`` at every node, by node and SKU. A look, not a promise: reserving decides.
+
+    What the order holds for its shipments ``goes_on`` is not to be planned with; None: for all that are not called off.
+    """
+    values = {
+        "skus": sorted(skus),
+        "order_id": order_id,
+        "goes_on": None if goes_on is None else sorted(goes_on),
+    }
+    rows = await session.execute(text(_OPEN), values)
     return [OpenStock.model_validate(row) for row in rows.mappings()]
 
 
+# As stock_reserve_again has it: what the order frees itself it may have again, and all else counts as before. Units of
+# lots that are not good for it any more it would not get.
 _OPEN = """
-SELECT node, sku, on_hand, reserved, greatest(stock_committable(stock, :order_id), 0) AS available,
-       on_hand - reserved AS unreserved, room.shared
+WITH own AS (
+    SELECT units.node, units.sku,
+           sum(CASE WHEN stock.lots THEN coalesce(good.quantity, 0) ELSE units.quantity END)::bigint AS quantity
+      FROM reservations AS holding
+      JOIN reserved_units AS units USING (key)
+      JOIN stock USING (node, sku)
+      LEFT JOIN LATERAL (
+          SELECT sum(part.quantity) AS quantity
+            FROM stock_lot_wanted(:order_id) AS wanted, reserved_lots AS part
+            JOIN stock_lots USING (node, sku, lot)
+           WHERE stock.lots AND part.key = units.key AND part.shipment_id = units.shipment_id
+             AND part.node = units.node AND part.sku = units.sku
+             AND (expires_on >= wanted.good_on OR (expires_on IS NULL AND NOT wanted.asks))) AS good ON true
+     WHERE holding.order_id = :order_id AND units.state = 'held' AND units.sku = ANY (CAST(:skus AS text[]))
+       AND units.shipment_id <> ALL (coalesce(CAST(:goes_on AS text[]), ARRAY(
+               SELECT shipment_id FROM shipments WHERE order_id = :order_id AND state <> 'cancelled')))
+     GROUP BY units.node, units.sku)
+SELECT node, sku, on_hand, reserved,
+       greatest(stock_committable(stock, :order_id), 0) + coalesce(own.quantity, 0) AS available,
+       on_hand - reserved + coalesce(own.quantity, 0) AS unreserved,
+       room.shared + coalesce((SELECT sum(quantity) FROM own WHERE own.sku = room.sku), 0)::bigint AS shared,
+       nodes.active
   FROM stock
+  JOIN nodes ON node_id = node
   JOIN (SELECT sku, stock_shared(sku, :order_id) AS shared
           FROM unnest(CAST(:skus AS text[])) AS sku) AS room USING (sku)
+  LEFT JOIN own USING (node, sku)
  ORDER BY node, sku
 """
 

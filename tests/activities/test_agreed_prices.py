@@ -15,7 +15,7 @@ from models.order import CustomerType, DraftLine, OrderDraft
 from models.prices import AssigneeKind, PriceListDocument
 from tests.activities.running import run
 from tests.activities.test_amending import applying, asking, in_force, proposed, refused
-from tests.builders import a_draft, accepted, gbp, new_number, order_id_of
+from tests.builders import a_draft, accepted, gbp, new_number, order_id_of, stocked
 
 BREAKS = ((1, 500), (10, 450), (100, 400))
 
@@ -31,6 +31,7 @@ async def a_business(store: Store, *, quantity: int = 2, price: int = 500, **cha
     async with store.transaction() as session:
         await prices.assign(session, f"list-{customer}", AssigneeKind.CUSTOMER, customer, actor="dana")
     await accepted(store, draft)
+    await stocked(store, north={draft.lines[0].sku: 1_000, "X": 1_000})
     return draft
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from activities.inventory import InventoryActivities
 from activities.orders import OrderActivities
 from activities.routing import RoutingActivities
 from activities.store import amendments, reads
@@ -16,8 +17,15 @@ from activities.store.broken import close_order
 from activities.store.intake import stored_draft
 from activities.store.plans import planned_draft
 from activities.store.store import Store
-from models.amendment import AmendmentRequest, AmendmentState, AmendmentView, LineChange
-from models.effects import AmendmentApplied, ApplyAmendment, KeptShipment, RouteOrder
+from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState, AmendmentView, LineChange
+from models.effects import (
+    AmendmentApplied,
+    ApplyAmendment,
+    KeptShipment,
+    Reservation,
+    ReserveStock,
+    RouteOrder,
+)
 from models.errors import Conflict, NotFound, Problem
 from models.journal import Carried
 from models.money import Money
@@ -48,6 +56,11 @@ ELSEWHERE = Address(lines=("2 New Road",), city="Dublin", country="IE")
 @pytest.fixture
 def orders(store: Store) -> OrderActivities:
     return OrderActivities(store)
+
+
+@pytest.fixture
+def inventory(store: Store) -> InventoryActivities:
+    return InventoryActivities(store)
 
 
 @pytest.fixture
@@ -114,12 +127,44 @@ async def planned(routing: RoutingActivities, order_id: str, attempt: int = 1, *
     return answer.plan
 
 
-async def begun(store: Store, order_id: str, plan: PlanSummary, state: ShipmentState, *numbers: int) -> None:
+async def reserved(inventory: InventoryActivities, order_id: str, plan: PlanSummary) -> Reservation:
+    return await run(
+        inventory.reserve_stock,
+        ReserveStock(
+            order_id=order_id,
+            plan_id=plan.plan_id,
+            key=f"{plan.plan_id}:reserve",
+            expires_at=datetime.now(UTC) + timedelta(days=1),
+        ),
+    )
+
+
+async def shown(store: Store, order_id: str, request: AmendmentRequest) -> AmendmentPreview:
+    async with store.transaction() as session:
+        found = await amendments.previewed(session, order_id, request)
+    assert isinstance(found, AmendmentPreview), found
+    return found
+
+
+async def begun(
+    store: Store,
+    order_id: str,
+    plan: PlanSummary,
+    state: ShipmentState,
+    *numbers: int,
+    version: int = 1,
+) -> None:
     """The shipments ``numbers`` of ``plan`` have come to ``state``."""
     for ref in plan.shipments:
         if ref.number in numbers:
             shipment = a_shipment(
-                order_id, ref.number, state=state, units=ref.units, amount=ref.amount, node=ref.node
+                order_id,
+                ref.number,
+                version=version,
+                state=state,
+                units=ref.units,
+                amount=ref.amount,
+                node=ref.node,
             )
             await write_down(store, order_id, Carried(shipment=shipment))
 
@@ -220,6 +265,63 @@ async def test_the_preview_says_what_goes_on_and_what_is_planned_anew(
         "shipment 2 is not picked yet",
         "the new address is for what is not packed yet, and for nothing else",
     ]
+
+
+async def test_the_preview_says_which_of_the_units_asked_for_are_not_there(
+    store: Store, routing: RoutingActivities, inventory: InventoryActivities
+) -> None:
+    draft = a_draft(quantity=3)
+    order_id = await accepted(store, draft)
+    (sku,) = skus_of(draft)
+    await stocked(store, north={sku: 5})
+    plan = await planned(routing, order_id)
+    assert (await reserved(inventory, order_id, plan)).reserved
+    await begun(store, order_id, plan, ShipmentState.PICK_REQUESTED, 1)
+    # What the order holds itself it can be planned with again.
+    assert not any("not there" in note for note in (await shown(store, order_id, to_units(draft, 5))).notes)
+    assert (
+        f"1 of 6 {sku} is not there now: the order would wait"
+        in (await shown(store, order_id, to_units(draft, 6))).notes
+    )
+    assert not any("not there" in note for note in (await shown(store, order_id, to_units(draft, 1))).notes)
+    # Packed, it goes on with its three, and the other two are there for the rest.
+    await begun(store, order_id, plan, ShipmentState.LABELLED, 1, version=2)
+    assert (
+        f"1 of 3 {sku} is not there now: the order would wait"
+        in (await shown(store, order_id, to_units(draft, 6))).notes
+    )
+
+
+async def test_units_that_an_order_holds_are_its_own_while_it_is_planned_anew(
+    store: Store, orders: OrderActivities, routing: RoutingActivities, inventory: InventoryActivities
+) -> None:
+    draft, other = a_draft(quantity=5), a_draft(quantity=5)
+    order_id, (sku,) = await accepted(store, draft), skus_of(draft)
+    await stocked(store, north={sku: 5})
+    other = other.model_copy(
+        update={"lines": tuple(line.model_copy(update={"sku": sku}) for line in other.lines)}
+    )
+    other_id = await accepted(store, other)
+    plan = await planned(routing, order_id)
+    assert (await reserved(inventory, order_id, plan)).reserved
+    await begun(store, order_id, plan, ShipmentState.PICK_REQUESTED, 1)
+    # One too many: its shipment stops and leaves its units to the order, which then waits with them.
+    await run(orders.apply_amendment, applying(await proposed(store, order_id, to_units(draft, 6))))
+    await begun(store, order_id, plan, ShipmentState.CANCELLED, 1, version=2)
+    anew = RouteOrder(order_id=order_id, attempt=2, business_now=NOON, first_number=2)
+    assert (await run(routing.route_order, anew)).plan is None
+    theirs = await run(routing.route_order, RouteOrder(order_id=other_id, attempt=1, business_now=NOON))
+    assert theirs.plan is None
+    # Back to five: they are there for it, and reserving swaps the old claim for the new one.
+    await run(orders.apply_amendment, applying(await proposed(store, order_id, to_units(draft, 5))))
+    again = await planned(routing, order_id, 3, first_number=2)
+    assert (await reserved(inventory, order_id, again)).reserved
+    async with store.transaction() as session:
+        held = await session.execute(
+            text("SELECT shipment_id, quantity FROM reserved_units WHERE sku = :sku AND state = 'held'"),
+            {"sku": sku},
+        )
+        assert [tuple(row) for row in held] == [(f"{order_id}:2", 5)]
 
 
 # --- applying ---

@@ -165,6 +165,8 @@ class OrderUnderWay(RuleBasedStateMachine):
         self.units, self.total = 0, gbp(0)
         self.quantities: dict[str, int] = {}
         self.reservation_key = ""
+        # What the order holds of plans before, until the next one has reserved: what to release, and the units.
+        self.aside: list[tuple[ReleaseReservation, Counter[tuple[str, str, str]]]] = []
         self.done: list[tuple[Callable[[Any], Awaitable[Any]], Any, Any]] = []
 
     # --- the order's life ---
@@ -253,8 +255,8 @@ class OrderUnderWay(RuleBasedStateMachine):
             return
         # As the run does it: what is not packed is stopped, what is goes on, and money is held before it is applied.
         for parcel in [parcel for parcel in self._live() if not parcel.goes_on]:
-            self._call_off(parcel)
-        self._forget_plan()
+            self._stop(parcel)
+        self._set_plan_aside()
         kept = self._live()
         event("edited beside parcels that go on" if kept else "edited as a whole")
         self._hold_enough(proposal.total - self._amount(kept))
@@ -273,6 +275,8 @@ class OrderUnderWay(RuleBasedStateMachine):
         self.version = proposal.view.number
         self.units, self.total = answer.facts.unit_count, answer.facts.total
         self.quantities |= {change.sku: change.quantity for change in request.lines if change.sku}
+        if answer.units_left == 0:
+            self._free_aside()
 
     @rule(choices=st.lists(st.integers(0, 9), min_size=1, max_size=6))
     def goes_on(self, choices: list[int]) -> None:
@@ -324,6 +328,9 @@ class OrderUnderWay(RuleBasedStateMachine):
         )
         assert reservation.reserved, "nobody else wants these goods"
         self.plan, self.reservation_key = answer.plan, key
+        if self.aside:
+            event("swapped what was held for what is planned anew")
+        self.aside.clear()
         self.planned = self._run(self._planned_lines(answer.plan))
 
     def _release(self) -> None:
@@ -471,12 +478,20 @@ class OrderUnderWay(RuleBasedStateMachine):
         for parcel in self._live():
             for line in () if parcel.left else parcel.lines:
                 held[(self._id(parcel), parcel.ref.node, line.sku)] += line.quantity
+        held += self._held_by_plan()
+        # Once it is closed nothing is held for it any more, whatever was.
+        for _, units in () if self.closed else self.aside:
+            held += units
+        return dict(held)
+
+    def _held_by_plan(self) -> Counter[tuple[str, str, str]]:
+        held = Counter[tuple[str, str, str]]()
         if self.plan is not None:
             for number, lines in self.planned.items():
                 node = next(ref.node for ref in self.plan.shipments if ref.number == number)
                 for line in lines:
                     held[(shipment_id(self.order_id, number), node, line.sku)] += line.quantity
-        return dict(held)
+        return held
 
     def _expected_money(self) -> dict[str, Any]:
         parcels = [parcel for parcel in self.parcels.values() if parcel.captured]
@@ -577,6 +592,33 @@ class OrderUnderWay(RuleBasedStateMachine):
         return hold.amount.minor - drawn
 
     def _call_off(self, parcel: Parcel) -> None:
+        self._call_pick_off(parcel)
+        self._do(self.world.inventory.release_reservation, self._release_of(parcel))
+
+    def _stop(self, parcel: Parcel) -> None:
+        """Called off to be planned anew: its units stay reserved."""
+        self._call_pick_off(parcel)
+        self._run(self._written(parcel))
+        held = Counter[tuple[str, str, str]]()
+        for line in parcel.lines:
+            held[(self._id(parcel), parcel.ref.node, line.sku)] += line.quantity
+        self.aside.append((self._release_of(parcel), held))
+
+    def _release_of(self, parcel: Parcel) -> ReleaseReservation:
+        return ReleaseReservation(
+            order_id=self.order_id,
+            reservation_key=parcel.reservation_key,
+            shipment_id=self._id(parcel),
+            key=f"{self._id(parcel)}:release",
+            carried=self._shipment(parcel),
+        )
+
+    def _free_aside(self) -> None:
+        """Nothing is left to be planned: what is held for it is given back."""
+        while self.aside:
+            self._do(self.world.inventory.release_reservation, self.aside.pop()[0])
+
+    def _call_pick_off(self, parcel: Parcel) -> None:
         undone = self._do(
             self.world.shipping.cancel_pick,
             CancelPick(
@@ -588,29 +630,26 @@ class OrderUnderWay(RuleBasedStateMachine):
         )
         assert undone.undone
         parcel.state = ShipmentState.CANCELLED
-        self._do(
-            self.world.inventory.release_reservation,
-            ReleaseReservation(
-                order_id=self.order_id,
-                reservation_key=parcel.reservation_key,
-                shipment_id=self._id(parcel),
-                key=f"{self._id(parcel)}:release",
-                carried=self._shipment(parcel),
-            ),
-        )
+
+    def _set_plan_aside(self) -> None:
+        """Of a plan that was not released, everything stays reserved until the next one has reserved."""
+        if self.plan is None:
+            return
+        self.aside.append((self._release_of_plan(), self._held_by_plan()))
+        self.plan = None
 
     def _forget_plan(self) -> None:
         """Of a plan that was not released, everything is given back."""
         if self.plan is None:
             return
         self.plan = None
-        self._do(
-            self.world.inventory.release_reservation,
-            ReleaseReservation(
-                order_id=self.order_id,
-                reservation_key=self.reservation_key,
-                key=f"{self.reservation_key}:release",
-            ),
+        self._do(self.world.inventory.release_reservation, self._release_of_plan())
+
+    def _release_of_plan(self) -> ReleaseReservation:
+        return ReleaseReservation(
+            order_id=self.order_id,
+            reservation_key=self.reservation_key,
+            key=f"{self.reservation_key}:release",
         )
 
     def _refund(self, parcel: Parcel, minor: int) -> None:

@@ -199,6 +199,7 @@ async def test_an_amendment_that_leaves_nothing_to_plan_waits_for_what_is_packed
     assert (await case.order.result()).state is OrderState.CLOSED
     assert len(asked(case, "route_order")) == 1
     assert [c.amount for c in asked(case, "capture_payment")] == [pounds(2_500)]
+    assert [r.shipment_id for r in asked(case, "release_reservation")] == [f"{case.order_id}:2"]
 
 
 @pytest.mark.fingerprint
@@ -238,7 +239,9 @@ async def test_an_amendment_while_back_ordered_is_planned_at_once(case: Case) ->
     assert (await case.order.result()).state is OrderState.CLOSED
 
 
-async def test_units_that_were_reserved_for_the_plan_before_are_freed_first(case: Case) -> None:
+async def test_units_that_were_reserved_for_the_plan_before_stay_until_the_next_one_has_reserved(
+    case: Case,
+) -> None:
     case.script.answers["route_order"] = lambda r: e.RouteAnswer(
         plan=some_plan(cost=9_000, first=r.first_number, total=case.script.total)
     )
@@ -252,16 +255,80 @@ async def test_units_that_were_reserved_for_the_plan_before_are_freed_first(case
         return len(asked(case, "reserve_stock")) == 2
 
     await eventually(asked_again, "the second reservation")
-    names = case.script.names(case.order_id)
-    last_reservation = len(names) - 1 - names[::-1].index("reserve_stock")
-    assert "release_reservation" in names[names.index("reserve_stock") : last_reservation]
     first, second = asked(case, "reserve_stock")
     assert first.key != second.key
-    assert [r.reservation_key for r in asked(case, "release_reservation")] == [first.key]
+    assert not asked(case, "release_reservation")
     await case.order.execute_update(
         OrderWorkflow.cancel, CancelOrder(request_id="c", actor="ana", reason="enough")
     )
     assert (await case.order.result()).state is OrderState.CANCELLED
+    # The first was swapped for the second by reserving that.
+    assert [r.reservation_key for r in asked(case, "release_reservation")] == [second.key]
+
+
+async def test_an_order_that_waits_for_more_keeps_what_it_holds_until_it_is_called_off(case: Case) -> None:
+    usual = case.script.answers["route_order"]
+    await released(case)
+    case.script.answers["route_order"] = lambda r: (
+        e.RouteAnswer(unfillable=("one too few",)) if case.script.total == 7_000 else usual(r)
+    )
+    await amend(case)
+    assert (await applied(case)).outcome is AmendOutcome.APPLIED
+    await case.until_shipment("cancelled", 1)
+    await case.until(OrderState.BACKORDERED)
+    assert asked(case, "cancel_pick") and not asked(case, "release_reservation")
+    await case.order.execute_update(
+        OrderWorkflow.cancel, CancelOrder(request_id="c", actor="ana", reason="enough")
+    )
+    assert (await case.order.result()).state is OrderState.CANCELLED
+    (reserved,) = asked(case, "reserve_stock")
+    assert [(r.reservation_key, r.shipment_id) for r in asked(case, "release_reservation")] == [
+        (reserved.key, f"{case.order_id}:1")
+    ]
+
+
+async def test_an_order_that_waits_and_is_amended_back_is_planned_with_what_it_held(case: Case) -> None:
+    await released(case)
+    usual = case.script.answers["route_order"]
+    case.script.answers["route_order"] = lambda r: (
+        e.RouteAnswer(unfillable=("one too few",)) if case.script.total == 7_000 else usual(r)
+    )
+    await amend(case)
+    assert (await applied(case)).outcome is AmendOutcome.APPLIED
+    await case.until(OrderState.BACKORDERED)
+    await amend(case, total=5_000, number=3)
+    assert (await applied(case, 3)).outcome is AmendOutcome.APPLIED
+    await case.delivered(2)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert not asked(case, "release_reservation")
+
+
+async def test_a_refused_amendment_leaves_an_order_that_waits_for_its_rest_waiting(case: Case) -> None:
+    await released(case, shipments=2)
+    await case.picked(1)
+    await case.until_shipment("labelled", 1)
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(unfillable=("none on hand",))
+    await amend(case)
+    await case.until(OrderState.BACKORDERED)
+    case.script.answers["apply_amendment"] = lambda r: e.AmendmentApplied(
+        refusal=Problem(path="", code="stale_version", message="another came first")
+    )
+    await amend(case, total=7_500, number=3)
+    assert (await applied(case, 3)).outcome is AmendOutcome.REFUSED
+    now = await memory(case)
+    assert (now.state, now.rest_dropped) == (OrderState.BACKORDERED, False)
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(
+        plan=some_plan(first=r.first_number, total=r.outstanding.minor)
+    )
+
+    def a_day_later(memory: OrderMemory) -> None:
+        memory.deadlines["backorder"] -= timedelta(days=3)
+
+    await case.in_other_times(a_day_later)
+    await case.scanned(CarrierEventKind.COLLECTED, 1)
+    await case.scanned(CarrierEventKind.DELIVERED, 1)
+    await case.delivered(3)
+    assert (await case.order.result()).state is OrderState.CLOSED
 
 
 async def test_amendments_that_cannot_be_are_refused_with_a_reason(case: Case) -> None:
@@ -341,6 +408,8 @@ async def test_calling_off_while_warehouses_are_asked_wins_over_the_amendment(ca
     case.script.holds["cancel_pick"].set()
     assert (await case.order.result()).state is OrderState.CANCELLED
     assert not asked(case, "capture_payment")
+    # Stopped to be planned anew, and then called off: its units are given back all the same.
+    assert f"{case.order_id}:1" in {r.shipment_id for r in asked(case, "release_reservation")}
 
 
 async def test_an_order_goes_on_with_what_is_packed_when_the_rest_cannot_be_supplied(case: Case) -> None:
@@ -370,6 +439,8 @@ async def test_an_order_goes_on_with_what_is_packed_when_the_rest_cannot_be_supp
     assert (await case.order.result()).state is OrderState.CLOSED
     assert [c.amount for c in asked(case, "capture_payment")] == [pounds(2_500)]
     assert "order.rest_dropped" in case.kinds()
+    # What it still held for what will not be shipped is given back, and nothing of what is packed.
+    assert [r.shipment_id for r in asked(case, "release_reservation")] == [f"{case.order_id}:2"]
 
 
 async def test_a_run_that_continues_as_new_while_it_waits_for_warehouses_applies_the_amendment(
@@ -415,7 +486,7 @@ async def test_lost_stock_of_an_order_at_gate_b_is_planned_again(case: Case) -> 
     )
     await case.delivered()
     assert (await case.order.result()).state is OrderState.CLOSED
-    assert len(asked(case, "release_reservation")) >= 1
+    assert len(asked(case, "reserve_stock")) == 2 and not asked(case, "release_reservation")
 
 
 async def test_lost_stock_that_was_packed_before_changes_nothing(case: Case) -> None:

@@ -161,6 +161,21 @@ async def test_units_of_a_shipment_that_was_called_off_are_freed_and_the_others_
     assert await level(parts.store, sku) == (10, 2)
 
 
+async def test_units_of_a_shipment_that_was_called_off_stay_with_an_order_that_is_planned_anew(
+    parts: Parts, client: Client
+) -> None:
+    order_id, sku = await expired(parts.store)
+    stopped = Carried(shipment=a_shipment(order_id, 1, state=ShipmentState.CANCELLED))
+    await write_down(parts.store, order_id, stopped)
+    await write_down(parts.store, order_id, carrying(order_id, OrderState.BACKORDERED, 9))
+    handle = await client.start_workflow("NobodyRunsIt", id=order_workflow_id(order_id), task_queue=WORKFLOWS)
+    try:
+        assert await Sweeper(parts).expire() == 0
+    finally:
+        await handle.terminate()
+    assert await level(parts.store, sku) == (10, 2)
+
+
 async def test_units_for_a_shipment_that_a_reset_run_makes_anew_are_kept(parts: Parts) -> None:
     order_id = await accepted(parts.store, a_draft())
     # Called off before the reservation was made.
