@@ -19,7 +19,7 @@ from sqlmodel import col
 from activities.settlement import left
 from activities.store import reads
 from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
-from activities.store.network import active_services, stock_of
+from activities.store.network import active_services, stock_of, unknown_skus
 from activities.store.plans import kept_lines, plan_of_each
 from activities.store.prices import agreed_for_order
 from activities.store.views import ShipmentView
@@ -210,6 +210,8 @@ async def _prepare(
         # Where a price is missing, the list may say why.
         known = {problem.path: problem for problem in listed.problems}
         return tuple(known.get(problem.path, problem) for problem in changed)
+    if unknown := await _unknown_skus(session, versions.current, changed, listed.request):
+        return unknown
     missing = await _not_there(session, order_id, versions.current, changed, kept=kept, keeps=keeps)
     moved = await reads.money(session, order_id, order.currency)
     shown = preview(
@@ -243,6 +245,27 @@ async def _unknown_service(session: AsyncSession, request: AmendmentRequest) -> 
         return ()
     message = f"is {request.service}, which the network does not have: it has {', '.join(offered) or 'none'}"
     return (Problem(path="service", code="unknown_service", message=message),)
+
+
+async def _unknown_skus(
+    session: AsyncSession, before: OrderDraft, after: OrderDraft, request: AmendmentRequest
+) -> tuple[Problem, ...]:
+    """An order with a SKU that nobody has would wait for ever, with all else that is in it."""
+    added = {line.sku for line in after.lines} - {line.sku for line in before.lines}
+    lines_of = {line.line_id: line.sku for line in after.lines}
+    paths = {
+        change.sku or lines_of.get(change.line_id or ""): f"lines[{index}].sku"
+        for index, change in enumerate(request.lines)
+    }
+    return tuple(
+        Problem(
+            path=paths.get(sku, "lines"),
+            code="unknown_sku",
+            message=f"no node stocks {sku}, and none expects a delivery of it: check the SKU, or announce the delivery "
+            "first",
+        )
+        for sku in (await unknown_skus(session, added) if added else ())
+    )
 
 
 async def _not_there(
@@ -348,9 +371,14 @@ async def _worked_out(
             "now: look at the order again, then say what is to be different",
         )
     request = AmendmentRequest.model_validate(row.request)
-    changed = amend(await _versions(session, row.order_id), request, kept)
-    if not isinstance(changed, OrderDraft):
-        return changed[0].model_copy(update={"message": "; ".join(problem.message for problem in changed)})
+    versions = await _versions(session, row.order_id)
+    changed = amend(versions, request, kept)
+    if isinstance(changed, OrderDraft):
+        problems = await _unknown_skus(session, versions.current, changed, request)
+    else:
+        problems = changed
+    if problems or not isinstance(changed, OrderDraft):
+        return problems[0].model_copy(update={"message": "; ".join(problem.message for problem in problems)})
     proposed = row.document["totals"]["total_minor"]
     if changed.totals.total_minor > max(proposed, kept.amount.minor):
         return Problem(

@@ -90,6 +90,12 @@ async def stock_of(
     return [OpenStock.model_validate(row) for row in rows.mappings()]
 
 
+async def unknown_skus(session: AsyncSession, skus: Collection[str]) -> list[str]:
+    """Those of ``skus`` that no active node stocks, and none expects a delivery of: nothing can come of them."""
+    rows = await session.scalars(text(_UNKNOWN), {"skus": sorted(skus)})
+    return list(rows)
+
+
 # As stock_reserve_again has it: what the order frees itself it may have again, and all else counts as before. Units of
 # lots that are not good for it any more it would not get.
 _OPEN = """
@@ -121,6 +127,14 @@ SELECT node, sku, on_hand, reserved,
           FROM unnest(CAST(:skus AS text[])) AS sku) AS room USING (sku)
   LEFT JOIN own USING (node, sku)
  ORDER BY node, sku
+"""
+
+_UNKNOWN = """
+SELECT sku FROM unnest(CAST(:skus AS text[])) AS asked (sku)
+ WHERE NOT EXISTS (SELECT FROM stock JOIN nodes ON node_id = node WHERE stock.sku = asked.sku AND active)
+   AND NOT EXISTS (SELECT FROM inbound_supply AS supply JOIN nodes ON node_id = node
+                    WHERE supply.sku = asked.sku AND received < quantity AND active)
+ ORDER BY sku
 """
 
 

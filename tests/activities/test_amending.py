@@ -292,6 +292,38 @@ async def test_the_preview_says_which_of_the_units_asked_for_are_not_there(
     )
 
 
+async def test_a_sku_that_nobody_stocks_is_refused(store: Store) -> None:
+    draft = a_draft()
+    order_id = await accepted(store, draft)
+    await stocked(store, north={skus_of(draft)[0]: 5})
+    sku = f"NOBODYS-{new_number()}"
+    request = asking(LineChange(sku=sku, quantity=1, unit_price_minor=100))
+    assert await refused(store, order_id, request) == {"lines[0].sku": "unknown_sku"}
+    async with store.transaction() as session:
+        found = await amendments.previewed(session, order_id, request)
+    assert isinstance(found, tuple)
+    assert [problem.code for problem in found] == ["unknown_sku"]
+    await stocked(store, north={sku: 0})
+    notes = (await proposed(store, order_id, request)).view.preview.notes
+    assert f"1 of 1 {sku} is not there now: the order would wait" in notes
+
+
+async def test_a_sku_that_nobody_stocks_any_more_when_it_is_applied_is_refused(
+    store: Store, orders: OrderActivities
+) -> None:
+    draft = a_draft()
+    order_id = await accepted(store, draft)
+    sku = f"NOBODYS-{new_number()}"
+    await stocked(store, north={sku: 0})
+    proposal = await proposed(store, order_id, asking(LineChange(sku=sku, quantity=1, unit_price_minor=100)))
+    async with store.transaction() as session:
+        await session.execute(text("DELETE FROM stock WHERE sku = :sku"), {"sku": sku})
+    answer = await run(orders.apply_amendment, applying(proposal))
+    assert answer.refusal is not None
+    assert answer.refusal.code == "unknown_sku"
+    assert await in_force(store, order_id) == (1, draft)
+
+
 async def test_units_that_an_order_holds_are_its_own_while_it_is_planned_anew(
     store: Store, orders: OrderActivities, routing: RoutingActivities, inventory: InventoryActivities
 ) -> None:

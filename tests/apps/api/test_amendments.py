@@ -20,6 +20,7 @@ from models.review import ReviewKind
 from models.states import OrderState
 from tests.apps.api.builders import a_review, write_down
 from tests.apps.api.test_orders import an_unstarted_order, heard, submitted
+from tests.builders import stocked
 
 # A draft of the builders: 2 of 85123A at 2.55, 3.95 postage, 9.05 in all.
 GBP_0 = Money(minor=0, currency="GBP")
@@ -266,10 +267,22 @@ async def test_what_makes_no_sense_is_refused_and_not_stored(
     assert (await api.get(f"/v1/orders/{order_id}/amendments")).json() == []
 
 
-async def test_amendment_of_a_thousand_lines_is_read_and_a_larger_body_is_not(
-    api: httpx.AsyncClient, worker: Worker
+async def test_a_sku_that_nobody_stocks_is_refused_in_the_preview_too(
+    api: httpx.AsyncClient, store: Store
 ) -> None:
     order_id = await submitted(api)
+    wish = wanting(lines=[{"sku": "NO-SUCH-SKU", "quantity": 1, "unit_price_minor": 100}])
+    for query in ("", "?preview=true"):
+        answer = await ask(api, order_id, wish, query)
+        assert (answer.status_code, problems(answer)) == (422, {"lines[0].sku": "unknown_sku"})
+    assert (await api.get(f"/v1/orders/{order_id}/amendments")).json() == []
+
+
+async def test_amendment_of_a_thousand_lines_is_read_and_a_larger_body_is_not(
+    api: httpx.AsyncClient, worker: Worker, store: Store
+) -> None:
+    order_id = await submitted(api)
+    await stocked(store, north={f"SKU-{number}": 1 for number in range(999)})
     lines = [
         {"sku": f"SKU-{number}", "quantity": 1, "unit_price_minor": 100, "description": "x" * 200}
         for number in range(999)

@@ -83,7 +83,8 @@ async def base_url(
             (await caller.post("/v1/orders", json=examples.ORDER, timeout=60)).raise_for_status()
         store = Store.at(url)
         sku = examples.RECEIPT["lines"][0]["sku"]
-        await stocked(store, north={sku: 1_000_000, "COUNTED": 10}, south={sku: 1_000})
+        added = examples.AMEND_ALL["lines"][1]["sku"]
+        await stocked(store, north={sku: 1_000_000, "COUNTED": 10, added: 10}, south={sku: 1_000})
         shipment = examples.SHORT_PICK["shipment_id"]
         async with store.transaction() as session:
             await stock.reserve(
