@@ -606,7 +606,7 @@ async def test_every_row_is_compared_however_many_there_are(
     await shop.reserved(units=1)
     for number in range(10):
         await shop.sql(
-            "INSERT INTO stock (node, sku, on_hand, reserved) SELECT node, :sku, 5, 0 FROM nodes LIMIT 1",
+            "INSERT INTO stock (node, sku, on_hand, reserved) SELECT node_id, :sku, 5, 0 FROM nodes LIMIT 1",
             sku=f"MANY-{number}",
         )
     await shop.past_every_trigger("UPDATE stock SET on_hand = 6 WHERE sku LIKE 'MANY-%'")

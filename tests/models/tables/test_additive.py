@@ -95,6 +95,10 @@ ALLOWED = {
     ("0013b", "execute", "CREATE FUNCTION"): "called by the triggers below only",
     ("0013b", "execute", "CREATE TRIGGER"): "for entries with an instrument, which old code never writes",
     ("0013b", "execute", "CREATE CONSTRAINT"): "as above",
+    ("0021", "drop_constraint", "order_tenders"): _WIDENED,
+    ("0021", "create_check_constraint", "order_tenders"): (
+        f"of the kind: {_WIDENED}; of instead_of: on a column that old code does not know, so does not write"
+    ),
     ("0018", "execute", "CREATE FUNCTION"): "called by what is new, and by the functions below",
     ("0018", "execute", "CREATE OR"): (
         "functions of 0012 and of the outbox that old code calls: without a rule, which only new code writes, they do"

@@ -19,7 +19,7 @@ def upgrade() -> None:
     op.add_column(_TABLE, sa.Column("first_hold", sa.String(), nullable=True))
     op.drop_constraint(op.f(_KIND), _TABLE)
     op.create_check_constraint(
-        op.f(_KIND), _TABLE, "kind IN ('card', 'on_account', 'gift_card', 'store_credit')"
+        op.f(_KIND), _TABLE, "kind IN ('card', 'gift_card', 'store_credit', 'on_account')"
     )
     op.create_check_constraint(op.f("ck_order_tenders_instead_of"), _TABLE, "instead_of >= 1")
 
