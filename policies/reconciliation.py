@@ -384,7 +384,10 @@ def compare_ledger(
     ledger may have them.
     """
     done = {line.key for line in theirs if line.state is not LineState.DECLINED} - {None}
-    counted = [movement for movement in ours if _is_posted(movement, done)]
+    # One whose answer was lost is in the ledger once the answer is written down, and not before.
+    counted = [
+        movement for movement in ours if _is_posted(movement, done & {one.transaction for one in postings})
+    ]
     by_key = {movement.key: movement for movement in counted}
     lone = [posting for posting in postings if not _stands_behind(posting, by_key)]
     moved: dict[tuple[str | None, str | None], list[Posting]] = defaultdict(list)
