@@ -4,6 +4,7 @@ Every balance is a sum of entries, made when it is asked for.
 """
 
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from typing import LiteralString
 
 from pydantic import AwareDatetime, Field
@@ -15,7 +16,7 @@ from sqlmodel import col
 
 from activities.store.driver import call
 from models.base import Contract
-from models.errors import LedgerRefused
+from models.errors import LedgerRefused, NotFound, Refused
 from models.ledger import CLEARING, HELD, NAMES, TransactionKind, UsualSide
 from models.money import Money
 from models.tables.ledger import LedgerAccountRow, LedgerEntryRow, LedgerTransactionRow
@@ -36,7 +37,7 @@ class EntryView(Contract):
 class TransactionView(Contract):
     """Something that happened to money, with the entries that add up to zero.
 
-    ``id`` is its idempotency key, ``source`` who wrote it down.
+    ``id`` is its idempotency key, ``source`` who wrote it down. ``reverses``: the payment or issue that it takes back.
     """
 
     id: str
@@ -46,6 +47,7 @@ class TransactionView(Contract):
     source: str
     at: AwareDatetime
     recorded_at: AwareDatetime
+    reverses: str | None = None
     entries: tuple[EntryView, ...]
 
 
@@ -107,6 +109,7 @@ class NewTransaction(Contract):
     order_id: str | None = None
     shipment_id: str | None = None
     cause: str | None = None
+    reverses: str | None = None
     entries: tuple[NewEntry, ...] = Field(min_length=2)
 
 
@@ -165,6 +168,58 @@ async def of_order(session: AsyncSession, order_id: str) -> OrderLedger:
         transactions=tuple(_transaction(row, entries[row.id]) for row in transactions.values()),
         balances=await _balances(session, order_id),
     )
+
+
+async def reverse(session: AsyncSession, transaction_id: str, *, actor: str, reason: str) -> TransactionView:
+    """Take a payment or an issue back: a new transaction, which names it. Asked for again it is the same one.
+
+    Raises ``NotFound``, ``Refused`` for what is neither, and ``LedgerRefused`` where some of it was spent.
+    """
+    original = await session.get(LedgerTransactionRow, transaction_id)
+    if original is None:
+        raise NotFound(f"there is no transaction {transaction_id} in the books")
+    if original.kind not in _REVERSIBLE or original.reverses is not None:
+        raise Refused(f"{transaction_id} is no payment and no issue: only those can be taken back")
+    key = f"reverse:{transaction_id}"
+    entries = await _entries(session, transaction_id)
+    negated = tuple(
+        NewEntry(
+            account=entry.account,
+            amount=Money(minor=-entry.amount_minor, currency=entry.currency),
+            tender=entry.tender,
+            instrument=entry.instrument,
+        )
+        for entry in entries
+    )
+    await post(
+        session,
+        NewTransaction(
+            id=key,
+            kind=TransactionKind(original.kind),
+            source=actor,
+            at=datetime.now(UTC),
+            order_id=original.order_id,
+            cause=reason,
+            reverses=transaction_id,
+            entries=negated,
+        ),
+    )
+    written = await session.get(LedgerTransactionRow, key)
+    if written is None or written.reverses != transaction_id:
+        raise Refused(f"{key} stands for something else in the books")
+    return _transaction(written, await _entries(session, key))
+
+
+_REVERSIBLE = (TransactionKind.PAYMENT, TransactionKind.ISSUE)
+
+
+async def _entries(session: AsyncSession, transaction_id: str) -> Sequence[LedgerEntryRow]:
+    rows = await session.scalars(
+        select(LedgerEntryRow)
+        .where(col(LedgerEntryRow.transaction_id) == transaction_id)
+        .order_by(col(LedgerEntryRow.number))
+    )
+    return rows.all()
 
 
 async def trial_balance(session: AsyncSession) -> TrialBalance:
@@ -236,7 +291,7 @@ async def captured_and_refunded(
     }
 
 
-_CHECKS = "ledger_not_empty, ledger_in_balance, ledger_within_bounds, ledger_within_limit"
+_CHECKS = "ledger_not_empty, ledger_in_balance, ledger_within_bounds, ledger_within_limit, ledger_reverses"
 _CHECK_NOW = text(f"SET CONSTRAINTS {_CHECKS} IMMEDIATE")
 _CHECK_LATER = text(f"SET CONSTRAINTS {_CHECKS} DEFERRED")
 
@@ -248,6 +303,8 @@ _WHAT_TO_DO = {
     "ledger_refunded_within_captured": "pay back no more than was captured, and give the rest as store credit",
     "ledger_instrument": "open the account, or issue the card, in this currency first",
     "ledger_within_limit": "use another tender for the rest, or raise the limit",
+    "ledger_reverses": "a payment or an issue is taken back once, and as a whole",
+    "uq_ledger_transactions_reverses": "a payment or an issue is taken back once, and as a whole",
     "ledger_held": "only what is held can be taken or given back",
     "fk_ledger_entries_account_ledger_accounts": "use an account of the chart (orderwright ledger balances)",
 }

@@ -187,10 +187,22 @@ class TenderBlock(Document):
     reason: Reason | None = None
 
 
+class Reversal(Document):
+    """A payment or an issue that was not meant, or did not come: `transaction` is what its answer named."""
+
+    transaction: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    actor: Person
+    reason: Reason
+
+
 class TenderLeft(Contract):
-    """What can still be spent: neither used nor held for an order. Below zero where a limit was lowered."""
+    """What can still be spent: neither used nor held for an order. Below zero where a limit was lowered.
+
+    ``transaction``: what was written into the books, to be named should it have to be taken back.
+    """
 
     left: Money
+    transaction: str | None = None
 
 
 class PriceListRequest(PriceListDocument):

@@ -366,6 +366,7 @@ LEDGER: dict[str, Any] = {
             "source": "payment_operations",
             "at": "2026-03-02T09:30:03Z",
             "recorded_at": "2026-03-02T09:30:03Z",
+            "reverses": None,
             "entries": [_HELD, _OTHER_SIDE],
         }
     ],
@@ -418,6 +419,37 @@ VALUE_ISSUE: dict[str, Any] = {
     "request_id": "shop-sale-88123",
 }
 TENDER_LEFT: dict[str, Any] = {"left": {"minor": 5_000, "currency": "GBP"}}
+REVERSAL: dict[str, Any] = {
+    "transaction": "payment:bank-2026-03-02-17",
+    "actor": "dana",
+    "reason": "the bank took the transfer back",
+}
+REVERSED: dict[str, Any] = {
+    "id": "reverse:payment:bank-2026-03-02-17",
+    "kind": "payment",
+    "shipment_id": None,
+    "cause": "the bank took the transfer back",
+    "source": "dana",
+    "at": "2026-03-04T09:30:00Z",
+    "recorded_at": "2026-03-04T09:30:00Z",
+    "reverses": "payment:bank-2026-03-02-17",
+    "entries": [
+        {
+            "account": "bank",
+            "name": "Bank",
+            "amount": {"minor": -120_000, "currency": "GBP"},
+            "tender": None,
+            "instrument": None,
+        },
+        {
+            "account": "receivable.on_account",
+            "name": "Owed by customers on account",
+            "amount": {"minor": 120_000, "currency": "GBP"},
+            "tender": None,
+            "instrument": "account:acme-ltd",
+        },
+    ],
+}
 TRIAL_BALANCE: dict[str, Any] = {"balances": _BALANCES, "in_balance": True}
 
 PRICE_LIST_REQUEST: dict[str, Any] = {

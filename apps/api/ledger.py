@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Path, Request
 
 from activities.store import accounts, ledger
 from activities.store.accounts import AccountView
-from activities.store.ledger import TrialBalance
+from activities.store.ledger import TransactionView, TrialBalance
 from apps.api import examples
 from apps.api.bodies import body_of, read_message
-from apps.api.contracts import AccountPayment, CreditLimit, TenderBlock, TenderLeft, ValueIssue
+from apps.api.contracts import AccountPayment, CreditLimit, Reversal, TenderBlock, TenderLeft, ValueIssue
 from apps.api.parts import PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
@@ -122,15 +122,17 @@ async def record_account_payment(request: Request, parts: PartsOf) -> TenderLeft
     structlog.contextvars.bind_contextvars(actor=asked.actor)
     async with parts.store.transaction() as session:
         amount = Money(minor=asked.amount_minor, currency=asked.currency)
+        key = f"payment:{asked.request_id}"
         await accounts.paid(
             session,
             asked.account,
             amount,
-            key=f"payment:{asked.request_id}",
+            key=key,
             source=asked.actor,
             in_advance=asked.in_advance,
         )
-        return TenderLeft(left=await accounts.left(session, TenderKind.ON_ACCOUNT, asked.account))
+        left = await accounts.left(session, TenderKind.ON_ACCOUNT, asked.account)
+        return TenderLeft(left=left, transaction=key)
 
 
 @router.post(
@@ -149,7 +151,24 @@ async def issue_value(request: Request, parts: PartsOf) -> TenderLeft:
     kind = TenderKind(asked.kind)
     async with parts.store.transaction() as session:
         amount = Money(minor=asked.amount_minor, currency=asked.currency)
-        await accounts.issue(
-            session, kind, asked.code, amount, key=f"issue:{asked.request_id}", source=asked.actor
-        )
-        return TenderLeft(left=await accounts.left(session, kind, asked.code))
+        key = f"issue:{asked.request_id}"
+        await accounts.issue(session, kind, asked.code, amount, key=key, source=asked.actor)
+        return TenderLeft(left=await accounts.left(session, kind, asked.code), transaction=key)
+
+
+@router.post(
+    "/reversals",
+    summary="Take a payment or an issue back",
+    openapi_extra=body_of(Reversal, {"a returned transfer": examples.REVERSAL}),
+    responses=answers(401, 404, 409, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.REVERSED}}}},
+)
+async def reverse_transaction(request: Request, parts: PartsOf) -> TransactionView:
+    """Write a transaction that undoes one, and names it (`reverses`), once: asked for again it is the same.
+
+    A payment is taken back whatever the account owes by then; value that was put on a card, as long as none was spent.
+    """
+    asked = await read_message(request, Reversal, parts.settings.api_body_seconds)
+    structlog.contextvars.bind_contextvars(actor=asked.actor)
+    async with parts.store.transaction() as session:
+        return await ledger.reverse(session, asked.transaction, actor=asked.actor, reason=asked.reason)

@@ -26,7 +26,9 @@ from apps.api.contracts import (
     ReconciliationRequest,
     ReplayRequest,
     RetryRequest,
+    Reversal,
     SecretRequest,
+    TenderBlock,
     TenderRequest,
     ValueIssue,
 )
@@ -134,6 +136,8 @@ _READ_BY_HAND = (
     CreditLimit,
     AccountPayment,
     ValueIssue,
+    TenderBlock,
+    Reversal,
     PriceListRequest,
     PriceAssignmentRequest,
     ReconciliationRequest,

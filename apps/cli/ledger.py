@@ -13,7 +13,7 @@ from rich.text import Text
 
 from activities.store.accounts import AccountView
 from activities.store.ledger import BalanceView, OrderLedger, TransactionView, TrialBalance
-from apps.api.contracts import AccountPayment, CreditLimit, TenderBlock, TenderLeft, ValueIssue
+from apps.api.contracts import AccountPayment, CreditLimit, Reversal, TenderBlock, TenderLeft, ValueIssue
 from apps.cli.output import console, listing, plain, print_json, when
 from apps.cli.reconcile import Everything, Wait, reconcile
 from apps.cli.remote import Actor, ApiUrl, AsJson, DataDir, Token, acting_as, message, open_api, path_part
@@ -307,6 +307,29 @@ def issue(
     )
 
 
+@app.command()
+def reverse(
+    transaction: Annotated[
+        str, typer.Argument(metavar="TRANSACTION", help="As paid and issue name it: payment:…, issue:….")
+    ],
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stays in the books.")],
+    actor: Actor = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a payment or an issue back, once, by a transaction that names it."""
+    asked = message(Reversal, transaction=transaction, actor=acting_as(actor), reason=reason)
+    with open_api(api_url, token, data_dir) as api:
+        answer = api.post("/v1/ledger/reversals", asked, TransactionView)
+    if as_json:
+        print_json(answer)
+    else:
+        console().print(_entries([answer]))
+
+
 def _ask(
     path: str,
     asked: CreditLimit | AccountPayment | ValueIssue | TenderBlock,
@@ -320,7 +343,8 @@ def _ask(
     if as_json:
         print_json(answer)
     else:
-        console().print(Text(plain(f"{name}: {answer.left} can be spent")))
+        wrote = "" if answer.transaction is None else f" (written as {answer.transaction})"
+        console().print(Text(plain(f"{name}: {answer.left} can be spent{wrote}")))
 
 
 def _entries(transactions: Sequence[TransactionView]) -> Table:
@@ -338,7 +362,7 @@ def _entries(transactions: Sequence[TransactionView]) -> Table:
 
 
 def _what(wrote: TransactionView) -> str:
-    said = _WHAT[wrote.kind]
+    said = _WHAT[wrote.kind] if wrote.reverses is None else f"{_WHAT[wrote.kind]}, taken back"
     if wrote.shipment_id is not None:
         said += f" [{wrote.shipment_id.rpartition(':')[2]}]"
     if wrote.cause is not None:

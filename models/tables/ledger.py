@@ -30,6 +30,8 @@ class LedgerAccountRow(SQLModel, table=True):
 class LedgerTransactionRow(SQLModel, table=True):
     """Something that happened to money. ``id`` is its idempotency key, that of the operation where there is one.
 
+    ``reverses``: a payment or an issue that this one takes back, entry by entry; a trigger sees to it.
+
     ``source`` says who wrote it down, ``written_in`` in which transaction of the database: its entries come with it,
     and none later.
     """
@@ -45,6 +47,12 @@ class LedgerTransactionRow(SQLModel, table=True):
         Index("ix_ledger_transactions_order", "order_id", "position"),
         Index("ix_ledger_transactions_at", "at"),
         Index("ix_ledger_transactions_recorded", "recorded_at", postgresql_using="brin"),
+        Index(
+            "uq_ledger_transactions_reverses",
+            "reverses",
+            unique=True,
+            postgresql_where="reverses IS NOT NULL",
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -59,6 +67,7 @@ class LedgerTransactionRow(SQLModel, table=True):
     at: datetime = moment()
     recorded_at: datetime | None = moment(default=None, nullable=False)
     written_in: int | None = Field(default=None, sa_type=BigInteger, nullable=False)
+    reverses: str | None = None
 
 
 class LedgerEntryRow(SQLModel, table=True):

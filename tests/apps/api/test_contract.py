@@ -111,6 +111,13 @@ async def base_url(
                 entries=owed,
             )
             await ledger.post(session, wrote)
+            # The payment that the example takes back.
+            await accounts.paid(
+                session,
+                examples.CREDIT_LIMIT["account"],
+                Money(minor=120_000, currency="GBP"),
+                key=examples.REVERSAL["transaction"],
+            )
             listed = PriceListRequest.model_validate(examples.PRICE_LIST_REQUEST)
             await prices.load(session, listed, actor=listed.actor)
         await write_down(

@@ -4,12 +4,14 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import text
 
 from activities.store import accounts, ledger, operations
 from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.operations import PaymentOperation
 from activities.store.store import Store
+from models.errors import LedgerRefused
 from models.ledger import TransactionKind
 from models.money import Money
 from models.operations import OperationState, PaymentKind
@@ -86,7 +88,10 @@ async def test_an_account_is_opened_pays_and_is_told_what_is_left(api: httpx.Asy
     limit = said(account=account, limit_minor=5_000)
     for _ in range(2):
         answer = await api.post("/v1/ledger/limits", json=limit)
-        assert (answer.status_code, answer.json()) == (200, {"left": {"minor": 5_000, "currency": "GBP"}})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"left": {"minor": 5_000, "currency": "GBP"}, "transaction": None},
+        )
     payment = said(account=account, amount_minor=700, request_id=f"bank-{account}", in_advance=True)
     for _ in range(2):
         answer = await api.post("/v1/ledger/payments", json=payment)
@@ -121,7 +126,7 @@ async def test_more_than_is_owed_is_not_taken_for_a_payment_unless_it_is_said_so
     assert (answer.status_code, answer.json()["left"]["minor"]) == (200, 5_500)
 
 
-async def owes(store: Store, account: str, minor: int) -> None:
+async def owes(store: Store, account: str, minor: int, what: str = "owes") -> None:
     """Goods were sent, to be paid later."""
     instrument = accounts.instrument_of(TenderKind.ON_ACCOUNT, account)
     entries = (
@@ -129,7 +134,7 @@ async def owes(store: Store, account: str, minor: int) -> None:
         NewEntry(account="sales.goods", amount=gbp(-minor)),
     )
     wrote = NewTransaction(
-        id=f"owes:{account}", kind=TransactionKind.ADJUSTMENT, source="test", at=NOON, entries=entries
+        id=f"{what}:{account}", kind=TransactionKind.ADJUSTMENT, source="test", at=NOON, entries=entries
     )
     async with store.transaction() as session:
         await ledger.post(session, wrote)
@@ -140,6 +145,100 @@ async def test_a_payment_of_an_account_that_nobody_opened_is_refused(api: httpx.
     answer = await api.post("/v1/ledger/payments", json=payment)
     assert (answer.status_code, answer.json()["code"]) == (409, "ledger_refused")
     assert "open the account" in answer.json()["detail"]
+
+
+async def test_a_payment_is_taken_back_once_whatever_is_owed_by_then(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    account = f"acme-{new_number()}"
+    await api.post("/v1/ledger/limits", json=said(account=account, limit_minor=1_000))
+    await owes(store, account, 1_000)
+    payment = said(account=account, amount_minor=1_000, request_id=new_number())
+    wrote = (await api.post("/v1/ledger/payments", json=payment)).json()["transaction"]
+    await owes(store, account, 600, "again")
+    back = {"transaction": wrote, "actor": "jo", "reason": "the bank took it back"}
+    answers = [await api.post("/v1/ledger/reversals", json=back) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+    reversal = answers[0].json()
+    assert (reversal["reverses"], reversal["source"], reversal["cause"], reversal["kind"]) == (
+        wrote,
+        "jo",
+        "the bank took it back",
+        "payment",
+    )
+    found = (await api.get(f"/v1/ledger/accounts/{account}")).json()
+    assert (found["owed"]["minor"], found["left"]["minor"]) == (1_600, -600)
+    twice = await api.post("/v1/ledger/reversals", json=back | {"transaction": reversal["id"]})
+    assert (twice.status_code, twice.json()["code"]) == (409, "refused")
+    unknown = await api.post("/v1/ledger/reversals", json=back | {"transaction": "payment:none"})
+    assert unknown.status_code == 404
+
+
+async def test_value_is_taken_off_a_card_unless_some_of_it_was_spent(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    code = f"GIFT-{new_number()}"
+    issue = said(kind="gift_card", code=code, amount_minor=5_000)
+    first, second = [
+        (await api.post("/v1/ledger/issues", json=issue | {"request_id": new_number()})).json()["transaction"]
+        for _ in range(2)
+    ]
+    instrument = accounts.instrument_of(TenderKind.GIFT_CARD, code)
+    async with store.transaction() as session:
+        spent = (
+            NewEntry(account="liability.gift_cards", amount=gbp(1), instrument=instrument),
+            NewEntry(account="sales.goods", amount=gbp(-1)),
+        )
+        wrote = NewTransaction(
+            id=f"spent:{code}", kind=TransactionKind.ADJUSTMENT, source="test", at=NOON, entries=spent
+        )
+        await ledger.post(session, wrote)
+    back = {"actor": "jo", "reason": "sold twice by mistake"}
+    answer = await api.post("/v1/ledger/reversals", json=back | {"transaction": first})
+    assert answer.status_code == 200
+    answer = await api.post("/v1/ledger/reversals", json=back | {"transaction": second})
+    assert (answer.status_code, answer.json()["code"]) == (409, "ledger_refused")
+    async with store.transaction() as session:
+        assert await accounts.left(session, TenderKind.GIFT_CARD, code) == gbp(4_999)
+
+
+@pytest.mark.parametrize(
+    ("kind", "minor", "problem"),
+    [
+        ("payment", 999, "does not take"),
+        ("adjustment", 1_000, "does not take"),
+        ("payment", 1_000, None),
+    ],
+)
+async def test_by_hand_too_a_reversal_is_the_whole_of_what_it_names_and_comes_once(
+    api: httpx.AsyncClient, store: Store, kind: str, minor: int, problem: str | None
+) -> None:
+    account = f"acme-{new_number()}"
+    await api.post("/v1/ledger/limits", json=said(account=account, limit_minor=1_000))
+    payment = said(account=account, amount_minor=1_000, request_id=new_number(), in_advance=True)
+    wrote = (await api.post("/v1/ledger/payments", json=payment)).json()["transaction"]
+
+    def by_hand(number: int) -> NewTransaction:
+        instrument = accounts.instrument_of(TenderKind.ON_ACCOUNT, account)
+        return NewTransaction(
+            id=f"hand:{account}:{number}",
+            kind=TransactionKind(kind),
+            source="test",
+            at=NOON,
+            reverses=wrote,
+            entries=(
+                NewEntry(account="bank", amount=gbp(-minor)),
+                NewEntry(account="receivable.on_account", amount=gbp(minor), instrument=instrument),
+            ),
+        )
+
+    if problem is None:
+        async with store.transaction() as session:
+            await ledger.post(session, by_hand(1))
+    with pytest.raises(LedgerRefused, match=problem or "taken back once"):
+        async with store.transaction() as session:
+            await ledger.post(session, by_hand(2))
 
 
 async def test_who_changed_a_limit_or_blocked_an_account_stays_with_it(

@@ -114,6 +114,8 @@ def test_every_example_keeps_to_its_schema(operation: dict[str, Any]) -> None:
         (TrialBalance, examples.TRIAL_BALANCE),
         (contracts.CreditLimit, examples.CREDIT_LIMIT),
         (contracts.AccountPayment, examples.ACCOUNT_PAYMENT),
+        (contracts.TenderBlock, examples.TENDER_BLOCK),
+        (contracts.Reversal, examples.REVERSAL),
         (contracts.ValueIssue, examples.VALUE_ISSUE),
         (contracts.TenderLeft, examples.TENDER_LEFT),
         (contracts.PriceListRequest, examples.PRICE_LIST_REQUEST),

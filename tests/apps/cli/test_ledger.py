@@ -153,3 +153,17 @@ def test_an_account_is_shown_with_who_changed_it(run: Run, answers: Answers) -> 
     assert outcome.code == 0, outcome.err
     assert "owes 1,200.00 GBP" in outcome.out
     assert "pays on time" in outcome.out
+
+
+def test_a_payment_is_taken_back_with_a_reason(run: Run, answers: Answers) -> None:
+    answers.given["POST /v1/ledger/reversals"] = (200, json.dumps(examples.REVERSED))
+    outcome = run(
+        "ledger", "reverse", "payment:bank-1", "--reason", "bounced", "--actor", "dana", *at(answers)
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(answers.asked[0][2]) == {
+        "transaction": "payment:bank-1",
+        "actor": "dana",
+        "reason": "bounced",
+    }
+    assert "paid by the customer, taken back" in outcome.out

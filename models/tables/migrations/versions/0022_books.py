@@ -145,12 +145,64 @@ BEGIN
     RETURN NULL;
 END $$
 """
+# A reversal takes a payment or an issue back as a whole.
+_REVERSES = """
+CREATE FUNCTION ledger_reverses() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM ledger_transactions WHERE id = NEW.reverses AND kind = NEW.kind
+                      AND kind IN ('payment', 'issue') AND reverses IS NULL)
+       OR EXISTS (
+           (SELECT account, -amount_minor, currency, tender, instrument FROM ledger_entries
+             WHERE transaction_id = NEW.reverses
+            EXCEPT ALL
+            SELECT account, amount_minor, currency, tender, instrument FROM ledger_entries
+             WHERE transaction_id = NEW.id)
+           UNION ALL
+           (SELECT account, amount_minor, currency, tender, instrument FROM ledger_entries
+             WHERE transaction_id = NEW.id
+            EXCEPT ALL
+            SELECT account, -amount_minor, currency, tender, instrument FROM ledger_entries
+             WHERE transaction_id = NEW.reverses)) THEN
+        RAISE EXCEPTION 'transaction % does not take % back as it was written', NEW.id, NEW.reverses
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_reverses';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+# A payment that the bank took back is a fact, whatever the account owes by then.
+_ONLY_WHAT_IS_ASKED_FOR = """
+    IF EXISTS (SELECT FROM ledger_transactions
+                WHERE id = NEW.transaction_id AND reverses IS NOT NULL AND kind = 'payment') THEN
+        RETURN NULL;
+    END IF;
+"""
+_WITHIN_LIMIT = """
+CREATE OR REPLACE FUNCTION ledger_within_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    used bigint;
+    credit bigint;
+BEGIN
+    IF (SELECT coalesce(sum(amount_minor), 0) FROM ledger_entries
+         WHERE transaction_id = NEW.transaction_id AND instrument = NEW.instrument) <= 0 THEN
+        RETURN NULL;
+    END IF;
+    SELECT coalesce(sum(amount_minor), 0) INTO used FROM ledger_entries WHERE instrument = NEW.instrument;
+    SELECT credit_limit_minor INTO credit FROM customer_accounts WHERE instrument = NEW.instrument;
+    IF used > coalesce(credit, 0) THEN/*only what is asked for*/
+        RAISE EXCEPTION '% is beyond its limit by % %', NEW.instrument, used - coalesce(credit, 0), NEW.currency
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_within_limit';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+_FUNCTIONS = (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE, _WITHIN_LIMIT)
 _INSTRUMENTS = ("customer_accounts", "stored_value")
 
 _ADDED = {
     "/*no old snapshot*/": _NO_OLD_SNAPSHOT,
     "/*no row to lock*/": _NO_ROW_TO_LOCK,
     "/*only of tenders*/": _ONLY_OF_TENDERS,
+    "/*only what is asked for*/": _ONLY_WHAT_IS_ASKED_FOR,
 }
 
 
@@ -185,8 +237,22 @@ def upgrade() -> None:
         "ledger_entries",
         "amount_minor BETWEEN -1000000000000000 AND 1000000000000000",
     )
-    for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
+    op.add_column("ledger_transactions", sa.Column("reverses", sa.String(), nullable=True))
+    op.create_index(
+        "uq_ledger_transactions_reverses",
+        "ledger_transactions",
+        ["reverses"],
+        unique=True,
+        postgresql_where=sa.text("reverses IS NOT NULL"),
+    )
+    for function in _FUNCTIONS:
         op.execute(_with(function, added=True))
+    op.execute(_REVERSES)
+    op.execute(
+        "CREATE CONSTRAINT TRIGGER ledger_reverses AFTER INSERT ON ledger_transactions "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.reverses IS NOT NULL) "
+        "EXECUTE FUNCTION ledger_reverses()"
+    )
     op.create_table(
         "instrument_changes",
         sa.Column("change_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -231,8 +297,12 @@ def downgrade() -> None:
         op.execute(f"DROP TRIGGER instrument_changed ON {table}")
     op.execute("DROP FUNCTION instrument_changed()")
     op.drop_table("instrument_changes")
-    for function in (_STAMP, _MONEY_WITHIN_BOUNDS, _IN_BALANCE):
+    op.execute("DROP TRIGGER ledger_reverses ON ledger_transactions")
+    op.execute("DROP FUNCTION ledger_reverses()")
+    for function in _FUNCTIONS:
         op.execute(_with(function, added=False))
+    op.drop_index("uq_ledger_transactions_reverses", table_name="ledger_transactions")
+    op.drop_column("ledger_transactions", "reverses")
     op.drop_constraint(op.f("ck_ledger_entries_amount"), "ledger_entries")
     for table in _IN_A_CURRENCY:
         op.drop_constraint(op.f(f"ck_{table}_currency"), table)

@@ -229,9 +229,23 @@ def _of_a_tender_of_its_own(case: Any) -> None:
         body["account"] = number
     elif "account" in body:
         body |= {"account": examples.CREDIT_LIMIT["account"], "currency": "GBP", "request_id": number}
+        body["in_advance"] = True
     else:
         body |= {"code": number, "request_id": number}
     case.body = body
+
+
+def _of_the_account_there_is(case: Any) -> None:
+    """Look at it, or block it."""
+    if isinstance(case.body, dict):
+        case.body = dict(case.body) | {"kind": "on_account", "token": examples.CREDIT_LIMIT["account"]}
+    else:
+        case.path_parameters["account"] = examples.CREDIT_LIMIT["account"]
+
+
+def _of_the_payment_there_is(case: Any) -> None:
+    """Take back what was written, again and again: it is once."""
+    case.body = dict(case.body) | {"transaction": examples.REVERSAL["transaction"]}
 
 
 def _with_each_price_once(case: Any) -> None:
@@ -280,6 +294,9 @@ _MENDS = {
     "set_credit_limit": _of_a_tender_of_its_own,
     "record_account_payment": _of_a_tender_of_its_own,
     "issue_value": _of_a_tender_of_its_own,
+    "reverse_transaction": _of_the_payment_there_is,
+    "block_tender": _of_the_account_there_is,
+    "show_account": _of_the_account_there_is,
     "add_subscriber": _nowhere,
     "drop_dead_letter": _the_one_there_is,
     "stream_availability": _closed_at_once,
