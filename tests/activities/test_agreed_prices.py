@@ -196,6 +196,7 @@ async def test_what_was_shown_is_what_is_applied_whatever_is_loaded_meanwhile(st
 async def test_an_order_without_a_list_is_amended_as_ever(store: Store) -> None:
     draft = a_draft()
     await accepted(store, draft)
+    await stocked(store, north={draft.lines[0].sku: 10})
     preview = await shown(store, draft, units(draft, 10))
     assert (preview.lines[0].amount_after, preview.notes) == (gbp(5_000), ())
     assert await refused(store, order_id_of(draft), asking(LineChange(sku="X", quantity=5))) == {
