@@ -739,12 +739,17 @@ def ambiguous_messages(evidence: Evidence) -> int:
 
 
 def news_heard(evidence: Evidence) -> Result:
-    """No event of a neighbour was refused for good, and none is still to be delivered long after it was due."""
+    """No event of a neighbour was refused for good, and none is still to be delivered long after it was due.
+
+    A customer who pays by a link when the order waits for it no more (it was called off, or costs something else) is
+    told so: that is an answer.
+    """
     webhooks = evidence.statements.webhooks
 
     def wrong() -> Iterator[_Wrong]:
         for webhook in webhooks:
-            if webhook.state == WEBHOOK_REFUSED:
+            too_late = webhook.event_id.endswith(":pays") and (webhook.last_error or "").endswith("409")
+            if webhook.state == WEBHOOK_REFUSED and not too_late:
                 yield None, f"{webhook.simulator} was refused {webhook.event_id}: {webhook.last_error}"
             elif webhook.state == WEBHOOK_WAITING and webhook.overdue:
                 yield (
