@@ -357,6 +357,14 @@ def documents_applied_once(evidence: Evidence) -> Result:
             for line in document.content.get("lines", ()):
                 place = (document.content.get("node", ""), line["sku"])
                 yield from _documented(document, line, place, moved[(document.document_id, *place)])
+        for lost in evidence.lost:
+            order = evidence.orders.get(lost.order_id)
+            if not lost.heard and (order is None or order.state not in ORDER_TERMINAL):
+                yield (
+                    lost.order_id,
+                    f"document {lost.document_id} took {lost.quantity} of {lost.sku} from {lost.shipment_id}, and its "
+                    "order was never told",
+                )
         for document_id, node, sku in sorted(key for key, moves in moved.items() if moves):
             if document_id not in documents:
                 yield None, f"{sku} at {node} was moved by document {document_id}, which is not there"
@@ -738,18 +746,34 @@ def ambiguous_messages(evidence: Evidence) -> int:
     return len((unanswered & sent) | pending)
 
 
+# What a customer does with a pay link, and how the API says that it comes too late: for this order, or for any.
+_PAYS = ":pays"
+_TOO_LATE = frozenset({"HTTP 409", "HTTP 410"})
+
+
 def news_heard(evidence: Evidence) -> Result:
     """No event of a neighbour was refused for good, and none is still to be delivered long after it was due.
 
-    A customer who pays by a link when the order waits for it no more (it was called off, or costs something else) is
-    told so: that is an answer.
+    A customer who pays when the order has ended meanwhile, or was paid, is told so, and only then.
     """
     webhooks = evidence.statements.webhooks
+    messages = {effect.effect_id: effect for effect in evidence.statements.messages}
 
     def wrong() -> Iterator[_Wrong]:
         for webhook in webhooks:
-            too_late = webhook.event_id.endswith(":pays") and (webhook.last_error or "").endswith("409")
-            if webhook.state == WEBHOOK_REFUSED and not too_late:
+            pays = (
+                messages.get(webhook.event_id.removesuffix(_PAYS))
+                if webhook.event_id.endswith(_PAYS)
+                else None
+            )
+            if webhook.state == WEBHOOK_REFUSED and pays is not None and webhook.last_error in _TOO_LATE:
+                order = evidence.orders.get(order_of_workflow(_workflow(pays.key)) or "")
+                if order is None or order.state is OrderState.AWAITING_CUSTOMER:
+                    yield (
+                        None if order is None else order.order_id,
+                        f"{webhook.event_id} was refused ({webhook.last_error}), and the order still waits for it",
+                    )
+            elif webhook.state == WEBHOOK_REFUSED:
                 yield None, f"{webhook.simulator} was refused {webhook.event_id}: {webhook.last_error}"
             elif webhook.state == WEBHOOK_WAITING and webhook.overdue:
                 yield (

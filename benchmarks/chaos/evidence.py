@@ -138,6 +138,17 @@ class Document(NamedTuple):
     answer: Mapping[str, Any] | None
 
 
+class Lost(NamedTuple):
+    """Units that a document took from a promise. ``heard``: its order's run was told, to plan them anew."""
+
+    document_id: str
+    order_id: str
+    shipment_id: str
+    sku: str
+    quantity: int
+    heard: bool
+
+
 class Issued(NamedTuple):
     """Value that the harness had put on a gift card or a store credit, under a request id."""
 
@@ -238,6 +249,7 @@ class Evidence(NamedTuple):
     told: Told
     amendments: Sequence[Amendment] = ()
     documents: Sequence[Document] = ()
+    lost: Sequence[Lost] = ()
     lines: Mapping[str, frozenset[tuple[str, str, int]]] = {}
     unsent: int = 0
     alarms: int = 0
@@ -276,6 +288,7 @@ async def collect(
             Amendment(*row)._replace(lines=_lines(row.lines)) for row in await _rows(session, _AMENDMENTS)
         ]
         documents = [Document(*row) for row in await _rows(session, _DOCUMENTS)]
+        lost = [Lost(*row) for row in await _rows(session, _LOST)]
         lines: dict[str, set[tuple[str, str, int]]] = {}
         for order_id, line_id, sku, quantity in await _rows(session, _LINES):
             lines.setdefault(order_id, set()).add((line_id, sku, quantity))
@@ -303,6 +316,7 @@ async def collect(
         told=told,
         amendments=amendments,
         documents=documents,
+        lost=lost,
         lines={order_id: frozenset(of_order) for order_id, of_order in lines.items()},
         unsent=unsent,
         alarms=alarms,
@@ -445,6 +459,10 @@ _AMENDMENTS = """
     FROM order_amendments ORDER BY order_id, number
 """
 _DOCUMENTS = "SELECT document_id, kind, document, answer FROM stock_documents ORDER BY at, document_id"
+_LOST = """
+    SELECT document_id, order_id, shipment_id, sku, quantity, handled_at IS NOT NULL
+    FROM stock_released ORDER BY released_id
+"""
 _LINES = "SELECT order_id, line_id, sku, quantity FROM order_lines"
 _MONEY = """
     SELECT key, order_id, shipment_id, kind, state, provider_ref, amount_minor, tender

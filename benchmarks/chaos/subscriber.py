@@ -16,7 +16,7 @@ from typing import NamedTuple
 import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -93,7 +93,11 @@ class Subscriber:
 
     async def take(self, request: Request) -> Response:
         """One request: events of one key, oldest first."""
-        body = await request.body()
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            # Whoever told it was killed while telling; nobody hears this answer.
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
         try:
             signature, stamp = (request.headers.get(name) for name in (SIGNATURE_HEADER, TIMESTAMP_HEADER))
             verify((SECRET,), signature, stamp, body, time.time())

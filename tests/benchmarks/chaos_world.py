@@ -32,7 +32,7 @@ CONFIRMED_MESSAGE = f"order:{ORDER}:notify-order_confirmed:1"
 _TABLES = (
     "intake, orders, shipments, nodes, stock, reservations, reserved_units, payment_operations, shipping_operations,"
     " notifications, outbox, outbox_staged, stock_movements, ledger_transactions, ledger_entries, order_lines,"
-    " order_amendments, stock_documents, stored_value"
+    " order_amendments, stock_documents, stock_released, stored_value"
 )
 
 
@@ -103,11 +103,15 @@ class World:
         with self.neighbour(simulator) as ledger:
             ledger.set_state(effect_id, state)
 
-    def owes(self, simulator: str, event_id: str, *, state: str, due_at: float = 0.0) -> None:
+    def owes(
+        self, simulator: str, event_id: str, *, state: str, due_at: float = 0.0, error: str | None = None
+    ) -> None:
         with self.neighbour(simulator) as ledger:
             ledger.owe(
                 OwedWebhook(event_id, subject=event_id, number=1, due_at=due_at, body="{}", state=state)
             )
+            if error is not None:
+                ledger._db.execute("update webhooks set last_error = ? where event_id = ?", (error, event_id))
 
 
 def an_effect(kind: str, key: str, state: str, **more: Any) -> Effect:
@@ -317,6 +321,22 @@ async def a_document(world: World, document_id: str, kind: str, quantity: int) -
         now=NOW,
     )
     world.told.documents[document_id] = answer
+
+
+async def lost(world: World, quantity: int, *, heard: bool = True) -> None:
+    """Units that the count took from the order's promise."""
+    await world.sql(
+        "INSERT INTO stock_released (document_id, reservation, order_id, shipment_id, node, sku, quantity, at,"
+        " handled_at) VALUES ('count-1', :key, :order, :shipment, :node, :sku, :quantity, :now, :handled)",
+        key=RESERVE,
+        order=ORDER,
+        shipment=SHIPMENT,
+        node=NODE,
+        sku=SKU,
+        quantity=quantity,
+        now=NOW,
+        handled=NOW if heard else None,
+    )
 
 
 async def issued(world: World, key: str, amount: int) -> None:

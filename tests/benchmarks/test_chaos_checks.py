@@ -37,6 +37,7 @@ from tests.benchmarks.chaos_world import (
     happened,
     hear,
     issued,
+    lost,
     message,
     money,
     moved,
@@ -295,6 +296,25 @@ async def test_a_movement_by_a_document_that_is_not_there_is_found(world: World)
     assert await world.broken() == {
         I.DOCUMENTS_APPLIED_ONCE: [f"None: {SKU} at {NODE} was moved by document nowhere, which is not there"]
     }
+
+
+@pytest.mark.parametrize(("state", "told"), [("in_review", False), ("closed", True)])
+async def test_an_order_that_was_never_told_of_units_it_lost_is_found(
+    world: World, state: str, *, told: bool
+) -> None:
+    await lost(world, 1, heard=False)
+    await world.sql("UPDATE orders SET state = :state", state=state)
+    found = [f"{ORDER}: document count-1 took 1 of {SKU} from {SHIPMENT}, and its order was never told"]
+    assert (await world.broken()).get(I.DOCUMENTS_APPLIED_ONCE, []) == ([] if told else found)
+
+
+@pytest.mark.parametrize(("gone", "fault"), [(1, False), (2, True)])
+async def test_what_a_count_took_from_a_parcel_is_not_expected_to_leave_with_it(
+    world: World, gone: int, *, fault: bool
+) -> None:
+    await lost(world, gone)
+    await world.sql("UPDATE reserved_units SET quantity = quantity - 1")
+    assert (I.GOODS_LEFT_ONCE in await world.broken()) == fault
 
 
 async def test_a_wrong_answer_to_a_document_is_found(world: World) -> None:
@@ -642,6 +662,23 @@ async def test_messages_whose_first_sending_had_no_answer_are_counted(world: Wor
 async def test_news_that_were_refused_for_good_are_found(world: World) -> None:
     world.owes("carrier", "lab-1:collected", state=REFUSED)
     assert list(await world.broken()) == [I.NEWS_HEARD]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "fault"),
+    [
+        ("HTTP 409", "closed", False),
+        ("HTTP 410", "rejected", False),
+        ("HTTP 409", "awaiting_customer", True),
+        ("HTTP 404", "closed", True),
+    ],
+)
+async def test_a_customer_who_pays_is_only_refused_by_an_order_that_does_not_wait_for_it(
+    world: World, error: str, state: str, *, fault: bool
+) -> None:
+    world.owes("messages", "msg-1:pays", state=REFUSED, error=error)
+    await world.sql("UPDATE orders SET state = :state", state=state)
+    assert (I.NEWS_HEARD in await world.broken()) == fault
 
 
 async def test_news_that_wait_long_after_they_were_due_are_found_and_those_that_are_not_due_are_not(

@@ -19,7 +19,7 @@ from workers.settings import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
-ORDERS, KILLS, SEED = 20, 8, 11
+ORDERS, KILLS, SEED = 20, 6, 11
 # Few orders meet no refund now and then, and that is no fault.
 MAY_LOOK_AT_NOTHING = {Invariant.REFUNDED_ONCE}
 
