@@ -42,8 +42,8 @@ class TransactionView(Contract):
 
     id: str
     kind: TransactionKind
-    shipment_id: str | None
-    cause: str | None
+    shipment_id: str | None = None
+    cause: str | None = None
     source: str
     at: AwareDatetime
     recorded_at: AwareDatetime

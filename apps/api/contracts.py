@@ -157,7 +157,7 @@ class AccountPayment(Document):
     account: _AccountId
     amount_minor: _SomeMinor
     currency: Currency
-    in_advance: bool = False
+    in_advance: YesOrNo = False
     actor: Person
     request_id: SentRequestId
 
@@ -182,7 +182,7 @@ class TenderBlock(Document):
     token: Annotated[
         str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     ]
-    active: bool
+    active: YesOrNo
     actor: Person
     reason: Reason | None = None
 

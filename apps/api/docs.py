@@ -16,6 +16,7 @@ from apps.api.problems import MEDIA_TYPE, answered_codes
 _SAMPLES = {
     "sku": "85123A",
     "list_id": "trade-2026",
+    "account": examples.CREDIT_LIMIT["account"],
     "run_id": "reconciliation:money:month-end-1",
     "order_id": "web:1001",
     "task_id": "web:1001:r1",

@@ -131,6 +131,12 @@ def running_out(memory: OrderMemory) -> None:
 @pytest.mark.fingerprint
 async def test_a_hold_that_runs_out_before_the_goods_leave_is_renewed(case: Case) -> None:
     await released(case)
+
+    async def confirmed() -> bool:
+        return bool(asked(case, "notify"))
+
+    # Or it would be the next run that sends it, now and then.
+    await eventually(confirmed, "the order to be confirmed")
     await case.in_other_times(running_out)
 
     async def drawn_anew() -> bool:
