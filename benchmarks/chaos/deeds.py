@@ -15,7 +15,7 @@ from activities.channels.online_retail import ImportedInvoice
 from activities.store import accounts
 from activities.store.store import Store
 from apps.cli.replay import Tally
-from benchmarks.chaos.evidence import Issued, Place, Told, amendable_orders, places_in_use
+from benchmarks.chaos.evidence import Issued, Place, Told, amendable_orders, places_to_tell_of
 from benchmarks.chaos.plan import AMENDMENTS, Deed, DeedKind, FaultPlan, Paying
 from benchmarks.chaos.strikes import ACTOR, REASON, drawn, rested
 from models.amendment import AmendmentState
@@ -242,10 +242,10 @@ class People:
 
     # --- documents ---
     async def _tell(self, deed: Deed) -> Done:
-        """Send a document of a warehouse about a row that orders hold units of, if there is one."""
+        """Send a document of a warehouse about a row that orders hold units of, or about any while they hold none."""
         refused = "no stock was found"
         for turn in range(_OTHERS):
-            place = drawn(await self._looked(places_in_use), (deed.draw + turn / _OTHERS) % 1.0)
+            place = drawn(await self._looked(places_to_tell_of), (deed.draw + turn / _OTHERS) % 1.0)
             body = None if place is None else await self._document(deed, turn, place)
             if place is None or body is None:
                 await asyncio.sleep(_BETWEEN_TRIES)
@@ -300,10 +300,15 @@ class People:
 
     # --- asking ---
     async def _looked(self, look: Callable[[Store], Awaitable[Sequence[_Found]]]) -> Sequence[_Found]:
-        try:
-            return await look(self._store)
-        except OrderwrightError:
-            return ()  # the database is being killed
+        """What ``look`` finds. While the database is being killed it is waited for, or a deed would come to nothing."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return await look(self._store)
+            except OrderwrightError:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(_BETWEEN_TRIES)
 
     async def _got(self, path: str, **query: Any) -> "_Answer":
         return await self._answered(lambda: self._api.get(path, params=query))

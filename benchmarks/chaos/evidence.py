@@ -353,10 +353,10 @@ async def amendable_orders(store: Store) -> list[str]:
         return [row[0] for row in await _rows(session, _AMENDABLE_ORDERS)]
 
 
-async def places_in_use(store: Store) -> list[Place]:
-    """Where open orders hold units now."""
+async def places_to_tell_of(store: Store) -> list[Place]:
+    """Where open orders hold units now; while they hold none, wherever anything lies."""
     async with store.transaction() as session:
-        return [(row[0], row[1]) for row in await _rows(session, _PLACES_IN_USE)]
+        return [(row[0], row[1]) for row in await _rows(session, _PLACES_TO_TELL_OF)]
 
 
 def statements(simulators: Path, script: FaultScript) -> Statements:
@@ -429,7 +429,10 @@ _AMENDABLE_ORDERS = (
     f"{_WORKED_ON} AND orders.state NOT IN ('shipped', 'delivered', 'cancelling', 'compensating')"
     " ORDER BY orders.order_id"
 )
-_PLACES_IN_USE = "SELECT node, sku FROM stock WHERE reserved > 0 ORDER BY sku, node"
+_PLACES_TO_TELL_OF = """
+    SELECT node, sku FROM stock
+    WHERE reserved > 0 OR on_hand > 0 AND NOT EXISTS (SELECT FROM stock WHERE reserved > 0) ORDER BY sku, node
+"""
 _WORKING_SHIPMENTS = """
     SELECT shipment_id FROM shipments
     WHERE state NOT IN ('delivered', 'cancelled', 'lost', 'returned', 'in_review', 'needs_operator')

@@ -56,10 +56,10 @@ def test_nothing_is_lost_and_nothing_done_twice_whatever_is_killed(kept_in: Path
     assert sum(report["kills_by_kind"].values()) == KILLS
     assert set(report["kills_by_kind"]) == set(Kind) and min(report["kills_by_kind"].values()) >= 1
     assert [one for one in report["struck"] if one["came_to_nothing"]] == [], said
-    # What no order could be found for came to nothing, and that is no fault: few wait long enough in so short a run.
+    # An amendment that no order could be found for came to nothing, and that is no fault: few wait long enough here.
     met = [one for one in report["deeds"] if one["came_to_nothing"] is None]
     assert len(report["deeds"]) == len(report["plan"]["deeds"]), said
-    assert {one["deed"]["kind"] for one in met} & set(DOCUMENTS), said
+    assert {one["deed"]["kind"] for one in met} >= set(DOCUMENTS), said
     assert set(report["invariants"]) == set(Invariant)
     for invariant, looked in report["invariants"].items():
         assert looked["checked"] > 0 or invariant in MAY_LOOK_AT_NOTHING, f"{invariant} looked at nothing"
