@@ -356,7 +356,7 @@ class OrderWorkflow(Changing):
         if memory.stock_arrived:
             # Looked at again before its time: that is not one of the days that it waits in vain.
             memory.stock_arrived = False
-            memory.fruitless_plans -= 1
+            memory.fruitless_plans = max(memory.fruitless_plans - 1, 0)
 
     async def _gate_b(self) -> None:
         """Plan, margin, promise: everything is held, nothing has moved."""
