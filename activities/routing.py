@@ -8,7 +8,7 @@ from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, network, stock_of
-from activities.store.plans import keep_plan, kept_lines, plan_id, summary_of_attempt
+from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import RouteAnswer, RouteOrder
@@ -16,27 +16,34 @@ from models.errors import Refused
 from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
+from policies.money import goods_of
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 from policies.routing.router import Router
+from policies.shortage import ShortagePolicy, part_ahead
 from workflows import steps
 
 
 class RoutingActivities:
-    """Route orders with one router."""
+    """Route orders with one router, and in parts where ``shortage`` or the order's document says so."""
 
-    def __init__(self, store: Store, router: Router) -> None:
+    def __init__(self, store: Store, router: Router, shortage: ShortagePolicy | None = None) -> None:
         self._store = store
         self._router = router
+        self._shortage = shortage or ShortagePolicy()
 
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
     async def route_order(self, effect: RouteOrder) -> RouteAnswer:
-        """The plan of this attempt, made once, for what is not kept of earlier ones; or why none can be made."""
+        """The plan of this attempt, made once, for what is not kept of earlier ones; or why none can be made.
+
+        Of an order of which nothing is on its way yet it may be for a part.
+        """
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             known = await summary_of_attempt(session, effect.order_id, effect.attempt)
             if known is not None:
                 return RouteAnswer(plan=known)
+            await keep_started(session, effect.order_id, effect.kept)
             stored = await stored_draft(session, effect.order_id)
             draft = stored.draft
             demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
@@ -60,6 +67,8 @@ class RoutingActivities:
         )
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)
+        if isinstance(answer, Unfillable) and not effect.kept and not draft.ship_complete:
+            answer = await self._route_part(problem, answer, levels, draft)
         if isinstance(answer, Unfillable):
             return RouteAnswer(unfillable=answer.reasons)
         plan = _numbered(answer, effect.first_number)
@@ -71,6 +80,25 @@ class RoutingActivities:
                     session, effect.order_id, effect.attempt, plan, summary, document_version=stored.version
                 )
             )
+
+    async def _route_part(
+        self, problem: RoutingProblem, whole: Unfillable, levels: Sequence[OpenStock], draft: OrderDraft
+    ) -> Plan | Unfillable:
+        """A plan for what is there of an order that is ``Unfillable`` as a whole, if that may go ahead."""
+        prices = {line.line_id: line.unit_price_minor for line in draft.lines}
+        part = part_ahead(problem.lines, whole.missing, prices, self._shortage, draft.allow_partial)
+        if not part:
+            return whole
+        ahead = problem.model_copy(update={"lines": part, "stock": _stock(levels, part)})
+        plan = await asyncio.to_thread(self._router.route, ahead)
+        if isinstance(plan, Unfillable):
+            return whole
+        return plan.model_copy(
+            update={
+                "left_out": whole.missing,
+                "reasons": (*plan.reasons, f"a part goes ahead ({self._shortage.version})", *whole.reasons),
+            }
+        )
 
 
 def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[DemandLine, ...]:
@@ -128,12 +156,9 @@ def _numbered(plan: Plan, first: int) -> Plan:
 
 
 def _summary(identifier: str, plan: Plan, draft: OrderDraft, shared: Money) -> PlanSummary:
-    price = {line.line_id: line.unit_price_minor for line in draft.lines}
-    goods = [
-        sum(line.quantity * price[line.line_id] for line in shipment.lines) for shipment in plan.shipments
-    ]
+    goods = goods_of(plan, {line.line_id: line.unit_price_minor for line in draft.lines})
     # Postage, discounts and taxes follow the goods: each shipment is charged its share of the total, or of what other
-    # shipments have left of it.
+    # shipments have left of it; and what is left out keeps its own.
     amounts = shared.allocate(goods)
     return PlanSummary(
         plan_id=identifier,
@@ -147,10 +172,11 @@ def _summary(identifier: str, plan: Plan, draft: OrderDraft, shared: Money) -> P
                 amount=amount,
                 promised_at=shipment.promised_at,
             )
-            for shipment, amount in zip(plan.shipments, amounts, strict=True)
+            for shipment, amount in zip(plan.shipments, amounts, strict=False)
         ),
         cost=plan.cost,
-        goods_value=Money(minor=sum(goods), currency=draft.currency),
+        goods_value=Money(minor=sum(goods[: len(plan.shipments)]), currency=draft.currency),
         promised_at=plan.promised_at,
         router=plan.router,
+        left_out=sum(line.quantity for line in plan.left_out),
     )

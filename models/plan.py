@@ -30,7 +30,7 @@ class PlannedShipment(Contract):
 
 
 class Plan(Contract):
-    """The router's answer, stored whole with its reasons."""
+    """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later."""
 
     shipments: tuple[PlannedShipment, ...]
     split_penalty: Money
@@ -38,18 +38,23 @@ class Plan(Contract):
     promised_at: AwareDatetime
     router: str
     reasons: tuple[str, ...] = ()
+    left_out: tuple[PlannedLine, ...] = ()
 
 
 class Unfillable(Contract):
-    """No plan: what is missing, as an answer and never an exception."""
+    """No plan: what is missing, as an answer and never an exception.
+
+    ``missing``: the units without which there would be a plan; empty where it is not for want of units.
+    """
 
     reasons: tuple[str, ...]
+    missing: tuple[PlannedLine, ...] = ()
 
 
 class ShipmentRef(Contract):
     """A planned shipment as the workflow carries it: no lines, only what it decides by.
 
-    ``amount`` is the shipment's share of the order's total; the shares add up to it exactly.
+    ``amount`` is the shipment's share of the order's total; the shares, and that of what is left out, add up to it.
     """
 
     number: int
@@ -62,7 +67,7 @@ class ShipmentRef(Contract):
 
 
 class PlanSummary(Contract):
-    """A stored plan as the workflow carries it."""
+    """A stored plan as the workflow carries it. ``left_out``: units that are to be planned later."""
 
     plan_id: str
     shipments: tuple[ShipmentRef, ...]
@@ -70,3 +75,4 @@ class PlanSummary(Contract):
     goods_value: Money
     promised_at: AwareDatetime
     router: str
+    left_out: int = 0

@@ -63,6 +63,8 @@ _S = ShipmentState
 
 # An amendment, or stock that is not there after all, takes an order back to planning what is still to be shipped.
 _AGAIN = (_O.ASSESSING, _O.AUTHORISING, _O.ROUTING)
+# A part goes ahead, maybe before the order has heard of the start, and the rest waits.
+_IN_PART = (_O.BACKORDERED,)
 # Where shipments of an earlier plan go on, the rest may be dropped on the way.
 _OUT = (_O.RELEASED,)
 _ORDER_FORWARD: dict[OrderState, set[OrderState]] = {
@@ -74,9 +76,9 @@ _ORDER_FORWARD: dict[OrderState, set[OrderState]] = {
     _O.ROUTING: {_O.RESERVING, _O.BACKORDERED, *_AGAIN, *_OUT},
     _O.BACKORDERED: {_O.ROUTING, *_AGAIN, *_OUT},
     _O.RESERVING: {_O.RELEASED, _O.ROUTING, _O.BACKORDERED, *_AGAIN, *_OUT},
-    _O.RELEASED: {_O.PARTIALLY_SHIPPED, _O.SHIPPED, _O.DELIVERED, *_AGAIN},
-    _O.PARTIALLY_SHIPPED: {_O.SHIPPED, _O.DELIVERED, *_AGAIN},
-    _O.SHIPPED: {_O.DELIVERED, *_AGAIN},
+    _O.RELEASED: {_O.PARTIALLY_SHIPPED, _O.SHIPPED, _O.DELIVERED, *_AGAIN, *_IN_PART},
+    _O.PARTIALLY_SHIPPED: {_O.SHIPPED, _O.DELIVERED, *_AGAIN, *_IN_PART},
+    _O.SHIPPED: {_O.DELIVERED, *_AGAIN, *_IN_PART},
     _O.DELIVERED: {_O.CLOSED},
 }
 _PAUSES = {_O.IN_REVIEW, _O.AWAITING_CUSTOMER, _O.NEEDS_OPERATOR}

@@ -114,28 +114,35 @@ def of_units(line: Parts, quantity: int, units: int, before: int = 0) -> Parts:
 
 
 def by_shipment(draft: OrderDraft, plan: Plan, kept: Parts | None = None) -> dict[int, ShipmentShare]:
-    """What each of a plan's shipments is charged for, by its number; all of them together, the order.
+    """What each of a plan's shipments is charged for, by its number; with what it leaves out, all of them, the order.
 
     ``kept`` is what shipments of earlier plans that go on are charged for: the plan has the rest. The totals are those
     that the plan's ``ShipmentRef`` have. Raises ``ValueError`` where plan and document do not fit.
     """
     price = {line.line_id: line.unit_price_minor for line in draft.lines}
-    if strange := {line.line_id for shipment in plan.shipments for line in shipment.lines} - price.keys():
+    parcels = [shipment.lines for shipment in plan.shipments]
+    if strange := {line.line_id for lines in (*parcels, plan.left_out) for line in lines} - price.keys():
         raise ValueError(f"the document has no line {', '.join(sorted(strange))}")
-    goods = [
-        sum(line.quantity * price[line.line_id] for line in shipment.lines) for shipment in plan.shipments
-    ]
+    goods = goods_of(plan, price)
     whole = whole_of(draft) - (kept or Parts())
     if whole.total < 0:
         raise ValueError("what is kept costs more than the whole")
     shares: dict[int, ShipmentShare] = {}
-    for shipment, parts in zip(plan.shipments, split(whole, goods, draft.currency), strict=True):
+    for shipment, parts in zip(plan.shipments, split(whole, goods, draft.currency), strict=False):
         quantities = _quantities((line.line_id, line.quantity) for line in shipment.lines)
         lines = split(parts, [units * price[line] for line, units in quantities.items()], draft.currency)
         shares[shipment.number] = ShipmentShare(
             parts=parts, lines=dict(zip(quantities, lines, strict=True)), quantities=quantities
         )
     return shares
+
+
+def goods_of(plan: Plan, prices: Mapping[str, int]) -> list[int]:
+    """What the goods of each shipment of a plan are worth, and at the end those that it leaves out, if it does."""
+    parts = [shipment.lines for shipment in plan.shipments]
+    if plan.left_out:
+        parts.append(plan.left_out)
+    return [sum(line.quantity * prices[line.line_id] for line in lines) for lines in parts]
 
 
 def by_line(draft: OrderDraft) -> dict[str, Parts]:

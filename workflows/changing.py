@@ -30,7 +30,8 @@ with workflow.unsafe.imports_passed_through():
     )
     from models.money import Money
     from models.states import ORDER_TERMINAL, OrderState, ShipmentState
-    from workflows.case import refuse, require, sentence
+    from workflows.case import CalledOff, refuse, require, sentence
+    from workflows.order_case import Leaving, RestDropped
     from workflows.paying import Paying
 
 _TELL_WITHIN = timedelta(seconds=3)
@@ -264,11 +265,15 @@ class Changing(Paying):
             await self.do(steps.RELEASE_RESERVATION, undo)
             memory.undo = [other for other in memory.undo if other is not undo]
 
-    async def _drop_the_rest(self, why: str) -> None:
+    async def _drop_the_rest(self, because: Leaving | CalledOff | RestDropped) -> None:
         """Go on with the shipments of earlier plans alone: what else was ordered will not be shipped."""
         memory = self.memory
         memory.rest_dropped = True
+        why = str(because) or "it was called off"
         self.note("order.rest_dropped", "what is not on its way yet will not be shipped", why=why)
+        if isinstance(because, Leaving) and "rest" not in memory.told:
+            memory.told.append("rest")
+            self.tell(e.Template.SHIPMENT_CANCELLED, shipment="rest", reason=because.told)
         await self._forget_plan()
 
     # --- messages ---

@@ -128,13 +128,15 @@ class OrderWorkflow(Changing):
                 await self._change()
                 if not self.memory.released and not self.memory.rest_dropped:
                     await self._plan_and_release()
+                    if self._let_part_go_ahead():
+                        continue
             except Changed:
                 continue
             except (Leaving, CalledOff, RestDropped) as why:
                 # What is on its way goes on; only what is not is given up.
                 if not self.memory.earlier:
                     raise
-                await self._drop_the_rest(str(why) or "it was called off")
+                await self._drop_the_rest(why)
             if await self._see_shipments_through():
                 break
         await self._settle(OrderState.CLOSED)
@@ -153,7 +155,7 @@ class OrderWorkflow(Changing):
         except (Leaving, CalledOff) as why:
             if not self.memory.earlier:
                 raise
-            await self._drop_the_rest(str(why) or "it was called off")
+            await self._drop_the_rest(why)
 
     # --- the steps, in order ---
     async def _validate(self) -> None:
@@ -346,12 +348,24 @@ class OrderWorkflow(Changing):
     async def _wait_for_stock(self) -> None:
         memory = self.memory
         again = self.clock.wall_delay(_BACKORDER_RETRY, floor=_BACKORDER_RETRY_FLOOR)
-        await self.until(
-            lambda: memory.cancel is not None or memory.stock_arrived or self._turned_back(),
-            deadline=self.deadline("backorder", workflow.now() + again),
-            summary="back-ordered: until stock is looked at again",
-        )
-        self._turn_back()
+        looked_at = self.deadline("backorder", workflow.now() + again)
+        while True:
+            await self.until(
+                lambda: (
+                    memory.cancel is not None
+                    or memory.stock_arrived
+                    or self._turned_back()
+                    or self._hold_is_due()
+                ),
+                deadline=min(looked_at, self._hold_due_at() or looked_at),
+                summary="back-ordered: until stock is looked at again",
+            )
+            self._turn_back()
+            if not self._hold_is_due():
+                break
+            # A part went ahead, and has to be paid for whatever the rest is waiting for.
+            await self._renew_hold()
+            looked_at = memory.deadlines["backorder"]
         del memory.deadlines["backorder"]
         if memory.stock_arrived:
             # Looked at again before its time: that is not one of the days that it waits in vain.
@@ -428,7 +442,20 @@ class OrderWorkflow(Changing):
         promised = f"{memory.plan.promised_at:%Y-%m-%d}"
         if f"confirmed:{promised}" not in memory.told:
             memory.told.append(f"confirmed:{promised}")
-            self.tell(e.Template.ORDER_CONFIRMED, promised=promised)
+            facts = {"promised": promised}
+            if memory.plan.left_out:
+                facts["follows"] = str(memory.plan.left_out)
+            self.tell(e.Template.ORDER_CONFIRMED, e.Audience.CUSTOMER, **facts)
+
+    def _let_part_go_ahead(self) -> bool:
+        """Where the plan that was released is for a part, its shipments go on and the rest waits for its goods."""
+        memory = self.memory
+        if memory.plan is None or not memory.released or not memory.plan.left_out:
+            return False
+        left_out = memory.plan.left_out
+        self._keep_what_goes_on()
+        self._enter(OrderState.BACKORDERED, why=f"a part goes ahead; {left_out} units wait for goods")
+        return True
 
     async def _start_shipment(self, ref: ShipmentRef) -> None:
         memory = self.memory

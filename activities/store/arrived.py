@@ -33,13 +33,20 @@ async def arrivals(session: AsyncSession, limit: int) -> list[Arrival]:
     return [Arrival.model_validate(row) for row in rows.mappings()]
 
 
+# What a part that went ahead has enough of is not waited for.
 # A run looks before it writes down that it waits: what came in between is told as well. A run remembers what it heard.
 _ARRIVALS = """
 SELECT waiting.order_id, came.movement_id, came.sku, came.node, came.kind
   FROM orders AS waiting
  CROSS JOIN LATERAL (
        SELECT last.movement_id, last.at, last.kind, level.sku, level.node
-         FROM (SELECT DISTINCT sku FROM order_lines WHERE order_id = waiting.order_id) AS line
+         FROM (SELECT asked.sku FROM order_lines AS asked WHERE asked.order_id = waiting.order_id
+                GROUP BY asked.sku
+               HAVING sum(asked.quantity) > coalesce((
+                      SELECT sum(units.quantity)
+                        FROM shipments JOIN reserved_units AS units USING (shipment_id)
+                       WHERE shipments.order_id = waiting.order_id AND shipments.state <> 'cancelled'
+                         AND units.sku = asked.sku AND units.state <> 'released'), 0)) AS line
          JOIN stock AS level USING (sku)
         CROSS JOIN LATERAL (
               SELECT movement_id, at, kind FROM stock_movements AS moved

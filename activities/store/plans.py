@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -11,9 +11,10 @@ from sqlmodel import col
 from activities.store.intake import stored_draft
 from models.effects import KeptShipment
 from models.errors import NotFound
+from models.identifiers import shipment_id
 from models.money import Money
 from models.order import OrderDraft
-from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary
+from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary, ShipmentRef
 from models.states import ShipmentState
 from models.tables.orders import PlanRow, ShipmentRow
 from policies.money import Parts, by_shipment
@@ -145,6 +146,46 @@ async def kept_lines(
         planned = await planned_shipment(session, order_id, shipment.plan_id, shipment.number)
         lines += planned.lines
     return tuple(lines)
+
+
+async def keep_started(session: AsyncSession, order_id: str, started: Sequence[KeptShipment]) -> None:
+    """Have a row for each shipment that was started, for one that has not written its own yet.
+
+    What is planned next to them must not take what they hold for the order's to plan with.
+    """
+    for one in started:
+        summary = await session.scalar(
+            select(col(PlanRow.summary)).where(
+                col(PlanRow.plan_id) == one.plan_id,
+                col(PlanRow.order_id) == order_id,
+                ~exists().where(col(ShipmentRow.order_id) == order_id, col(ShipmentRow.number) == one.number),
+            )
+        )
+        refs = PlanSummary.model_validate(summary).shipments if summary is not None else ()
+        for ref in refs:
+            if ref.number == one.number:
+                await _keep_planned(session, order_id, ref)
+
+
+async def _keep_planned(session: AsyncSession, order_id: str, ref: ShipmentRef) -> None:
+    now = datetime.now(UTC)
+    await session.execute(
+        insert(ShipmentRow)
+        .values(
+            shipment_id=shipment_id(order_id, ref.number),
+            order_id=order_id,
+            # Whatever the shipment writes itself is newer.
+            version=0,
+            state=ShipmentState.PLANNED,
+            amount_minor=ref.amount.minor,
+            currency=ref.amount.currency,
+            late=False,
+            created_at=now,
+            updated_at=now,
+            **ref.model_dump(exclude={"amount"}),
+        )
+        .on_conflict_do_nothing()
+    )
 
 
 async def plan_of_each(session: AsyncSession, order_id: str) -> dict[int, str]:

@@ -441,7 +441,11 @@ _WORKING_SHIPMENTS = """
 _SHIPMENTS = """
     SELECT shipment_id, order_id, state, node, units, amount_minor, handed_over_at IS NOT NULL,
            (SELECT coalesce(sum(quantity), 0)::bigint FROM stock_released AS lost
-             WHERE lost.shipment_id = shipments.shipment_id)
+             WHERE lost.shipment_id = shipments.shipment_id
+               -- Not from a plan before, whose shipment of that number was never started.
+               AND EXISTS (SELECT FROM reserved_units AS units
+                            WHERE units.key = lost.reservation AND units.shipment_id = lost.shipment_id
+                              AND units.state = 'consumed'))
       FROM shipments
 """
 _UNITS = """

@@ -74,7 +74,14 @@ class CheapestNodeRouter:
                 and (shipment := _shipment(problem, node, covered, number=len(shipments) + 1)) is not None
             ]
             if not candidates:
-                return Unfillable(reasons=tuple(_missing(problem, left)))
+                return Unfillable(
+                    reasons=tuple(_missing(problem, left)),
+                    missing=tuple(
+                        PlannedLine(line_id=line.line_id, sku=line.sku, quantity=left[line.line_id])
+                        for line in problem.lines
+                        if line.line_id in left
+                    ),
+                )
             covered, shipment = min(
                 candidates, key=lambda pair: (-sum(pair[0].values()), *_preference(problem, pair[1]))
             )

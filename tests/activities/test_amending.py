@@ -327,7 +327,8 @@ async def test_a_sku_that_nobody_stocks_any_more_when_it_is_applied_is_refused(
 async def test_units_that_an_order_holds_are_its_own_while_it_is_planned_anew(
     store: Store, orders: OrderActivities, routing: RoutingActivities, inventory: InventoryActivities
 ) -> None:
-    draft, other = a_draft(quantity=5), a_draft(quantity=5)
+    whole = {"quantity": 5, "allow_partial": False}
+    draft, other = a_draft(**whole), a_draft(**whole)
     order_id, (sku,) = await accepted(store, draft), skus_of(draft)
     await stocked(store, north={sku: 5})
     other = other.model_copy(

@@ -135,7 +135,7 @@ async def test_the_shares_of_a_split_order_add_up_to_its_total(
 
 
 async def test_what_others_reserved_is_not_promised_again(routing: RoutingActivities, store: Store) -> None:
-    draft = a_draft(quantity=2)
+    draft = a_draft(quantity=2, allow_partial=False)
     sku = skus_of(draft)[0]
     await stocked(store, north={})
     async with store.transaction() as session:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.network import CarrierService, Node, ServiceZone
-from models.plan import Plan, Unfillable
+from models.plan import Plan, PlannedLine, Unfillable
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 from policies.routing.router import CheapestNodeRouter
 
@@ -88,7 +88,8 @@ def test_ship_complete_refuses_a_split_and_says_so() -> None:
 def test_missing_stock_is_an_answer_that_names_the_line() -> None:
     answer = ROUTER.route(a_problem({"a": 5, "b": 1}, {("n1", "a"): 3, ("n1", "b"): 1}))
     assert answer == Unfillable(
-        reasons=("line l-a: 2 of 5 units of a cannot be served, active nodes hold 3 of the 5 asked for",)
+        reasons=("line l-a: 2 of 5 units of a cannot be served, active nodes hold 3 of the 5 asked for",),
+        missing=(PlannedLine(line_id="l-a", sku="a", quantity=2),),
     )
 
 
