@@ -10,16 +10,18 @@ from activities.implements import implements
 from activities.ports import PaymentProvider
 from activities.settlement import imbalances, left, unpaid
 from activities.store import ledger, operations, reads
+from activities.store.departing import leave
 from activities.store.intake import stored_draft
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.outcomes import keep_order_outcome
 from activities.store.plans import split_of
 from activities.store.record import record
-from activities.store.stock import consume, release_all
+from activities.store.short_parcels import short_parcels
+from activities.store.stock import release_all
 from activities.store.store import Store
 from activities.store.tenders import may_be_in_parts, paying
 from activities.store.views import PaymentView, ShipmentView
-from activities.tender_parts import TenderParts, is_in_parts, is_part
+from activities.tender_parts import TenderParts, capture_reference, is_in_parts, is_part
 from models.effects import (
     Authorisation,
     AuthorisePayment,
@@ -29,6 +31,7 @@ from models.effects import (
     RefundPayment,
     Settlement,
     SettleOrder,
+    ShortParcel,
     VoidAuthorisation,
     Voided,
 )
@@ -124,7 +127,7 @@ class PaymentActivities:
             if captured.expired:
                 await operations.hold_expired(session, effect.order_id, effect.authorisation_id)
             else:
-                await consume(session, effect.shipment_id)
+                await leave(session, effect.shipment_id)
 
         async with self._store.transaction() as session:
             split = await split_of(session, effect.order_id, effect.shipment_id, effect.amount)
@@ -207,6 +210,7 @@ class PaymentActivities:
             for number, authorisation_key in enumerate(holds):
                 key = effect.key if number == 0 else f"{effect.key}:{number}"
                 await self._give_back(effect.order_id, authorisation_key, key, Carried())
+        short: tuple[ShortParcel, ...] = ()
         async with self._store.transaction() as session:
             await operations.lock_order(session, effect.order_id)
             money = await reads.money(session, effect.order_id, effect.total.currency)
@@ -218,6 +222,14 @@ class PaymentActivities:
                 or (unpaid(moved, shipments) if money.held.minor or money.unclear else [])
                 or imbalances(effect.total, money, moved, shipments)
             )
+            if not wrong and not effect.accepted:
+                short = await short_parcels(
+                    session, effect.order_id, effect.total.currency, capture_reference
+                )
+                wrong += [
+                    f"shipment {parcel.shipment_id} left without {parcel.units} units: {parcel.amount} to be paid back"
+                    for parcel in short
+                ]
             if not wrong or effect.accepted:
                 # Also when it closes: a shipment that was called off, or an earlier plan, may have left something.
                 await release_all(session, effect.order_id)
@@ -229,6 +241,7 @@ class PaymentActivities:
             refunded=money.refunded,
             voided=money.voided,
             explanation="; ".join(wrong),
+            short=short,
         )
 
     async def _give_back(

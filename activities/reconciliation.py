@@ -21,8 +21,9 @@ from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.payments import PaymentActivities, approved, refuse_while_unpaid
 from activities.ports import Carrier, PaymentProvider
-from activities.store import operations, stock
+from activities.store import operations
 from activities.store import reconciliation as books
+from activities.store.departing import leave
 from activities.store.operations import PaymentOperation, ShippingOperation
 from activities.store.store import Store
 from models.effects import Authorisation, Captured, Label, Refunded, Undone
@@ -206,7 +207,7 @@ class MoneyReconciliation:
             shipment_id = lost.shipment_id
 
             async def taken(session: AsyncSession, _answer: Captured) -> None:
-                await stock.consume(session, shipment_id or "")
+                await leave(session, shipment_id or "")
 
             await carry_out(
                 self._store,

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities.exactly_once import Effect, Meaning, carry_out
 from activities.ports import PaymentProvider
 from activities.store import accounts, operations, reads
+from activities.store.departing import leave
 from activities.store.operations import PaymentOperation, Standing
 from activities.store.plans import split_of
 from activities.store.record import record
-from activities.store.stock import consume
 from activities.store.store import Store
 from activities.store.tenders import may_ask
 from models.effects import (
@@ -48,6 +48,11 @@ PARTS = range(1, MAX_TENDERS + 1)
 def is_in_parts(reference: str) -> bool:
     """Whether an authorisation's or a capture's reference stands for parts."""
     return reference.startswith(_REFERENCE)
+
+
+def capture_reference(key: str, provider_ref: str) -> str:
+    """By which reference what was captured under ``key`` is paid back: in parts if it was taken in parts."""
+    return f"{_REFERENCE}{key.partition('/')[0]}" if is_part(key) else provider_ref
 
 
 def is_part(key: str) -> bool:
@@ -441,7 +446,7 @@ class TenderParts:
             if captured.expired:
                 await operations.hold_expired(session, effect.order_id, str(hold.provider_ref))
             elif last:
-                await consume(session, effect.shipment_id)
+                await leave(session, effect.shipment_id)
 
         return await carry_out(
             self._store,

@@ -237,14 +237,28 @@ class SettleOrder(Contract):
     accepted: bool = False
 
 
+class ShortParcel(Contract):
+    """A parcel that was paid in full and left without ``units`` of its goods, which cost ``amount``."""
+
+    shipment_id: str
+    number: int
+    units: int
+    capture_id: str
+    amount: Money
+
+
 class Settlement(Contract):
-    """The order's money at the end. ``balanced``: nothing is held and what was kept is what the shipments justify."""
+    """The order's money at the end. ``balanced``: nothing is held and what was kept is what the shipments justify.
+
+    ``short``: parcels whose missing units have to be paid back first.
+    """
 
     balanced: bool
     captured: Money
     refunded: Money
     voided: Money
     explanation: str = ""
+    short: tuple[ShortParcel, ...] = ()
 
 
 # --- routing and stock ---

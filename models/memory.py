@@ -161,6 +161,8 @@ class ShipmentMemory(CaseMemory):
     goes_on: str | None = None
     # Called off, its units stay reserved: the order plans with them, and gives them back where it does not.
     units_left_to_order: bool = False
+    # The request of an order that wants it unpacked, as some of its goods are not there.
+    unpacking: str | None = None
     refund_cause: str | None = None
     refunded: Money | None = None
     late: bool = False

@@ -304,13 +304,15 @@ class CancelShipment(Contract):
     """Signal ``cancel_shipment`` from an order to its shipment.
 
     ``unless_picked``: its order plans anew. One that is packed goes on; one that is not stops, and leaves its units
-    reserved, for they are the order's to plan with.
+    reserved, for they are the order's to plan with. ``unpack``: some of its goods are not there, so that it stops also
+    when it is packed, and goes on only where the carrier has it.
     """
 
     request_id: RequestId
     actor: Actor
     reason: Reason
     unless_picked: bool = False
+    unpack: bool = False
 
 
 class DrawOn(Contract):

@@ -197,6 +197,14 @@ class ShortPick(StockDocument):
     reason: Reason | None = None
 
 
+class Departure(StockDocument):
+    """``shipment_id`` left ``node`` with these units, though they had been freed. Nobody sends it: we write it down."""
+
+    node: NodeId
+    shipment_id: str
+    lines: tuple[SkuUnits, ...] = Field(min_length=1)
+
+
 class SafetyStock(StockDocument):
     """So many units of each SKU are kept back at ``node``: they are promised to nobody new. None keeps nothing back.
 

@@ -104,6 +104,7 @@ class Changing(Paying):
             actor=amendment.actor if amendment else SYSTEM,
             reason=amendment.reason if amendment else "the warehouse does not hold its goods",
             unless_picked=True,
+            unpack=number in memory.stock_lost,
         )
         memory.stopping.append(number)
         memory.called_back.append(number)

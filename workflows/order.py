@@ -663,6 +663,9 @@ class OrderWorkflow(Changing):
             if answer.balanced:
                 self._close(final)
                 return
+            if answer.short:
+                await self._pay_back_what_was_missing(answer.short)
+                continue
             await self.ask(
                 "settlement",
                 Question(
@@ -673,6 +676,31 @@ class OrderWorkflow(Changing):
                     recommendation="Compare with the provider's statement, mend it, then approve to check again.",
                     options={Verdict.APPROVE: "check again", Verdict.FINISH: _AS_THEY_ARE},
                 ),
+            )
+
+    async def _pay_back_what_was_missing(self, short: tuple[e.ShortParcel, ...]) -> None:
+        """The customer paid for units that a picker did not find, and that were not in the parcel."""
+        for parcel in short:
+            answer = await self.do(
+                steps.REFUND_PAYMENT,
+                e.RefundPayment(
+                    order_id=self.order_id,
+                    shipment_id=parcel.shipment_id,
+                    capture_id=parcel.capture_id,
+                    amount=parcel.amount,
+                    cause="short_parcel",
+                    key=self._key("refund-short", parcel.number),
+                ),
+            )
+            self.note(
+                "payment.refunded",
+                f"{answer.amount} paid back",
+                why=f"shipment {parcel.number} left without {parcel.units} units",
+            )
+            self.tell(
+                e.Template.REFUNDED,
+                shipment=str(parcel.number),
+                reason=f"{parcel.units} units were not in the parcel: {answer.amount}",
             )
 
     async def _perform_settlement(self, final: OrderState) -> e.Settlement:

@@ -787,13 +787,16 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         if not request.unless_picked:
             # An order that is called off after all has nothing to plan with them any more.
             self.memory.units_left_to_order = False
-        if request.unless_picked and self._goes_on():
+            self.memory.unpacking = None
+        if request.unless_picked and self._goes_on(unpack=request.unpack):
             self.memory.goes_on = request.request_id
             self._changed()
             self.note("cancel.too_late", "asked to stop", why="it is packed already", actor=request.actor)
             await self._report(again=True)
         elif refusal is None:
             self.memory.units_left_to_order = request.unless_picked
+            if request.unpack and self.memory.cancel is None:
+                self.memory.unpacking = request.request_id
             self._call_off(wish)
         elif self.memory.given_up or self.memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
             self.note("cancel.too_late", "asked to stop", why=refusal, actor=request.actor)
@@ -846,14 +849,21 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 "carrier.scan", f"the carrier reports {event.kind}, out of order", tracking=event.tracking
             )
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, *, unpack: bool = False) -> bool:
         """Whether it is too late for a change of the order: it is packed, or nobody can stop it any more."""
         memory = self.memory
         if memory.cancel is not None or memory.state in {ShipmentState.CANCELLING, *SHIPMENT_TERMINAL}:
             return False
-        return self._is_picked() or self._committed()
+        return self._committed() or (self._is_picked() and not unpack)
 
     def _ask_for_it_back(self) -> None:
+        memory = self.memory
+        if memory.unpacking is not None:
+            # It was not to be called off, only to be packed anew, and left before: what is in it is on its way.
+            memory.goes_on, memory.unpacking, memory.cancel = memory.unpacking, None, None
+            memory.units_left_to_order = False
+            self._changed()
+            return
         if self.memory.recall is None:
             self.memory.recall = Recall.ASKED
             self._changed()

@@ -24,6 +24,7 @@ from sqlmodel import col
 
 from activities.store import reads, stock
 from activities.store.amendments import ORDER_ENDED, refuse_what_waits
+from activities.store.departing import leave
 from activities.store.outcomes import keep_order_outcome
 from activities.store.record import record
 from models.base import Contract
@@ -501,7 +502,7 @@ async def close_order(session: AsyncSession, order_id: str, *, actor: str, reaso
         shipment.updated_at = now
     await session.flush()
     for shipment in left:
-        await stock.consume(session, shipment.shipment_id)
+        await leave(session, shipment.shipment_id)
     await stock.release_all(session, order_id)
     if order.state in ORDER_TERMINAL:
         await _withdraw_questions(session, order_id, f"its shipment was ended by hand: {reason}")

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.store import stock
+from activities.store.departing import leave
 from activities.store.record import record
 from models.base import Contract
 from models.journal import Carried, TimelineEntry
@@ -141,7 +142,7 @@ async def free(session: AsyncSession, expired: Expired) -> int:
     why = f"the reservation expired, and nobody comes for it: {why}"
     freed = 0
     for shipment_id in expired.left:
-        await stock.consume(session, shipment_id)
+        await leave(session, shipment_id)
     for shipment_id in expired.strays:
         units = await stock.release(
             session, key=expired.key, order_id=expired.order_id, shipment_id=shipment_id, reason=why

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
@@ -17,7 +18,7 @@ from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary, ShipmentRef
 from models.states import ShipmentState
 from models.tables.orders import PlanRow, ShipmentRow
-from policies.money import Parts, by_shipment
+from policies.money import Parts, ShipmentShare, by_shipment
 
 
 def plan_id(order_id: str, attempt: int) -> str:
@@ -76,14 +77,30 @@ async def stored_plan(session: AsyncSession, order_id: str, wanted: str) -> Plan
 async def split_of(
     session: AsyncSession, order_id: str, shipment_id: str, amount: Money
 ) -> dict[str, int] | None:
-    """What ``amount`` for a shipment is for, by ``policies.money.Parts``; None where it was planned for another amount.
+    """What ``amount`` for a shipment is for, by ``policies.money.Parts``; None where it is another amount's."""
+    numbered = shipment_id.rpartition(":")[2]
+    shares = await shares_of(session, order_id)
+    found = shares[int(numbered)].share.parts if numbered.isdecimal() and int(numbered) in shares else None
+    if found is None or Money(minor=found.total, currency=amount.currency) != amount:
+        return None
+    return found.model_dump()
+
+
+class PlannedShare(NamedTuple):
+    """What a shipment is charged for by the plan that it goes by."""
+
+    plan_id: str
+    share: ShipmentShare
+
+
+async def shares_of(session: AsyncSession, order_id: str) -> dict[int, PlannedShare]:
+    """What each of an order's shipments is charged for, by its number.
 
     Each plan's shipments share what the document it was made for comes to, less what shipments of earlier plans that
     went on are charged for.
     """
-    numbered = shipment_id.rpartition(":")[2]
     plans = await session.execute(
-        select(col(PlanRow.plan), col(PlanRow.document_version))
+        select(col(PlanRow.plan_id), col(PlanRow.plan), col(PlanRow.document_version))
         .where(col(PlanRow.order_id) == order_id)
         .order_by(col(PlanRow.attempt))
     )
@@ -94,22 +111,21 @@ async def split_of(
             )
         )
     )
-    shares: dict[int, Parts] = {}
-    for stored, version in plans.all():
+    shares: dict[int, PlannedShare] = {}
+    for identifier, stored, version in plans.all():
         plan = Plan.model_validate(stored)
         numbers = {shipment.number for shipment in plan.shipments}
-        kept = sum((shares[n] for n in shares if n in going - numbers), start=Parts())
+        kept = sum((shares[n].share.parts for n in shares if n in going - numbers), start=Parts())
         draft = (await stored_draft(session, order_id, version or 1)).draft
         try:
-            shares |= {n: share.parts for n, share in by_shipment(draft, plan, kept).items()}
+            shares |= {
+                n: PlannedShare(identifier, share) for n, share in by_shipment(draft, plan, kept).items()
+            }
         except ValueError:
             # E.g. an earlier shipment was given up after this plan was made without it: whatever it is for, it is paid.
             for n in numbers:
                 shares.pop(n, None)
-    found = shares.get(int(numbered)) if numbered.isdecimal() else None
-    if found is None or Money(minor=found.total, currency=amount.currency) != amount:
-        return None
-    return found.model_dump()
+    return shares
 
 
 async def planned_shipment(session: AsyncSession, order_id: str, wanted: str, number: int) -> PlannedShipment:

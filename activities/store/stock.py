@@ -138,9 +138,9 @@ async def release_all(session: AsyncSession, order_id: str, *, reason: str | Non
 async def consume(session: AsyncSession, shipment_id: str) -> None:
     """The shipment left with the carrier: what was reserved for it is neither reserved nor on hand any more.
 
-    Units that were freed, because the parcel left while it was being called off, are gone all the same; the shelf then
-    holds no less than what others have reserved of it, until somebody counts. It leaves once: of several reservations
-    for it one is consumed, and what the others hold is freed. Doing it again changes nothing.
+    Units that were freed, because the parcel left while it was being called off, are gone all the same
+    (``departing.leave`` sees to those who were promised them meanwhile). It leaves once: of several reservations for
+    it one is consumed, and what the others hold is freed. Doing it again changes nothing.
     """
     await call(session, _CONSUME, (shipment_id, SYSTEM))
 

@@ -28,6 +28,7 @@ from models.stock import (
     Count,
     CountedUnits,
     Damage,
+    Departure,
     Expected,
     MovementKind,
     Receipt,
@@ -342,6 +343,25 @@ async def short_pick(session: AsyncSession, short: ShortPick) -> StockAnswer:
         return _Came(places=touched, released=released)
 
     return await _once(session, short, check, do)
+
+
+async def make_way(session: AsyncSession, departed: Departure) -> StockAnswer:
+    """Release what others are promised of units that have left in a parcel, as far as it does not fit any more."""
+
+    async def check() -> list[Problem]:
+        return []
+
+    async def do() -> _Came:
+        places = [(departed.node, line.sku) for line in departed.lines]
+        levels = await _lock(session, places)
+        released: list[ReleasedUnits] = []
+        for place, line in zip(places, departed.lines, strict=True):
+            room = max(levels[place].on_hand - line.quantity, 0)
+            taken, _ = await _make_room(session, place, departed, room, await _held(session, place))
+            released += taken
+        return _Came(places=places, released=released)
+
+    return await _once(session, departed, check, do)
 
 
 async def keep_back(session: AsyncSession, safety: SafetyStock) -> StockAnswer:
@@ -820,34 +840,69 @@ async def _come_to(
     """Let a locked row have ``on_hand`` units, and lots as many as ``targets`` says; answers the promises that do not
     fit any more.
     """
+    found = await lots.lots_at(session, place) if targets else {}
+    shrinking = {lot: found[lot].on_hand - units for lot, units in (targets or {}).items() if lot in found}
+    released, kept = await _make_room(session, place, document, on_hand, held, shrinking=shrinking)
     level = (await _lock(session, [place]))[place]
-    released = []
-    kept = list(held)
-    if level.reserved > on_hand:
-        room = on_hand
-        for one in held:
-            if one.quantity <= room:
-                room -= one.quantity
-            else:
-                released.append(await _take(session, document, one, one.quantity))
-                kept.remove(one)
-        level = (await _lock(session, [place]))[place]
-    if level.reserved > on_hand:
-        # Nobody holds these; only a fault or a hand can have reserved them.
-        await _change(
-            session,
-            place,
-            document,
-            MovementKind.RELEASE,
-            reserved=on_hand - level.reserved,
-            reason="reserved for nobody",
-        )
     await lots.say(session, document, kind)
     if targets:
         released += await _lots_come_to(session, place, document, kind, targets=targets, held=kept)
     await _change(session, place, document, kind, on_hand=on_hand - level.on_hand)
     await lots.settle(session, place)
     return released
+
+
+async def _make_room(
+    session: AsyncSession,
+    place: Place,
+    document: StockDocument,
+    room: int,
+    held: Sequence[_Held],
+    *,
+    shrinking: Mapping[str, int] | None = None,
+) -> tuple[list[ReleasedUnits], list[_Held]]:
+    """Have no more reserved of a locked row than ``room``; answers what was released, and the promises that are kept.
+
+    A promise that nobody works on is released as a whole. What is being picked, or is packed, loses no more than what
+    is missing: the rest of it is in somebody's hands, and promised to others it would be sold twice.
+    """
+    released: list[ReleasedUnits] = []
+    level = (await _lock(session, [place]))[place]
+    if level.reserved <= room:
+        return released, list(held)
+    kept, left = [], room
+    for one in held:
+        lost = 0 if one.quantity <= left else one.quantity
+        if lost and (one.begun or one.left):
+            lost -= left
+            await _give_lots_back(session, one, lost, shrinking or {})
+        if lost:
+            released.append(await _take(session, document, one, lost))
+        if lost < one.quantity:
+            kept.append(one.model_copy(update={"quantity": one.quantity - lost}))
+            left -= one.quantity - lost
+    level = (await _lock(session, [place]))[place]
+    if level.reserved > room:
+        # Nobody holds these; only a fault or a hand can have reserved them.
+        await _change(
+            session,
+            place,
+            document,
+            MovementKind.RELEASE,
+            reserved=room - level.reserved,
+            reason="reserved for nobody",
+        )
+    return released, kept
+
+
+async def _give_lots_back(
+    session: AsyncSession, held: _Held, quantity: int, shrinking: Mapping[str, int]
+) -> None:
+    """Before a promise is made smaller: what it loses is of the lots that shrink, else of those that expire last."""
+    if quantity < held.quantity and (
+        parts := _lost_of_lots(await lots.held_lots(session, held), shrinking, quantity)
+    ):
+        await lots.give_back(session, held, parts)
 
 
 async def _lots_come_to(
@@ -875,9 +930,17 @@ async def _lots_come_to(
             if over <= 0:
                 break
             over = min(over, (await lots.held_lots(session, one)).get(lot, 0))
-            if over and over > await lots.give_way(session, one, lot, over, not_to=shrinking):
-                released.append(await _take(session, document, one, one.quantity))
-                kept.remove(one)
+            lost = over and over - await lots.give_way(session, one, lot, over, not_to=shrinking)
+            if not lost:
+                continue
+            kept.remove(one)
+            if one.begun or one.left:
+                await lots.give_back(session, one, {lot: lost})
+            else:
+                lost = one.quantity
+            released.append(await _take(session, document, one, lost))
+            if lost < one.quantity:
+                kept.append(one.model_copy(update={"quantity": one.quantity - lost}))
         await lots.say(session, document, kind)
         await lots.set_to(session, place, lot, targets[lot])
     return released
@@ -1051,7 +1114,7 @@ def _lost_of_lots(picked: Mapping[str, int], named: Mapping[str, int], lost: int
     """Of which lots ``lost`` units of a promise are: of those that are named, then of the last to expire."""
     parts = Counter[str]()
     for lot, units in picked.items():
-        parts[lot] = min(units, named.get(lot, 0), lost - parts.total())
+        parts[lot] = max(min(units, named.get(lot, 0), lost - parts.total()), 0)
     for lot, units in reversed(list(picked.items())):
         parts[lot] += min(units - parts[lot], lost - parts.total())
     return dict(+parts)

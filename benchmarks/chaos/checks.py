@@ -507,10 +507,16 @@ def paid_for_what_was_delivered(evidence: Evidence) -> Result:
         if shipment.state is ShipmentState.DELIVERED:
             delivered[shipment.order_id] += shipment.amount_minor
     ended = [order for order in evidence.orders.values() if order.state in ORDER_TERMINAL]
+    # What a picker did not find was paid, and not delivered.
+    short: Counter[str] = Counter()
+    for move in evidence.money:
+        if move.kind == "refund" and move.state == "confirmed" and ":refund-short:" in move.key:
+            short[move.order_id] += move.amount_minor or 0
 
     def wrong() -> Iterator[_Wrong]:
         for order in ended:
             due = _due(order.state, order.total_minor, order.order_id, evidence, delivered)
+            due -= short[order.order_id]
             moved = provider.get(order.order_id, _Sums(0, 0, 0))
             charged = moved.captured - moved.refunded + beside[order.order_id]
             if charged != due:

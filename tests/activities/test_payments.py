@@ -14,7 +14,7 @@ from activities.adapters.neighbours import open_neighbours
 from activities.payments import PaymentActivities
 from activities.ports import PaymentProvider
 from activities.routing import _summary
-from activities.store import ledger, reads, tenders
+from activities.store import ledger, reads, tenders, warehouse
 from activities.store.plans import keep_plan, plan_id, split_of
 from activities.store.stock import Wanted, reserve
 from activities.store.store import Store
@@ -34,6 +34,7 @@ from models.ledger import TransactionKind
 from models.money import Money
 from models.order import OrderDraft, TenderKind
 from models.states import OrderState, ShipmentState
+from models.stock import Count, CountedUnits, ShortPick, SkuUnits
 from models.tables.journal import OutcomeRow
 from models.tables.stock import ReservedUnitsRow, UnitState
 from policies.money import Parts, by_shipment, whole_of
@@ -47,7 +48,9 @@ from tests.builders import (
     accepted,
     carrying,
     gbp,
+    new_number,
     paying_with,
+    skus_of,
     stocked,
     write_down,
 )
@@ -1066,3 +1069,83 @@ async def test_a_provider_that_never_tells_leaves_it_to_the_word_of_a_person(
     by_hand = {"capture_id": f"by-phone {order_id}", "amount": {"minor": TOTAL.minor, "currency": "GBP"}}
     finishing = capture(order_id, held).model_copy(update={"by_hand": by_hand})
     assert (await run(locked_out.capture_payment, finishing)).capture_id == by_hand["capture_id"]
+
+
+# --- parcels that left short ---
+async def short_of_one(payments: PaymentActivities, store: Store, *, document: bool = True) -> str:
+    """An order of 2 units at 5.00 and 3.95 postage, paid in full; the picker did not find one of them."""
+    draft = a_draft()
+    order_id, sku = await accepted(store, draft), skus_of(draft)[0]
+    await stocked(store, north={sku: 5})
+    plan = plan_of({"1": 2})
+    (line,) = plan.shipments[0].lines
+    (shipment,) = plan.shipments
+    shipment = shipment.model_copy(update={"lines": (line.model_copy(update={"sku": sku}),)})
+    plan = plan.model_copy(update={"shipments": (shipment,)})
+    async with store.transaction() as session:
+        await keep_plan(
+            session,
+            order_id,
+            1,
+            plan,
+            _summary(plan_id(order_id, 1), plan, draft, gbp(draft.totals.total_minor)),
+        )
+        wanted = [Wanted(shipment_id=f"{order_id}:1", node="north", sku=sku, quantity=2, promised_at=NOON)]
+        await reserve(
+            session,
+            key=f"order:{order_id}:reserve:1",
+            order_id=order_id,
+            plan_id=plan_id(order_id, 1),
+            wanted=wanted,
+            expires_at=NOON + timedelta(days=10_000),
+        )
+    await write_down(store, order_id, Carried(shipment=a_shipment(order_id, state=ShipmentState.PICKED)))
+    said: dict[str, Any] = {"document_id": f"D-{new_number()}", "actor": "wms", "reason": "not found"}
+    async with store.transaction() as session:
+        if document:
+            lines = (SkuUnits(sku=sku, quantity=1),)
+            await warehouse.short_pick(session, ShortPick(shipment_id=f"{order_id}:1", lines=lines, **said))
+        else:
+            counted = (CountedUnits(sku=sku, quantity=1),)
+            await warehouse.count(session, Count(node="north", lines=counted, **said))
+    held = await run(payments.authorise_payment, authorise(order_id))
+    await run(payments.capture_payment, capture(order_id, held))
+    gone = a_shipment(
+        order_id, version=9, state=ShipmentState.DELIVERED, handed_over_at=NOON, delivered_at=NOON
+    )
+    await write_down(store, order_id, Carried(shipment=gone))
+    return order_id
+
+
+async def test_what_a_picker_did_not_find_is_paid_back_before_the_order_closes(
+    payments: PaymentActivities, street: Street, store: Store
+) -> None:
+    order_id = await short_of_one(payments, store)
+    settled = await run(payments.settle_order, settle(order_id))
+    assert not settled.balanced and "left without 1 units" in settled.explanation
+    (parcel,) = settled.short
+    # Half of the goods and of their postage, rounded down as for any unit.
+    assert (parcel.number, parcel.units, parcel.amount) == (1, 1, gbp(697))
+    assert await state_of(store, order_id) is not OrderState.CLOSED
+    pays = RefundPayment(
+        order_id=order_id,
+        shipment_id=parcel.shipment_id,
+        capture_id=parcel.capture_id,
+        amount=parcel.amount,
+        cause="short_parcel",
+        key=f"order:{order_id}:refund-short:1",
+    )
+    for _ in range(2):
+        await run(payments.refund_payment, pays)
+    settled = await run(payments.settle_order, settle(order_id, attempt=2))
+    assert settled.balanced, settled.explanation
+    assert (settled.captured, settled.refunded, settled.short) == (TOTAL, gbp(697), ())
+    assert len(street.effects("payment", kind="refund", reference=order_id)) == 1
+
+
+async def test_what_a_count_took_from_a_parcel_that_left_may_be_in_it(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await short_of_one(payments, store, document=False)
+    settled = await run(payments.settle_order, settle(order_id))
+    assert settled.balanced and settled.refunded == gbp(0)

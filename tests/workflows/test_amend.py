@@ -490,14 +490,65 @@ async def test_lost_stock_of_an_order_at_gate_b_is_planned_again(case: Case) -> 
     assert len(asked(case, "reserve_stock")) == 2 and not asked(case, "release_reservation")
 
 
-async def test_lost_stock_that_was_packed_before_changes_nothing(case: Case) -> None:
+async def packed(case: Case) -> None:
     await released(case)
     await case.picked(1)
     await case.until_shipment("labelled", 1)
+
+
+async def lose(case: Case) -> None:
     await case.order.signal(
         "stock_lost", StockLost(event_id="l1", actor="counter", reason="counted", shipments=(1,))
     )
+
+
+@pytest.mark.fingerprint
+async def test_a_parcel_whose_goods_are_not_all_there_is_unpacked_and_planned_anew(case: Case) -> None:
+    await packed(case)
+    await lose(case)
+    await case.until_shipment("cancelled", 1)
+    await case.delivered(2)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert len(asked(case, "void_label")) == len(asked(case, "cancel_pick")) == 1
+    # Its units stay the order's until the next plan has reserved.
+    assert not asked(case, "release_reservation") and len(asked(case, "reserve_stock")) == 2
+    assert [c.amount for c in asked(case, "capture_payment")] == [pounds(5_000)]
+    assert "shipment_cancelled" not in case.told()
+
+
+async def test_a_parcel_that_has_left_is_not_unpacked_and_changes_nothing(case: Case) -> None:
+    await packed(case)
+    await case.scanned(CarrierEventKind.COLLECTED, 1)
+    await case.until_shipment("handed_over", 1)
+    await lose(case)
+    await case.scanned(CarrierEventKind.DELIVERED, 1)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert not asked(case, "void_label") and len(asked(case, "reserve_stock")) == 1
+
+
+async def test_a_parcel_that_leaves_while_it_is_to_be_unpacked_goes_on_and_is_not_called_back(
+    case: Case,
+) -> None:
+    case.script.answers["void_label"] = lambda r: e.Undone(undone=False, reason="the carrier has it")
+    await packed(case)
+    await lose(case)
+    await case.until_shipment("handed_over", 1)
     await case.scanned(CarrierEventKind.COLLECTED, 1)
     await case.scanned(CarrierEventKind.DELIVERED, 1)
     assert (await case.order.result()).state is OrderState.CLOSED
-    assert len(asked(case, "route_order")) == 1
+    assert not asked(case, "intercept_parcel") and not asked(case, "cancel_pick")
+    assert [c.amount for c in asked(case, "capture_payment")] == [pounds(5_000)]
+    assert len(asked(case, "reserve_stock")) == 1
+
+
+async def test_calling_the_order_off_while_a_parcel_is_unpacked_calls_it_off(case: Case) -> None:
+    unpacking = case.script.hold("void_label")
+    await packed(case)
+    await lose(case)
+    await case.script.reached["void_label"].wait()
+    await case.order.signal(
+        "cancel_order", CancelOrder(request_id="c", actor="ana", reason="enough").model_dump(mode="json")
+    )
+    unpacking.set()
+    assert (await case.order.result()).state is OrderState.CANCELLED
+    assert not asked(case, "capture_payment")

@@ -799,3 +799,25 @@ async def test_an_order_without_a_plan_and_without_a_reason_is_back_ordered_too(
     await order.execute_update(OrderWorkflow.cancel, CancelOrder(request_id="c", actor="a", reason="r"))
     assert (await order.result()).state is OrderState.CANCELLED
     assert len(case.script.requests("route_order", case.order_id)) == 1
+
+
+async def test_units_that_were_not_in_the_parcel_are_paid_back_before_the_books_are_closed(
+    case: Case,
+) -> None:
+    usual = case.script.answers["settle_order"]
+    short = e.ShortParcel(
+        shipment_id=f"{case.order_id}:1", number=1, units=1, capture_id="cap-1", amount=pounds(700)
+    )
+    case.script.answers["settle_order"] = lambda r: usual(r).model_copy(
+        update={}
+        if case.script.requests("refund_payment", case.order_id)
+        else {"balanced": False, "short": (short,)}
+    )
+    order = await case.start()
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    (refund,) = case.script.requests("refund_payment", case.order_id)
+    assert (refund.capture_id, refund.amount, refund.cause) == ("cap-1", pounds(700), "short_parcel")
+    told = [r.facts for r in case.script.requests("notify", case.order_id) if r.template == "refunded"]
+    assert [facts["shipment"] for facts in told] == ["1"]
+    assert "review.opened" not in case.kinds()

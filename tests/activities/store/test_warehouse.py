@@ -13,6 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import stock, warehouse
+from activities.store.departing import leave
+from activities.store.lost import untold_losses
 from activities.store.stock import Wanted
 from activities.store.store import Store
 from models.errors import Conflict, InvalidDocument, NotFound, Refused
@@ -263,6 +265,56 @@ async def test_units_that_a_pick_has_begun_for_are_the_last_to_be_released(store
     answer = await tell(store, warehouse.count, counted(sku, 0))
     assert [one.order_id for one in answer.released] == [picked]
     assert await level(store, sku) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "state", [ShipmentState.PICK_REQUESTED, ShipmentState.PICKED, ShipmentState.LABELLED]
+)
+async def test_what_is_in_somebodys_hands_loses_what_is_missing_and_is_not_promised_again(
+    store: Store, state: ShipmentState
+) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 3})
+    order_id = await promised(store, sku, 3, days=1)
+    await write_down(store, order_id, Carried(shipment=a_shipment(order_id, 1, state=state)))
+    answer = await tell(store, warehouse.damage, damaged(sku, 1))
+    assert [(one.order_id, one.quantity) for one in answer.released] == [(order_id, 1)]
+    assert (answer.stock[0].on_hand, answer.stock[0].reserved, answer.stock[0].available) == (2, 2, 0)
+    assert not await reserved(store, sku, 1, await accepted(store, a_draft()))
+    async with store.transaction() as session:
+        await leave(session, f"{order_id}:1")
+    assert await level(store, sku) == (0, 0)
+    assert await differences(store, sku) == []
+
+
+async def test_what_leaves_though_it_was_freed_is_taken_from_who_was_promised_it_since(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 3})
+    order_id = await promised(store, sku, 2, days=1)
+    async with store.transaction() as session:
+        await stock.release(session, key=f"order:{order_id}:reserve:1", order_id=order_id)
+    first, last = await promised(store, sku, 1, days=1), await promised(store, sku, 2, days=2)
+    for _ in range(2):
+        async with store.transaction() as session:
+            await leave(session, f"{order_id}:1")
+    # Three were there and two have left: one is kept for whom it was promised to first.
+    assert await level(store, sku) == (1, 1)
+    assert await differences(store, sku) == []
+    async with store.transaction() as session:
+        losses = {loss.order_id: loss.shipments for loss in await untold_losses(session, 1_000)}
+    assert losses.get(last) == (f"{last}:1",) and first not in losses and order_id not in losses
+
+
+async def test_what_leaves_though_it_was_freed_harms_nobody_where_there_is_enough(store: Store) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 5})
+    order_id = await promised(store, sku, 2, days=1)
+    async with store.transaction() as session:
+        await stock.release(session, key=f"order:{order_id}:reserve:1", order_id=order_id)
+    await promised(store, sku, 3, days=1)
+    async with store.transaction() as session:
+        await leave(session, f"{order_id}:1")
+    assert await level(store, sku) == (3, 3)
 
 
 async def test_a_count_does_not_count_parcels_that_have_left(store: Store) -> None:
