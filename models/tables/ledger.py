@@ -91,6 +91,13 @@ class LedgerEntryRow(SQLModel, table=True):
             "account",
             postgresql_where="instrument IS NOT NULL",
         ),
+        # What an account owes is the sum of all of these: it is read from the index alone.
+        Index(
+            "ix_ledger_entries_of_instrument",
+            "instrument",
+            postgresql_include=["amount_minor"],
+            postgresql_where="instrument IS NOT NULL",
+        ),
     )
 
     transaction_id: str = Field(primary_key=True)

@@ -155,6 +155,7 @@ class ReservedUnitsRow(SQLModel, table=True):
         not_negative("quantity"),
         ForeignKeyConstraint(["node", "sku"], ["stock.node", "stock.sku"]),
         Index("ix_reserved_units_shipment", "shipment_id"),
+        Index("ix_reserved_units_sku", "sku"),
         Index("ix_reserved_units_held", "node", "sku", postgresql_where="state = 'held'"),
     )
 

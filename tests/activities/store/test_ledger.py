@@ -833,3 +833,37 @@ async def test_a_database_whose_operations_break_the_bounds_is_not_migrated_and_
         migrate(url)
     await store.close()
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM payment_operations WHERE key = :key",
+        "UPDATE payment_operations SET amount_minor = amount_minor * 10 WHERE key = :key",
+        "UPDATE payment_operations SET currency = 'EUR' WHERE key = :key",
+        "UPDATE payment_operations SET kind = 'void' WHERE key = :key",
+        "UPDATE payment_operations SET state = 'intended' WHERE key = :key",
+        "UPDATE payment_operations SET shipment_id = 'web:other:1' WHERE key = :key",
+    ],
+)
+async def test_what_the_provider_confirmed_is_neither_changed_nor_forgotten(
+    store: Store, statement: str
+) -> None:
+    held = a_movement(await accepted(store, a_draft()), PaymentKind.AUTHORISE, 1395)
+    await confirmed(store, held)
+    with pytest.raises(DBAPIError, match=r"is confirmed|is kept"):
+        await run(store, statement, key=held.key)
+    # Who mends it on purpose says so.
+    await run(store, "SELECT set_config('orderwright.mend', 'a test', true)", statement, key=held.key)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger_accounts SET tender = false WHERE code = 'provider.clearing'",
+        "DELETE FROM ledger_accounts WHERE code = 'suspense'",
+    ],
+)
+async def test_the_chart_of_accounts_only_grows(store: Store, statement: str) -> None:
+    with pytest.raises(DBAPIError, match="append"):
+        await run(store, statement)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.store import stock, warehouse
@@ -581,3 +582,15 @@ async def test_a_transfer_arrives_where_it_was_sent_and_was_sent_at_all(store: S
     assert await refused(store, warehouse.receive, stray) == [("node", "other_node")]
     unknown = received(sku, 6, node="south", transfer_id="TO-none")
     assert await refused(store, warehouse.receive, unknown) == [("transfer_id", "unknown_transfer")]
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE stock_documents SET answer = NULL", "DELETE FROM stock_documents"]
+)
+async def test_what_a_warehouse_told_is_kept_as_it_was_answered(store: Store, statement: str) -> None:
+    sku = a_sku()
+    await stocked(store, north={sku: 1})
+    answer = await tell(store, warehouse.count, counted(sku, 2))
+    with pytest.raises(DBAPIError, match="is kept as it was answered"):
+        async with store.transaction() as session:
+            await session.execute(text(f"{statement} WHERE document_id = :id"), {"id": answer.document_id})

@@ -129,6 +129,12 @@ ALLOWED = {
         "execute",
         "CREATE CONSTRAINT",
     ): "for rows that have lots; what old code changes of them is settled",
+    ("0023", "execute", "CREATE FUNCTION"): "called by the triggers below alone",
+    (
+        "0023",
+        "execute",
+        "CREATE TRIGGER",
+    ): "refuse what no version does: to forget or change what was confirmed, answered, or is in the chart",
     ("0022", "create_check_constraint", "ledger_entries"): _KNOWN_CURRENCY,
     ("0022", "create_check_constraint", "payment_operations"): _KNOWN_CURRENCY,
     ("0022", "create_check_constraint", "customer_accounts"): _KNOWN_CURRENCY,
