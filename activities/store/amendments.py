@@ -17,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.settlement import left
-from activities.store import reads
+from activities.store import accounts, reads
 from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
 from activities.store.network import active_services, stock_of, unknown_skus
 from activities.store.plans import kept_lines, plan_of_each
 from activities.store.prices import agreed_for_order
+from activities.store.tenders import tenders_of
 from activities.store.views import ShipmentView
 from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState, AmendmentView
 from models.base import Contract
@@ -30,7 +31,7 @@ from models.errors import Conflict, NotFound, Problem
 from models.identifiers import order_workflow_id
 from models.journal import TimelineEntry
 from models.money import Money
-from models.order import CustomerType, OrderDraft
+from models.order import CustomerType, OrderDraft, TenderKind
 from models.prices import AgreedPrices
 from models.states import ORDER_TERMINAL, OrderState, ShipmentState
 from models.tables.amendments import AmendmentRow
@@ -223,7 +224,32 @@ async def _prepare(
         captured=moved.captured,
         notes=[*listed.notes, *missing, *_notes(versions.current, changed, shipments, keeps)],
     )
+    if (beyond := await _beyond_its_tender(session, order_id, changed, shown, held=moved.held)) is not None:
+        return (beyond,)
     return _Prepared(versions=versions, request=listed.request, draft=changed, shown=shown)
+
+
+async def _beyond_its_tender(
+    session: AsyncSession, order_id: str, changed: OrderDraft, shown: AmendmentPreview, *, held: Money
+) -> Problem | None:
+    """Why an account, a gift card or a credit does not pay for the higher total. Of a card only its bank knows."""
+    tender = changed.tenders[0]
+    if tender.kind is TenderKind.CARD or len(changed.tenders) > 1 or await tenders_of(session, order_id):
+        return None
+    if shown.difference.minor <= 0 or shown.to_authorise.minor <= 0:
+        return None
+    code = await accounts.why_not(
+        session, tender.kind, tender.token, shown.to_authorise, superseded=held.minor
+    )
+    if code is None:
+        return None
+    what = tender.kind.value.replace("_", " ")
+    return Problem(
+        path="tenders",
+        code=code,
+        message=f"the order would need {shown.to_authorise} of the customer's {what}, which does not give that much: "
+        "ask for less, or have it raised first",
+    )
 
 
 async def _with_prices(session: AsyncSession, versions: Versions, request: AmendmentRequest) -> Priced:

@@ -491,7 +491,7 @@ async def _less_or_more(
     kind: MovementKind,
 ) -> StockAnswer:
     by_sku: dict[str, list[tuple[str | None, int]]] = defaultdict(list)
-    for sku, lot, change in changes:
+    for sku, lot, change in sorted(changes, key=lambda change: change[0]):
         by_sku[sku].append((lot, change))
     places = [(node, sku) for sku in by_sku]
 
@@ -1124,9 +1124,9 @@ _Line = TypeVar("_Line", bound=SkuUnits | CountedUnits)
 
 
 def _by_sku(lines: Sequence[_Line]) -> dict[str, list[_Line]]:
-    """Lines by SKU; it has several when they name lots."""
+    """Lines by SKU, several where they name lots; in one order for everybody, as rules over all nodes count by SKU."""
     found: dict[str, list[_Line]] = defaultdict(list)
-    for line in lines:
+    for line in sorted(lines, key=lambda line: line.sku):
         found[line.sku].append(line)
     return found
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from activities.inventory import InventoryActivities
 from activities.orders import OrderActivities
 from activities.routing import RoutingActivities
-from activities.store import amendments, reads
+from activities.store import accounts, amendments, reads
 from activities.store.amendments import Proposal
 from activities.store.broken import close_order
 from activities.store.intake import stored_draft
@@ -29,7 +29,7 @@ from models.effects import (
 from models.errors import Conflict, NotFound, Problem
 from models.journal import Carried
 from models.money import Money
-from models.order import Address, OrderDraft
+from models.order import Address, OrderDraft, Tender, TenderKind
 from models.plan import PlanSummary
 from models.states import OrderState, ShipmentState
 from policies.amendment import REST_CODE
@@ -664,3 +664,28 @@ async def test_no_two_versions_can_be_made_of_one(store: Store, orders: OrderAct
                 ),
                 {"order_id": order_id},
             )
+
+
+async def test_an_amendment_that_its_customers_account_does_not_pay_for_is_refused(store: Store) -> None:
+    account = f"acme-{new_number()}"
+    draft = a_draft()
+    total = draft.totals.total_minor
+    async with store.transaction() as session:
+        await accounts.open_account(session, account, gbp(total + 500))
+    draft = draft.model_copy(
+        update={
+            "tenders": (Tender(kind=TenderKind.ON_ACCOUNT, token=account, amount_minor=total),),
+        }
+    )
+    order_id = await accepted(store, draft)
+    assert await refused(store, order_id, to_units(draft, 4)) == {"tenders": "over_credit_limit"}
+    assert await listed(store, order_id) == []
+    found = await proposed(store, order_id, to_units(draft, 3))
+    assert found.total == gbp(total + 500)
+    # To want less is always possible, whatever became of the account.
+    async with store.transaction() as session:
+        await accounts.set_active(
+            session, TenderKind.ON_ACCOUNT, account, active=False, actor="dana", reason="late"
+        )
+    await proposed(store, order_id, to_units(draft, 1))
+    assert await refused(store, order_id, to_units(draft, 3)) == {"tenders": "tender_inactive"}
