@@ -25,15 +25,20 @@ REST_CODE = "AMENDED-REST"
 PRICE_MISSING = "price_missing"
 _FOLLOW_THE_GOODS = frozenset({ChargeKind.TAX, ChargeKind.DISCOUNT})
 
-# What stands in the way is how far the order is, not how the request is written: it is right, and too late.
-TOO_LATE = frozenset(
+# What stands in the way is how far the order is, or what its tender gives, not how the request is written.
+NOT_NOW = frozenset(
     {
         "below_shipped",
         "being_cancelled",
+        "currency_mismatch",
         "everything_left",
+        "not_enough_value",
         "order_ended",
+        "over_credit_limit",
         "stale_version",
+        "tender_inactive",
         "total_below_shipped",
+        "unknown_tender",
     }
 )
 

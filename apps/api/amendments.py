@@ -22,7 +22,7 @@ from models.errors import AmendmentRefused, Problem, Refused
 from models.identifiers import order_workflow_id
 from models.messages import AmendAnswer, AmendOrder, AmendOutcome
 from policies import strict_json
-from policies.amendment import TOO_LATE
+from policies.amendment import NOT_NOW
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"], dependencies=[Depends(only_known_parameters)])
 
@@ -172,6 +172,6 @@ def _as_taken(view: AmendmentView, outcome: AmendOutcome, message: str) -> Amend
 
 def _refuse(problems: tuple[Problem, ...]) -> AmendmentTaken:
     """Raise: too late for something that could have been asked for earlier, or never possible as it is written."""
-    if any(problem.code in TOO_LATE for problem in problems):
+    if any(problem.code in NOT_NOW for problem in problems):
         raise AmendmentRefused(problems)
     raise InvalidRequest(problems)

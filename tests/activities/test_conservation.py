@@ -68,7 +68,7 @@ from models.operations import OperationState, PaymentKind
 from models.order import Address, ChargeKind, DraftCharge, OrderDraft
 from models.plan import PlannedLine, PlanSummary, ShipmentRef
 from models.states import OrderState, ShipmentState
-from policies.amendment import TOO_LATE
+from policies.amendment import NOT_NOW
 from policies.intake import check_draft
 from policies.routing.router import CheapestNodeRouter
 from tests.activities.running import run
@@ -732,7 +732,7 @@ class OrderUnderWay(RuleBasedStateMachine):
             found = await amendments.propose(session, self.order_id, request)
         if isinstance(found, Proposal):
             return found
-        known = TOO_LATE | {
+        known = NOT_NOW | {
             "nothing_changes",
             "nothing_left",
             "unknown_line",

@@ -22,7 +22,7 @@ from models.messages import CancelOutcome
 from models.money import Money
 from models.outbox import OutboxEnvelope, Topic
 from models.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign, verify
-from policies.amendment import TOO_LATE
+from policies.amendment import NOT_NOW
 from tests.apps.api.test_orders import heard
 from workers.embedded.temporal import EmbeddedTemporal
 from workers.settings import REPOSITORY
@@ -99,7 +99,7 @@ def test_the_amendment_that_is_shown_is_one_that_we_take() -> None:
 def test_every_code_of_a_cut_off_says_what_to_do() -> None:
     table = PAGE.split("| `problems[].code` of a `409` | do |")[1].split("\n\n")[0]
     explained = {code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split(" | ")[0])}
-    assert explained >= TOO_LATE | {"preview_outdated"}
+    assert explained >= NOT_NOW | {"preview_outdated"}
 
 
 async def test_temporal_commands_start_an_order_and_approve_it(
