@@ -18,12 +18,15 @@ from typing import Any
 import httpx
 import pytest
 
+from activities.store import warehouse
+from activities.store.lost import told_of, untold_losses
 from apps.simulators.faults import Fault, FaultKind, FaultScript
 from models.identifiers import order_workflow_id
 from models.messages import CancelOutcome
 from models.order import OrderDraft
 from models.review import ReviewKind
 from models.states import ORDER_TERMINAL, OrderState
+from models.stock import ShortPick, SkuUnits
 from tests.builders import a_draft, order_id_of, skus_of, stocked
 from tests.workflows.saboteur import Trouble, mark
 from tests.workflows.stage import Child, Stage, set_up
@@ -63,6 +66,9 @@ UNHEARD_PICK = Scenario("unheard-pick", OrderState.CLOSED)
 UNHEARD_AND_WAITING = Scenario("unheard-pick-waiting", OrderState.CLOSED, city="IDLEVILLE")
 RECALLED = Scenario("recalled", OrderState.COMPENSATED, city="SILENTVILLE", cancel_at="handed_over")
 AMENDED = Scenario("amended", OrderState.CLOSED, price=150_000)
+# One of its two units is not found, and its parcel leaves before its run has heard of it.
+SHORT = Scenario("short", OrderState.CLOSED, impatient=True)
+SHORT_COMES_TO = 697
 TRAVELLING = Scenario("travelling", OrderState.COMPENSATED, city="SILENTVILLE")
 
 
@@ -92,6 +98,7 @@ _ORDER = {
     steps.RESERVE_STOCK.name: _row(PLAIN, PLAIN, OrderState.CANCELLED, _C.CANCELLING),
     steps.NOTIFY.name: _row(PLAIN, WAITING, OrderState.CANCELLED, _C.CANCELLING),
     steps.SETTLE_ORDER.name: _row(PLAIN, PLAIN, OrderState.CLOSED),
+    steps.REFUND_PAYMENT.name: _row(SHORT, SHORT, OrderState.CLOSED),
     steps.RELEASE_RESERVATION.name: _row(UNRELEASED, UNRELEASED, OrderState.CANCELLED, _C.ALREADY),
     steps.VOID_AUTHORISATION.name: _row(CALLED_OFF, CALLED_OFF, OrderState.CANCELLED, _C.ALREADY),
 }
@@ -329,7 +336,9 @@ class _Driver:
         if task["task_id"] in self._decided:
             return
         played = self._all[task["order_id"]]
-        if played.scenario.impatient and played.state is OrderState.IN_REVIEW:
+        if played.scenario is SHORT and task["kind"] == ReviewKind.PLAN:
+            await self._lose_a_unit(played)
+        elif played.scenario.impatient and played.state is OrderState.IN_REVIEW:
             return  # it is called off here
         if played.scenario is AMENDED and task["kind"] == ReviewKind.RISK and not await self._amended(played):
             return  # it is changed first
@@ -343,6 +352,19 @@ class _Driver:
         await self._stage.client.get_workflow_handle(task["workflow_id"]).signal(
             "approve", {"actor": "ana", "reason": "go on", "task_id": task["task_id"]}
         )
+
+    async def _lose_a_unit(self, played: Played) -> None:
+        """Its picker does not find a unit. Its run hears nothing of it, as though the parcel had been faster."""
+        short = ShortPick(
+            document_id=f"short-{played.order_id}",
+            actor="wms",
+            shipment_id=f"{played.order_id}:1",
+            lines=(SkuUnits(sku=skus_of(played.draft)[0], quantity=1),),
+        )
+        async with self._stage.store.transaction() as session:
+            await warehouse.short_pick(session, short)
+            mine = [loss for loss in await untold_losses(session, 1_000) if loss.order_id == played.order_id]
+            await told_of(session, [row for loss in mine for row in loss.released])
 
     async def _amended(self, played: Played) -> bool:
         """Whether the order was amended while it was in review, which is asked for at first sight."""
@@ -483,7 +505,7 @@ def _wrong_money(played: Played, effects: list[dict[str, Any]]) -> list[str]:
     captured, refunded = moved("capture"), moved("refund")
     wrong = []
     if (captured, refunded) not in {
-        OrderState.CLOSED: {(total, 0)},
+        OrderState.CLOSED: {(total, SHORT_COMES_TO if played.scenario is SHORT else 0)},
         OrderState.COMPENSATED: {(total, total)},
         OrderState.CANCELLED: {(0, 0)},
     }[played.ends]:
