@@ -223,10 +223,10 @@ class PaymentActivities:
                 or imbalances(effect.total, money, moved, shipments)
             )
             if not wrong and not effect.accepted:
-                short = await short_parcels(
+                short, unclear = await short_parcels(
                     session, effect.order_id, effect.total.currency, capture_reference
                 )
-                wrong += [
+                wrong += unclear + [
                     f"shipment {parcel.shipment_id} left without {parcel.units} units: {parcel.amount} to be paid back"
                     for parcel in short
                 ]

@@ -13,8 +13,8 @@ from policies.routing.problem import DemandLine
 class ShortagePolicy(Contract):
     """When a part may go ahead of the rest, where the order's document does not say.
 
-    ``part_at_least_percent``: of the value of the order's goods; 100 lets no order go in parts. Of each order one part
-    goes ahead, so that nobody gets a parcel for every unit: the rest waits until there is all of it.
+    ``part_at_least_percent``: of the value of the order's goods; at 100 only what costs nothing is left behind. Of each
+    order one part goes ahead, so that nobody gets a parcel for every unit: the rest waits until there is all of it.
     """
 
     version: str = "shortage-2026-11-1"

@@ -16,8 +16,9 @@ CAUSE = "short_parcel"
 
 async def short_parcels(
     session: AsyncSession, order_id: str, currency: str, reference: Callable[[str, str], str]
-) -> tuple[ShortParcel, ...]:
-    """The order's parcels that were paid in full and left without units that a picker did not find.
+) -> tuple[tuple[ShortParcel, ...], list[str]]:
+    """The order's parcels that were paid in full and left without units that a picker did not find; and a sentence for
+    each of which nobody can say what its units cost, as it is not planned as it was charged.
 
     ``reference`` answers by which id a capture of ours is paid back, from its key and the provider's id.
 
@@ -28,13 +29,17 @@ async def short_parcels(
     for row in rows:
         missing.setdefault(row.number, Counter())[row.sku] += row.quantity
     if not missing:
-        return ()
+        return (), []
     shares = await shares_of(session, order_id)
-    found = []
+    found, unclear = [], []
     for number, units in missing.items():
         row = next(row for row in rows if row.number == number)
         share = shares.get(number)
         if share is None:
+            unclear.append(
+                f"shipment {row.shipment_id} left without {units.total()} units, and what they cost is not known: "
+                "pay it back at the provider"
+            )
             continue
         plan = await stored_plan(session, order_id, share.plan_id)
         lines = next(shipment.lines for shipment in plan.shipments if shipment.number == number)
@@ -54,7 +59,7 @@ async def short_parcels(
                     amount=Money(minor=due, currency=currency),
                 )
             )
-    return tuple(found)
+    return tuple(found), unclear
 
 
 # A parcel is short by what was taken from the very reservation that left; one that was paid back already is not.

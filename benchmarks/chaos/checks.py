@@ -507,11 +507,12 @@ def paid_for_what_was_delivered(evidence: Evidence) -> Result:
         if shipment.state is ShipmentState.DELIVERED:
             delivered[shipment.order_id] += shipment.amount_minor
     ended = [order for order in evidence.orders.values() if order.state in ORDER_TERMINAL]
-    # What a picker did not find was paid, and not delivered.
+    # What a picker did not find was paid, and not delivered. Of a parcel that lost nothing nothing is to be paid back.
     short: Counter[str] = Counter()
     for move in evidence.money:
+        parcel = evidence.shipments.get(move.shipment_id or "")
         if move.kind == "refund" and move.state == "confirmed" and ":refund-short:" in move.key:
-            short[move.order_id] += move.amount_minor or 0
+            short[move.order_id] += (move.amount_minor or 0) if parcel and parcel.lost else 0
 
     def wrong() -> Iterator[_Wrong]:
         for order in ended:

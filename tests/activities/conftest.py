@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 
 from activities.adapters.neighbours import Neighbours, open_neighbours
+from activities.inventory import InventoryActivities
+from activities.routing import RoutingActivities
+from activities.store.store import Store
+from policies.routing.router import CheapestNodeRouter
 from tests.apps.simulators.running import NEIGHBOUR_TOKEN, Simulator, ask, running
 
 # Slow enough that nothing is picked, collected or delivered by itself while a test looks.
@@ -27,6 +31,16 @@ class Street:
             for effect in statement["effects"]
             if effect["kind"] == kind and effect["reference"] == reference
         ]
+
+
+@pytest.fixture
+def inventory(store: Store) -> InventoryActivities:
+    return InventoryActivities(store)
+
+
+@pytest.fixture
+def routing(store: Store) -> RoutingActivities:
+    return RoutingActivities(store, CheapestNodeRouter())
 
 
 @pytest.fixture(scope="session")

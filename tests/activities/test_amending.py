@@ -33,7 +33,6 @@ from models.order import Address, OrderDraft, Tender, TenderKind
 from models.plan import PlanSummary
 from models.states import OrderState, ShipmentState
 from policies.amendment import REST_CODE
-from policies.routing.router import CheapestNodeRouter
 from tests.activities.running import failure_of, run
 from tests.builders import (
     NOON,
@@ -56,16 +55,6 @@ ELSEWHERE = Address(lines=("2 New Road",), city="Dublin", country="IE")
 @pytest.fixture
 def orders(store: Store) -> OrderActivities:
     return OrderActivities(store)
-
-
-@pytest.fixture
-def inventory(store: Store) -> InventoryActivities:
-    return InventoryActivities(store)
-
-
-@pytest.fixture
-def routing(store: Store) -> RoutingActivities:
-    return RoutingActivities(store, CheapestNodeRouter())
 
 
 def asking(*lines: LineChange, **changes: Any) -> AmendmentRequest:

@@ -3,7 +3,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from sqlalchemy import text
 
 from activities.inventory import InventoryActivities
@@ -31,11 +30,6 @@ from tests.builders import (
     stocked,
     write_down,
 )
-
-
-@pytest.fixture
-def inventory(store: Store) -> InventoryActivities:
-    return InventoryActivities(store)
 
 
 async def planned(store: Store, draft: OrderDraft, *nodes: str) -> ReserveStock:

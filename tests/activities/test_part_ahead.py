@@ -36,16 +36,6 @@ from tests.builders import (
 )
 
 
-@pytest.fixture
-def inventory(store: Store) -> InventoryActivities:
-    return InventoryActivities(store)
-
-
-@pytest.fixture
-def routing(store: Store) -> RoutingActivities:
-    return RoutingActivities(store, CheapestNodeRouter())
-
-
 async def asked(routing: RoutingActivities, draft: OrderDraft, attempt: int = 1) -> RouteAnswer:
     return await run(
         routing.route_order, RouteOrder(order_id=order_id_of(draft), attempt=attempt, business_now=NOON)

@@ -1072,7 +1072,9 @@ async def test_a_provider_that_never_tells_leaves_it_to_the_word_of_a_person(
 
 
 # --- parcels that left short ---
-async def short_of_one(payments: PaymentActivities, store: Store, *, document: bool = True) -> str:
+async def short_of_one(
+    payments: PaymentActivities, store: Store, *, document: bool = True, planned: bool = True
+) -> str:
     """An order of 2 units at 5.00 and 3.95 postage, paid in full; the picker did not find one of them."""
     draft = a_draft()
     order_id, sku = await accepted(store, draft), skus_of(draft)[0]
@@ -1083,13 +1085,14 @@ async def short_of_one(payments: PaymentActivities, store: Store, *, document: b
     shipment = shipment.model_copy(update={"lines": (line.model_copy(update={"sku": sku}),)})
     plan = plan.model_copy(update={"shipments": (shipment,)})
     async with store.transaction() as session:
-        await keep_plan(
-            session,
-            order_id,
-            1,
-            plan,
-            _summary(plan_id(order_id, 1), plan, draft, gbp(draft.totals.total_minor)),
-        )
+        if planned:
+            await keep_plan(
+                session,
+                order_id,
+                1,
+                plan,
+                _summary(plan_id(order_id, 1), plan, draft, gbp(draft.totals.total_minor)),
+            )
         wanted = [Wanted(shipment_id=f"{order_id}:1", node="north", sku=sku, quantity=2, promised_at=NOON)]
         await reserve(
             session,
@@ -1149,3 +1152,12 @@ async def test_what_a_count_took_from_a_parcel_that_left_may_be_in_it(
     order_id = await short_of_one(payments, store, document=False)
     settled = await run(payments.settle_order, settle(order_id))
     assert settled.balanced and settled.refunded == gbp(0)
+
+
+async def test_missing_units_of_which_nobody_knows_what_they_cost_come_before_a_person(
+    payments: PaymentActivities, store: Store
+) -> None:
+    order_id = await short_of_one(payments, store, planned=False)
+    settled = await run(payments.settle_order, settle(order_id))
+    assert not settled.balanced and settled.short == ()
+    assert "left without 1 units, and what they cost is not known" in settled.explanation

@@ -31,15 +31,9 @@ from models.effects import (
 from models.money import Money
 from models.plan import PlanSummary
 from models.stock import Receipt, ReceivedUnits
-from policies.routing.router import CheapestNodeRouter
 from tests.activities.conftest import Street
 from tests.activities.running import failure_of, losing, run
 from tests.builders import NOON, a_draft, accepted, gbp, skus_of, stocked
-
-
-@pytest.fixture
-def routing(store: Store) -> RoutingActivities:
-    return RoutingActivities(store, CheapestNodeRouter())
 
 
 @pytest.fixture

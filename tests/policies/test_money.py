@@ -165,6 +165,20 @@ def test_a_shipments_share_is_what_the_router_said_it_would_be_charged(
     ]
 
 
+@given(planned())
+def test_what_is_left_out_of_a_plan_keeps_its_share(planned: tuple[OrderDraft, Plan]) -> None:
+    draft, plan = planned
+    *ahead, rest = plan.shipments
+    part = plan.model_copy(update={"shipments": tuple(ahead), "left_out": rest.lines})
+    whole = money.by_shipment(draft, plan)
+    assert money.by_shipment(draft, part) == {one.number: whole[one.number] for one in ahead}
+    summary = _summary("web:1:p1", part, draft, gbp(draft.totals.total_minor))
+    assert [ref.amount for ref in summary.shipments] == [gbp(whole[one.number].parts.total) for one in ahead]
+    kept = added_up(whole[one.number].parts for one in ahead)
+    later = plan.model_copy(update={"shipments": (rest,)})
+    assert money.by_shipment(draft, later, kept)[rest.number].parts == whole[rest.number].parts
+
+
 @given(planned(), st.data())
 def test_refunds_of_all_units_in_any_portions_are_what_was_captured(
     planned: tuple[OrderDraft, Plan], data: st.DataObject

@@ -42,6 +42,7 @@ def test_nothing_goes_ahead_where_all_is_missing_or_it_is_not_for_want_of_units(
     assert part_ahead(LINES, (), PRICES, POLICY, allowed=True) == ()
 
 
-def test_a_policy_may_allow_no_parts() -> None:
+def test_a_policy_may_leave_nothing_behind_but_what_is_free() -> None:
     whole = ShortagePolicy(part_at_least_percent=100)
+    assert units(part_ahead(LINES, lacking(**{"2": 1}), {"1": 100, "2": 0}, whole)) == {"1": 4, "2": 1}
     assert part_ahead(LINES, lacking(**{"2": 1}), PRICES, whole) == ()
