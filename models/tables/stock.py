@@ -128,6 +128,12 @@ class ReservationRow(SQLModel, table=True):
         one_of("state", ReservationState),
         Index("ix_reservations_order", "order_id"),
         Index("ix_reservations_expiry", "expires_at", postgresql_where="state = 'held'"),
+        Index(
+            "ix_reservations_created_at",
+            "created_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+        ),
     )
 
     key: str = Field(primary_key=True)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from activities.store.network import stock_of
 from activities.store.reserving import Reserver
 from activities.store.stock_books import reconcile
 from activities.store.store import Store
-from models.allocation import AllocationPolicy, AllocationView
+from models.allocation import AllocationPolicy, AllocationState, AllocationView
 from models.errors import Conflict, InvalidDocument
 from models.outbox import Topic
 from tests.activities.store.test_stock import a_claim, reserve
@@ -251,6 +252,52 @@ async def test_rules_that_stay_go_on_counting_and_new_ones_count_what_is_held(fr
     view = await ruled(fresh_store)
     assert (view.version, view.rules) == (3, ())
     assert await open_to(fresh_store, "market") == 96
+
+
+async def test_a_rule_counts_the_same_whether_it_was_there_before_the_sales_or_came_after_them(
+    fresh_store: Store,
+) -> None:
+    await stocked(fresh_store, north={SKU: 100, "B": 100}, south={SKU: 100, "B": 100})
+    of_group: tuple[dict[str, Any], ...] = ({}, OWN, {"tiers": ["gold"]}, OWN | {"tiers": ["gold"]})
+    times: tuple[dict[str, Any], ...] = (
+        {},
+        {"valid_from": (NOW - timedelta(days=1)).isoformat()},
+        {"valid_until": (NOW + timedelta(days=1)).isoformat()},
+        {"valid_until": (NOW - timedelta(days=1)).isoformat()},
+        {"valid_from": (NOW + timedelta(days=1)).isoformat()},
+    )
+    rules = [
+        {"kind": kind, "sku": sku, "node": node, "units": 99} | group | time
+        for kind, sku, node, group, time in product(
+            ("cap", "limit"), (SKU, None), (None, "*", "north"), of_group, times
+        )
+    ]
+    await ruled(fresh_store, *rules)
+    for channel, tier, then in product(("web", "market"), (None, "gold"), ("hold", "leave", "free")):
+        number = new_number()
+        order_id = await accepted(
+            fresh_store, a_draft(channel=channel, external_id=str(number), customer_tier=tier)
+        )
+        claim = a_claim(("north", SKU, 1), ("south", SKU, 2), ("south", "B", 3), order_id=order_id)
+        assert (await reserve(fresh_store, claim)).reserved
+        async with fresh_store.transaction() as session:
+            if then == "leave":
+                for wanted in {unit.shipment_id for unit in claim.wanted}:
+                    await stock.consume(session, wanted)
+            elif then == "free":
+                await stock.release(session, key=claim.key, order_id=claim.order_id)
+    before = [state.uses for state in await _states(fresh_store)]
+    await ruled(fresh_store)
+    await ruled(fresh_store, *rules)
+    assert [state.uses for state in await _states(fresh_store)] == before
+    assert len({tuple(uses) for uses in before}) > 20
+    assert await books_agree(fresh_store)
+
+
+async def _states(store: Store) -> list[AllocationState]:
+    async with store.transaction() as session:
+        view = await allocation(session)
+    return sorted(view.rules, key=lambda state: int(state.rule.rule_id[1:]))
 
 
 async def test_the_same_document_changes_nothing_and_another_one_of_its_id_is_refused(

@@ -199,13 +199,13 @@ FOLLOWERS = {
 }
 
 # What the counters come to by the units themselves: for a rule that is new, and for whoever checks the books.
-COUNTED = """
+_ALL = "(SELECT 1 AS sign, reserved_units.* FROM reserved_units)"
+COUNTED = f"""
 CREATE FUNCTION stock_allocation_counted() RETURNS TABLE (rule_id text, sku text, node text, used bigint)
 LANGUAGE sql STABLE AS $$
-    ({standing}) UNION ALL ({caps})
+    ({_COUNTS.format(units=_ALL, which=_STANDING)}) UNION ALL ({_COUNTS.format(units=_ALL, which=_CAP)})
 $$
 """
-_ALL = "(SELECT 1 AS sign, reserved_units.* FROM reserved_units)"
 
 # What the events of availability say of a row: what is open to a stranger, and to each channel that a rule names.
 BY_CHANNEL = """
@@ -375,9 +375,7 @@ def upgrade() -> None:
         COMMITTABLE,
         SHARED,
         LOCK_SHARED,
-        COUNTED.format(
-            standing=_COUNTS.format(units=_ALL, which=_STANDING), caps=_COUNTS.format(units=_ALL, which=_CAP)
-        ),
+        COUNTED,
         BY_CHANNEL,
         TOLD,
         TELL,
