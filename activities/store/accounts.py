@@ -216,7 +216,7 @@ async def issue(
     transaction = NewTransaction(
         id=key, kind=TransactionKind.ISSUE, source=source, at=datetime.now(UTC), entries=entries
     )
-    await _post_once(session, transaction)
+    await ledger.post_once(session, transaction)
     return instrument
 
 
@@ -252,7 +252,7 @@ async def paid(
     transaction = NewTransaction(
         id=key, kind=TransactionKind.PAYMENT, source=source, at=datetime.now(UTC), entries=entries
     )
-    await _post_once(session, transaction)
+    await ledger.post_once(session, transaction)
 
 
 async def _owed(session: AsyncSession, instrument: str, currency: str) -> Money:
@@ -302,25 +302,6 @@ async def why_not(
     if amount.minor > await _left(session, row) + superseded:
         return "over_credit_limit" if kind is TenderKind.ON_ACCOUNT else "not_enough_value"
     return None
-
-
-async def _post_once(session: AsyncSession, transaction: NewTransaction) -> None:
-    if await ledger.post(session, transaction):
-        return
-    known = await session.execute(
-        select(
-            col(LedgerEntryRow.account),
-            col(LedgerEntryRow.amount_minor),
-            col(LedgerEntryRow.currency),
-            col(LedgerEntryRow.instrument),
-        ).where(col(LedgerEntryRow.transaction_id) == transaction.id)
-    )
-    asked = {
-        (entry.account, entry.amount.minor, entry.amount.currency, entry.instrument)
-        for entry in transaction.entries
-    }
-    if {tuple(row) for row in known} != asked:
-        raise Conflict(f"{transaction.id} stands for something else in the books: a request id is used once")
 
 
 async def _row(

@@ -16,7 +16,7 @@ from sqlmodel import col
 
 from activities.store.driver import call
 from models.base import Contract
-from models.errors import LedgerRefused, NotFound, Refused
+from models.errors import Conflict, LedgerRefused, NotFound, Refused
 from models.ledger import CLEARING, HELD, NAMES, TransactionKind, UsualSide
 from models.money import Money
 from models.tables.ledger import LedgerAccountRow, LedgerEntryRow, LedgerTransactionRow
@@ -37,7 +37,7 @@ class EntryView(Contract):
 class TransactionView(Contract):
     """Something that happened to money, with the entries that add up to zero.
 
-    ``id`` is its idempotency key, ``source`` who wrote it down. ``reverses``: the payment or issue that it takes back.
+    ``id`` is its idempotency key, ``source`` who wrote it down. ``reverses``: the one that it takes back.
     """
 
     id: str
@@ -150,6 +150,55 @@ async def post(session: AsyncSession, transaction: NewTransaction) -> bool:
     return True
 
 
+async def post_once(session: AsyncSession, transaction: NewTransaction) -> None:
+    """As ``post``, but a known id must stand for the same entries: raises ``Conflict`` if it does not."""
+    if await post(session, transaction):
+        return
+    known = await session.execute(
+        select(
+            col(LedgerEntryRow.account),
+            col(LedgerEntryRow.amount_minor),
+            col(LedgerEntryRow.currency),
+            col(LedgerEntryRow.instrument),
+        ).where(col(LedgerEntryRow.transaction_id) == transaction.id)
+    )
+    asked = {
+        (entry.account, entry.amount.minor, entry.amount.currency, entry.instrument)
+        for entry in transaction.entries
+    }
+    if {tuple(row) for row in known} != asked:
+        raise Conflict(f"{transaction.id} stands for something else in the books: a request id is used once")
+
+
+async def settled(
+    session: AsyncSession, kind: TransactionKind, amount: Money, *, key: str, source: str, reason: str | None
+) -> Money:
+    """Write down, once per ``key``, that the payment provider paid ``amount`` into the bank or kept it as a fee.
+
+    Answers what is with the provider then; below zero, more was paid out than our books know of. It is written all the
+    same: it is what the provider's statement says. Raises ``Refused`` for no amount, ``Conflict`` as ``post_once``.
+    """
+    if amount.minor <= 0:
+        raise Refused(f"{amount} is no {kind}: say an amount above zero, or take back what was written")
+    entries = (
+        NewEntry(account=_SETTLED_TO[kind], amount=amount),
+        NewEntry(account=CLEARING, amount=-amount),
+    )
+    now = datetime.now(UTC)
+    await post_once(
+        session, NewTransaction(id=key, kind=kind, source=source, at=now, cause=reason, entries=entries)
+    )
+    left = await session.scalar(
+        select(func.coalesce(func.sum(col(LedgerEntryRow.amount_minor)), 0)).where(
+            col(LedgerEntryRow.account) == CLEARING, col(LedgerEntryRow.currency) == amount.currency
+        )
+    )
+    return Money(minor=int(left or 0), currency=amount.currency)
+
+
+_SETTLED_TO = {TransactionKind.PAYOUT: "bank", TransactionKind.FEE: "expense.provider_fees"}
+
+
 async def of_order(session: AsyncSession, order_id: str) -> OrderLedger:
     """Everything that was posted for an order; empty when nothing was."""
     found = await session.execute(
@@ -171,15 +220,16 @@ async def of_order(session: AsyncSession, order_id: str) -> OrderLedger:
 
 
 async def reverse(session: AsyncSession, transaction_id: str, *, actor: str, reason: str) -> TransactionView:
-    """Take a payment or an issue back: a new transaction, which names it. Asked for again it is the same one.
+    """Take a payment, an issue, a payout or a fee back: a new transaction, which names it.
 
-    Raises ``NotFound``, ``Refused`` for what is neither, and ``LedgerRefused`` where some of it was spent.
+    Asked for again it is the same one.     Raises ``NotFound``, ``Refused`` for what is none of them, and
+    ``LedgerRefused`` where some of it was spent.
     """
     original = await session.get(LedgerTransactionRow, transaction_id)
     if original is None:
         raise NotFound(f"there is no transaction {transaction_id} in the books")
     if original.kind not in _REVERSIBLE or original.reverses is not None:
-        raise Refused(f"{transaction_id} is no payment and no issue: only those can be taken back")
+        raise Refused(f"{transaction_id} is no payment, issue, payout or fee: only those can be taken back")
     key = f"reverse:{transaction_id}"
     entries = await _entries(session, transaction_id)
     negated = tuple(
@@ -210,7 +260,12 @@ async def reverse(session: AsyncSession, transaction_id: str, *, actor: str, rea
     return _transaction(written, await _entries(session, key))
 
 
-_REVERSIBLE = (TransactionKind.PAYMENT, TransactionKind.ISSUE)
+_REVERSIBLE = (
+    TransactionKind.PAYMENT,
+    TransactionKind.ISSUE,
+    TransactionKind.PAYOUT,
+    TransactionKind.FEE,
+)
 
 
 async def _entries(session: AsyncSession, transaction_id: str) -> Sequence[LedgerEntryRow]:

@@ -175,6 +175,24 @@ class ValueIssue(Document):
     request_id: SentRequestId
 
 
+class ProviderSettlement(Document):
+    """What the payment provider paid out, or kept as a fee. With the same ``request_id`` a repeat changes nothing."""
+
+    kind: Literal["payout", "fee"]
+    amount_minor: _SomeMinor
+    currency: Currency
+    actor: Person
+    reason: Reason | None = None
+    request_id: SentRequestId
+
+
+class ProviderLeft(Contract):
+    """What is with the payment provider now, and the ``transaction`` that was written."""
+
+    left: Money
+    transaction: str
+
+
 class TenderBlock(Document):
     """Whether an account, a gift card or a store credit may be used: `token` is what orders name it by."""
 

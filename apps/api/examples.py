@@ -418,6 +418,18 @@ VALUE_ISSUE: dict[str, Any] = {
     "actor": "dana",
     "request_id": "shop-sale-88123",
 }
+PROVIDER_SETTLEMENT: dict[str, Any] = {
+    "kind": "payout",
+    "amount_minor": 480_000,
+    "currency": "GBP",
+    "actor": "dana",
+    "reason": "statement of 2 March",
+    "request_id": "po-2026-03-02",
+}
+PROVIDER_LEFT: dict[str, Any] = {
+    "left": {"minor": 15_250, "currency": "GBP"},
+    "transaction": "payout:po-2026-03-02",
+}
 TENDER_LEFT: dict[str, Any] = {"left": {"minor": 5_000, "currency": "GBP"}}
 REVERSAL: dict[str, Any] = {
     "transaction": "payment:bank-2026-03-02-17",

@@ -13,10 +13,20 @@ from activities.store.accounts import AccountView
 from activities.store.ledger import TransactionView, TrialBalance
 from apps.api import examples
 from apps.api.bodies import body_of, read_message
-from apps.api.contracts import AccountPayment, CreditLimit, Reversal, TenderBlock, TenderLeft, ValueIssue
+from apps.api.contracts import (
+    AccountPayment,
+    CreditLimit,
+    ProviderLeft,
+    ProviderSettlement,
+    Reversal,
+    TenderBlock,
+    TenderLeft,
+    ValueIssue,
+)
 from apps.api.parts import PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
+from models.ledger import TransactionKind
 from models.money import Money
 from models.order import TenderKind
 
@@ -157,14 +167,44 @@ async def issue_value(request: Request, parts: PartsOf) -> TenderLeft:
 
 
 @router.post(
+    "/settlements",
+    summary="Write down a payout or a fee of the provider",
+    openapi_extra=body_of(ProviderSettlement, {"a payout": examples.PROVIDER_SETTLEMENT}),
+    responses=answers(401, 409, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.PROVIDER_LEFT}}}},
+)
+async def record_settlement(request: Request, parts: PartsOf) -> ProviderLeft:
+    """The provider paid some of what it took for us into the bank, or kept it.
+
+    The same `request_id` again changes nothing. It answers what is with the provider then: below zero, it paid out
+    more than our books know of.
+    """
+    asked = await read_message(request, ProviderSettlement, parts.settings.api_body_seconds)
+    structlog.contextvars.bind_contextvars(actor=asked.actor)
+    key = f"{asked.kind}:{asked.request_id}"
+    async with parts.store.transaction() as session:
+        left = await ledger.settled(
+            session,
+            TransactionKind(asked.kind),
+            Money(minor=asked.amount_minor, currency=asked.currency),
+            key=key,
+            source=asked.actor,
+            reason=asked.reason,
+        )
+    return ProviderLeft(left=left, transaction=key)
+
+
+@router.post(
     "/reversals",
-    summary="Take a payment or an issue back",
+    summary="Take back what was written",
     openapi_extra=body_of(Reversal, {"a returned transfer": examples.REVERSAL}),
     responses=answers(401, 404, 409, 413, 422, 503)
     | {200: {"content": {"application/json": {"example": examples.REVERSED}}}},
 )
 async def reverse_transaction(request: Request, parts: PartsOf) -> TransactionView:
     """Write a transaction that undoes one, and names it (`reverses`), once: asked for again it is the same.
+
+    It may be a payment, an issue, a payout or a fee.
 
     A payment is taken back whatever the account owes by then; value that was put on a card, as long as none was spent.
     """

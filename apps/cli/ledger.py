@@ -13,7 +13,16 @@ from rich.text import Text
 
 from activities.store.accounts import AccountView
 from activities.store.ledger import BalanceView, OrderLedger, TransactionView, TrialBalance
-from apps.api.contracts import AccountPayment, CreditLimit, Reversal, TenderBlock, TenderLeft, ValueIssue
+from apps.api.contracts import (
+    AccountPayment,
+    CreditLimit,
+    ProviderLeft,
+    ProviderSettlement,
+    Reversal,
+    TenderBlock,
+    TenderLeft,
+    ValueIssue,
+)
 from apps.cli.output import console, listing, plain, print_json, when
 from apps.cli.reconcile import Everything, Wait, reconcile
 from apps.cli.remote import Actor, ApiUrl, AsJson, DataDir, Token, acting_as, message, open_api, path_part
@@ -308,9 +317,74 @@ def issue(
 
 
 @app.command()
+def payout(
+    minor: _MinorUnits,
+    currency: _CurrencyCode,
+    *,
+    reason: _Why = None,
+    actor: Actor = None,
+    request_id: _Repeatable = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write down that the payment provider paid out some of what it took for us."""
+    asked = _settlement("payout", (minor, currency), reason, actor, request_id)
+    _settle(asked, (api_url, token, data_dir), as_json=as_json)
+
+
+@app.command()
+def fee(
+    minor: _MinorUnits,
+    currency: _CurrencyCode,
+    *,
+    reason: _Why = None,
+    actor: Actor = None,
+    request_id: _Repeatable = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write down what the payment provider kept of it as its fee."""
+    asked = _settlement("fee", (minor, currency), reason, actor, request_id)
+    _settle(asked, (api_url, token, data_dir), as_json=as_json)
+
+
+def _settlement(
+    kind: str, amount: tuple[int, str], reason: str | None, actor: str | None, request_id: str | None
+) -> ProviderSettlement:
+    return message(
+        ProviderSettlement,
+        kind=kind,
+        amount_minor=amount[0],
+        currency=amount[1],
+        actor=acting_as(actor),
+        reason=reason,
+        request_id=request_id or f"cli-{uuid.uuid4()}",
+    )
+
+
+def _settle(
+    asked: ProviderSettlement, where: tuple[str | None, str | None, Path | None], *, as_json: bool
+) -> None:
+    with open_api(*where) as api:
+        answer = api.post("/v1/ledger/settlements", asked, ProviderLeft)
+    if as_json:
+        print_json(answer)
+    else:
+        console().print(Text(plain(f"{answer.left} is with the provider (written as {answer.transaction})")))
+
+
+@app.command()
 def reverse(
     transaction: Annotated[
-        str, typer.Argument(metavar="TRANSACTION", help="As paid and issue name it: payment:…, issue:….")
+        str,
+        typer.Argument(
+            metavar="TRANSACTION",
+            help="As it was named when it was written: payment:…, issue:…, payout:…, fee:….",
+        ),
     ],
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why; it stays in the books.")],
@@ -320,7 +394,7 @@ def reverse(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a payment or an issue back, once, by a transaction that names it."""
+    """Take a payment, an issue, a payout or a fee back, once, by a transaction that names it."""
     asked = message(Reversal, transaction=transaction, actor=acting_as(actor), reason=reason)
     with open_api(api_url, token, data_dir) as api:
         answer = api.post("/v1/ledger/reversals", asked, TransactionView)

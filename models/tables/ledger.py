@@ -30,7 +30,7 @@ class LedgerAccountRow(SQLModel, table=True):
 class LedgerTransactionRow(SQLModel, table=True):
     """Something that happened to money. ``id`` is its idempotency key, that of the operation where there is one.
 
-    ``reverses``: a payment or an issue that this one takes back, entry by entry; a trigger sees to it.
+    ``reverses``: a payment, issue, payout or fee that this one takes back, entry by entry; a trigger sees to it.
 
     ``source`` says who wrote it down, ``written_in`` in which transaction of the database: its entries come with it,
     and none later.

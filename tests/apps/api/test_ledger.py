@@ -102,6 +102,45 @@ async def test_an_account_is_opened_pays_and_is_told_what_is_left(api: httpx.Asy
     assert (euros.status_code, euros.json()["code"]) == (409, "currency_mismatch")
 
 
+async def test_what_the_provider_paid_out_and_kept_is_written_once_and_can_be_taken_back(
+    api: httpx.AsyncClient,
+) -> None:
+    before = await balances(api)
+    payout = said(kind="payout", amount_minor=900, reason="2 March", request_id=new_number())
+    first, again = [await api.post("/v1/ledger/settlements", json=payout) for _ in range(2)]
+    assert first.status_code == 200
+    assert first.json() == again.json()
+    assert first.json()["transaction"] == f"payout:{payout['request_id']}"
+    fee = said(kind="fee", amount_minor=14, request_id=payout["request_id"])
+    left = (await api.post("/v1/ledger/settlements", json=fee)).json()["left"]
+    after = await balances(api)
+    assert after["bank"] - before.get("bank", 0) == 900
+    assert after["expense.provider_fees"] - before.get("expense.provider_fees", 0) == 14
+    assert after["provider.clearing"] - before.get("provider.clearing", 0) == -914
+    assert left == {"minor": after["provider.clearing"], "currency": "GBP"}
+    other = await api.post("/v1/ledger/settlements", json=payout | {"amount_minor": 901})
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    back = {"transaction": f"fee:{fee['request_id']}", "actor": "dana", "reason": "paid back by them"}
+    assert (await api.post("/v1/ledger/reversals", json=back)).status_code == 200
+    assert (await balances(api))["provider.clearing"] == after["provider.clearing"] + 14
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"amount_minor": 0}, {"amount_minor": -5}, {"amount_minor": 1.5}, {"kind": "capture"}]
+)
+async def test_what_no_provider_settles_is_refused(api: httpx.AsyncClient, wrong: dict[str, Any]) -> None:
+    payout = said(kind="payout", amount_minor=900, request_id=new_number())
+    answer = await api.post("/v1/ledger/settlements", json=payout | wrong)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def balances(api: httpx.AsyncClient) -> dict[str, int]:
+    trial = (await api.get("/v1/ledger/balances")).json()
+    assert trial["in_balance"] is True
+    pounds = [one for one in trial["balances"] if one["balance"]["currency"] == "GBP"]
+    return {one["account"]: one["balance"]["minor"] for one in pounds}
+
+
 async def test_more_than_is_owed_is_not_taken_for_a_payment_unless_it_is_said_so(
     api: httpx.AsyncClient, store: Store
 ) -> None:

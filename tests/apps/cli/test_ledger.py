@@ -155,6 +155,23 @@ def test_an_account_is_shown_with_who_changed_it(run: Run, answers: Answers) -> 
     assert "pays on time" in outcome.out
 
 
+@pytest.mark.parametrize("kind", ["payout", "fee"])
+def test_what_the_provider_paid_out_or_kept_is_written_down(run: Run, answers: Answers, kind: str) -> None:
+    answers.given["POST /v1/ledger/settlements"] = (200, json.dumps(examples.PROVIDER_LEFT))
+    outcome = run(
+        "ledger", kind, "480000", "GBP", "--reason", "2 March", "--request-id", "po-1", *at(answers)
+    )
+    assert outcome.out.strip() == "152.50 GBP is with the provider (written as payout:po-2026-03-02)"
+    assert json.loads(answers.asked[0][2]) | {"actor": "x"} == {
+        "kind": kind,
+        "amount_minor": 480_000,
+        "currency": "GBP",
+        "actor": "x",
+        "reason": "2 March",
+        "request_id": "po-1",
+    }
+
+
 def test_a_payment_is_taken_back_with_a_reason(run: Run, answers: Answers) -> None:
     answers.given["POST /v1/ledger/reversals"] = (200, json.dumps(examples.REVERSED))
     outcome = run(

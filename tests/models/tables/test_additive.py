@@ -137,6 +137,7 @@ ALLOWED = {
     ): "refuse what no version does: to forget or change what was confirmed, answered, or is in the chart",
     ("0024", "execute", "CREATE FUNCTION"): "called by the function below alone",
     ("0024", "execute", "CREATE OR"): "answers the same, and sooner",
+    ("0025", "execute", "CREATE OR"): "refuses less than before",
     ("0022", "create_check_constraint", "ledger_entries"): _KNOWN_CURRENCY,
     ("0022", "create_check_constraint", "payment_operations"): _KNOWN_CURRENCY,
     ("0022", "create_check_constraint", "customer_accounts"): _KNOWN_CURRENCY,

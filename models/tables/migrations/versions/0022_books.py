@@ -146,7 +146,7 @@ BEGIN
 END $$
 """
 # A reversal takes a payment or an issue back as a whole.
-_REVERSES = """
+REVERSES = """
 CREATE FUNCTION ledger_reverses() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM ledger_transactions WHERE id = NEW.reverses AND kind = NEW.kind
@@ -247,7 +247,7 @@ def upgrade() -> None:
     )
     for function in _FUNCTIONS:
         op.execute(_with(function, added=True))
-    op.execute(_REVERSES)
+    op.execute(REVERSES)
     op.execute(
         "CREATE CONSTRAINT TRIGGER ledger_reverses AFTER INSERT ON ledger_transactions "
         "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.reverses IS NOT NULL) "
