@@ -1,0 +1,221 @@
+"""Few lines, each from one option: the best division of the order's lines into shipments, by dynamic programming.
+
+First the cheapest shipment for each of the 2^n sets of lines, over all options; freight may be any function of what a
+shipment weighs. Then the cheapest division of each set, one more shipment at a time: 3^n / 2 steps per shipment. What
+couples shipments (an option used twice, stock or capacity of a node that two of them share) is looked at afterwards:
+a plan that keeps to it is the best of all; one that does not is only a bound.
+
+Of equal plans: the fewest shipments; then the set of lines, the division and the option that come first in the
+instance's order.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.routing import kernels
+from policies.routing.instance import Brackets, Instance, Linear, Rate, Stepped
+from policies.routing.solution import Assignment, NoPlan, OnlyBound, Outcome, fits, solution
+
+MOST_LINES = 12
+METHOD = "dp"
+
+Ints = NDArray[np.int64]
+
+# Options at a time: their costs for 1,024 sets of lines then stay in the processor's cache.
+_BLOCK = 32
+
+
+def supports(instance: Instance) -> str | None:
+    """``None``, or why not."""
+    if len(instance.lines) > MOST_LINES:
+        return f"more than {MOST_LINES} lines"
+    if instance.ship_complete:
+        return "ship_complete"
+    for place, line in enumerate(instance.lines):
+        if line.splittable and line.quantity > 1:
+            if not instance.linear:
+                return f"line {line.line_id} may be split, and that can save a step of freight"
+            if any(0 < instance.reach(place, o) < line.quantity for o in range(len(instance.options))):
+                return f"line {line.line_id} may be split, and a node holds a part of it"
+            if instance.capacity or any(option.weight_limit_g is not None for option in instance.options):
+                return f"line {line.line_id} may be split, and a limit of weight or capacity could make it"
+            if instance.min_split_value_minor:
+                return f"line {line.line_id} may be split, and a shipment's least value could make it"
+            if sum(other.sku == line.sku for other in instance.lines) > 1:
+                return f"line {line.line_id} may be split, and shares its stock with another line"
+    return None
+
+
+def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
+    """The cheapest plan. ``compiled``: with numba (``True``), with numpy alone, or whichever is there."""
+    sets = _Sets(instance)
+    cheapest, most = sets.cheapest(), instance.most_shipments
+    cheapest += instance.split_penalty_mills
+    # ``alone`` is for plans of one shipment, which may be worth less than each of several.
+    alone = cheapest if most else np.full_like(cheapest, sets.forbidden)
+    alone[0] = 0
+    worthy = np.where(sets.value < instance.min_split_value_minor, sets.forbidden, alone)
+    worthy[0] = 0
+    layers = kernels.division(compiled)(worthy, most)
+    costs = np.minimum(alone, layers[-1]) + sets.left_out()
+    chosen = int(costs.argmin())
+    if costs[chosen] > sets.affordable:
+        return NoPlan()
+    single = alone[chosen] <= layers[-1][chosen]
+    shipped = ([chosen] if chosen else []) if single else _divide(worthy, layers, chosen)
+    used = [sets.option_for(served) for served in shipped]
+    assignments = tuple(
+        Assignment(line, option, instance.lines[line].quantity)
+        for served, option in zip(shipped, used, strict=True)
+        for line in _members(served)
+    )
+    if len(set(used)) == len(used) and fits(instance, assignments):
+        return solution(instance, assignments, METHOD)
+    return OnlyBound(int(costs[chosen]) - (instance.split_penalty_mills if chosen else 0), assignments)
+
+
+def _divide(worthy: Ints, layers: list[Ints], chosen: int) -> list[int]:
+    """The sets of lines of the shipments that make up the cheapest division of ``chosen``.
+
+    ``layers[k]`` (2^n): the cheapest division of each set into at most ``k`` shipments.
+    """
+    shipped = []
+    number = len(layers) - 1
+    while chosen:
+        while layers[number - 1][chosen] == layers[number][chosen]:
+            number -= 1
+        others = chosen & (chosen - 1)
+        rest = others
+        # ``rest`` runs downwards through all sets of the other lines: what goes with the first line runs upwards.
+        while worthy[chosen ^ rest] + layers[number - 1][rest] != layers[number][chosen]:
+            rest = (rest - 1) & others
+        shipped.append(chosen ^ rest)
+        chosen, number = rest, number - 1
+    return shipped
+
+
+def _members(served: int) -> Iterator[int]:
+    while served:
+        yield (served & -served).bit_length() - 1
+        served &= served - 1
+
+
+class _Sets:
+    """What can be said of each set of lines; sets are bit masks, so that arrays over them have 2^n entries."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        lines, options = instance.lines, instance.options
+        # A plan above ``affordable`` leaves out what must be served or uses what it must not.
+        self.affordable = instance.prohibitive_mills // 2
+        self.forbidden = instance.prohibitive_mills
+        self.weight = _subset_sums([line.quantity * line.unit_weight_g for line in lines])
+        self.value = _subset_sums([line.quantity * line.unit_value_minor for line in lines])
+        self._units = _subset_sums([line.quantity for line in lines])
+        self._shared = self._shared_skus()
+        self._line_cost = self._line_costs()
+        self._fixed = np.array([option.fixed_mills for option in options], dtype=np.int64)
+        self._more = {place: more for place in range(len(options)) if (more := self._beyond(place)) is not None}
+
+    def cheapest(self) -> Ints:
+        """The cheapest shipment of each set of lines, its split penalty not included."""
+        found = np.full(self.weight.size, self.forbidden, dtype=np.int64)
+        for start in range(0, len(self._fixed), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            costs = _subset_sums_of(self._line_cost[block], self._fixed[block])
+            for place, more in self._more.items():
+                if start <= place < start + _BLOCK:
+                    costs[place - start] += more
+            np.minimum(found, costs.min(axis=0), out=found)
+        return found
+
+    def left_out(self) -> Ints:
+        """What it costs to ship each set and no other line."""
+        costs = [
+            self.forbidden if line.unfilled_mills is None else line.quantity * line.unfilled_mills
+            for line in self._instance.lines
+        ]
+        return _subset_sums(costs)[::-1]
+
+    def option_for(self, served: int) -> int:
+        """The first of the options that ship this set most cheaply."""
+        costs = self._line_cost[:, list(_members(served))].sum(axis=1) + self._fixed
+        for place, more in self._more.items():
+            costs[place] += more[served]
+        return int(costs.argmin())
+
+    def _line_costs(self) -> Ints:
+        """Options × lines: what a whole line costs with an option, linear freight included."""
+        instance = self._instance
+        table = np.empty((len(instance.options), len(instance.lines)), dtype=np.int64)
+        rates = [option.rate.mills_per_g if isinstance(option.rate, Linear) else 0 for option in instance.options]
+        for place, line in enumerate(instance.lines):
+            stock, quantity, weight = instance.stock, line.quantity, line.unit_weight_g
+            table[:, place] = [
+                self.forbidden
+                if cost is None or stock.get((option.node, line.sku), 0) < quantity
+                else quantity * (cost + weight * rate)
+                for cost, option, rate in zip(instance.unit_cost[place], instance.options, rates, strict=True)
+            ]
+        return table
+
+    def _beyond(self, place: int) -> Ints | None:
+        """What an option costs beside its fixed and linear costs, for each set; ``forbidden`` past a limit."""
+        instance = self._instance
+        option = instance.options[place]
+        limit, capacity = option.weight_limit_g, instance.capacity.get(option.node)
+        allowed = np.ones(self.weight.size, dtype=bool)
+        if limit is not None and limit < self.weight[-1]:
+            allowed &= self.weight <= limit
+        if capacity is not None and capacity < self._units[-1]:
+            allowed &= self._units <= capacity
+        for sku, units in self._shared:
+            held = instance.stock.get((option.node, sku), 0)
+            if held < units[-1]:
+                allowed &= units <= held
+        if isinstance(option.rate, Linear):
+            return None if allowed.all() else np.where(allowed, 0, self.forbidden)
+        return np.where(allowed, self._freight(option.rate), self.forbidden)
+
+    def _shared_skus(self) -> list[tuple[str, Ints]]:
+        """SKUs that several lines ask for, with the units of each set of lines."""
+        lines = self._instance.lines
+        counts = Counter(line.sku for line in lines)
+        return [
+            (sku, _subset_sums([line.quantity if line.sku == sku else 0 for line in lines]))
+            for sku, count in counts.items()
+            if count > 1
+        ]
+
+    def _freight(self, rate: Rate) -> Ints:
+        match rate:
+            case Stepped(step_g=step_g, step_mills=step_mills):
+                return -(-self.weight // step_g) * step_mills
+            case Brackets(rows=rows):
+                mills = np.array([*(mills for _, mills in rows), 0], dtype=np.int64)
+                return mills[np.searchsorted([up_to_g for up_to_g, _ in rows], self.weight)]
+            case Linear(mills_per_g=mills_per_g):
+                return self.weight * mills_per_g
+
+
+def _subset_sums(values: list[int]) -> Ints:
+    """The sum of ``values`` over each set of their places."""
+    sums = np.zeros(1 << len(values), dtype=np.int64)
+    for place, value in enumerate(values):
+        size = 1 << place
+        np.add(sums[:size], value, out=sums[size : 2 * size])
+    return sums
+
+
+def _subset_sums_of(values: Ints, first: Ints) -> Ints:
+    """The same for each row of ``values`` (R × n), on top of ``first`` (R): R × 2^n."""
+    rows, count = values.shape
+    sums = np.empty((rows, 1 << count), dtype=np.int64)
+    sums[:, 0] = first
+    for place in range(count):
+        size = 1 << place
+        np.add(sums[:, :size], values[:, place, None], out=sums[:, size : 2 * size])
+    return sums
