@@ -68,7 +68,7 @@ class RoutingActivities:
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)
         if isinstance(answer, Unfillable) and not effect.kept and not draft.ship_complete:
-            answer = await self._route_part(problem, answer, levels, draft)
+            problem, answer = await self._route_part(problem, answer, levels, draft)
         if isinstance(answer, Unfillable):
             return RouteAnswer(unfillable=answer.reasons)
         plan = _numbered(answer, effect.first_number)
@@ -77,23 +77,29 @@ class RoutingActivities:
         async with self._store.transaction() as session:
             return RouteAnswer(
                 plan=await keep_plan(
-                    session, effect.order_id, effect.attempt, plan, summary, document_version=stored.version
+                    session,
+                    effect.order_id,
+                    effect.attempt,
+                    plan,
+                    summary,
+                    document_version=stored.version,
+                    problem=problem,
                 )
             )
 
     async def _route_part(
         self, problem: RoutingProblem, whole: Unfillable, levels: Sequence[OpenStock], draft: OrderDraft
-    ) -> Plan | Unfillable:
-        """A plan for what is there of an order that is ``Unfillable`` as a whole, if that may go ahead."""
+    ) -> tuple[RoutingProblem, Plan | Unfillable]:
+        """A plan for what is there of an order that is ``Unfillable`` as a whole, if that may go ahead; for what."""
         prices = {line.line_id: line.unit_price_minor for line in draft.lines}
         part = part_ahead(problem.lines, whole.missing, prices, self._shortage, draft.allow_partial)
         if not part:
-            return whole
+            return problem, whole
         ahead = problem.model_copy(update={"lines": part, "stock": _stock(levels, part)})
         plan = await asyncio.to_thread(self._router.route, ahead)
         if isinstance(plan, Unfillable):
-            return whole
-        return plan.model_copy(
+            return problem, whole
+        return ahead, plan.model_copy(
             update={
                 "left_out": whole.missing,
                 "reasons": (*plan.reasons, f"a part goes ahead ({self._shortage.version})", *whole.reasons),

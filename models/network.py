@@ -23,13 +23,23 @@ class Node(Document):
 
 
 class ServiceZone(Document):
-    """A carrier service's price and speed from one country to a set of countries; ``*`` is anywhere else."""
+    """A carrier service's price and speed from one country to a set of countries; ``*`` is anywhere else.
+
+    Freight is ``base_minor`` and ``per_kg_minor`` for each kilogram, where each ``weight_step_g`` begun counts in full:
+    1000 is by the kilogram, 1 by the gram, rounded up to a minor unit.
+    """
 
     origin: str
     destinations: tuple[str, ...]
     base_minor: int = Field(ge=0)
     per_kg_minor: int = Field(ge=0)
     transit_days: int = Field(ge=0, le=60)
+    weight_step_g: int = Field(default=1000, ge=1, le=1_000_000)
+
+    def freight_minor(self, weight_g: int) -> int:
+        """What a parcel of so many grams costs."""
+        mills = -(-weight_g // self.weight_step_g) * self.weight_step_g * self.per_kg_minor
+        return self.base_minor - (-mills // 1000)
 
 
 class CarrierService(Document):

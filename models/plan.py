@@ -29,8 +29,34 @@ class PlannedShipment(Contract):
     promised_at: AwareDatetime
 
 
+class Proof(Contract):
+    """How far a plan is proven to be the cheapest: nothing that keeps to the rules costs less than ``bound_minor``.
+
+    ``objective_minor`` is what was made as small as possible: the cost and what the policy puts on top, rounded up.
+    ``fallback``: the quick plan, because no better one was found in time.
+    """
+
+    method: str
+    proven: bool
+    objective_minor: int
+    bound_minor: int
+    fallback: bool = False
+
+
+class Alternative(Contract):
+    """Another way to ship the same, which the plan was preferred to: what it costs, or why it cannot be."""
+
+    what: str
+    cost: Money | None = None
+    promised_at: AwareDatetime | None = None
+    why_not: str | None = None
+
+
 class Plan(Contract):
-    """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later."""
+    """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later.
+
+    ``late``: what the policy puts on top of the cost because it is late; no money of anybody's.
+    """
 
     shipments: tuple[PlannedShipment, ...]
     split_penalty: Money
@@ -39,6 +65,9 @@ class Plan(Contract):
     router: str
     reasons: tuple[str, ...] = ()
     left_out: tuple[PlannedLine, ...] = ()
+    late: Money | None = None
+    proof: Proof | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class Unfillable(Contract):

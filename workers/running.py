@@ -130,7 +130,7 @@ async def open_activities(
     from activities.reconciliation import Terms  # noqa: PLC0415
     from activities.store.store import Store  # noqa: PLC0415
     from policies.risk import RiskPolicy  # noqa: PLC0415
-    from policies.routing.router import CheapestNodeRouter  # noqa: PLC0415
+    from policies.routing.exact import ExactRouter  # noqa: PLC0415
 
     store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
     try:
@@ -154,7 +154,7 @@ async def open_activities(
                 steps.ORDERS: ((store,), (store,)),
                 steps.INVENTORY: ((store,), (store, terms)),
                 steps.PAYMENTS: ((store, near.payments), (store, near.payments, terms)),
-                steps.ROUTING: ((store, CheapestNodeRouter()),),
+                steps.ROUTING: ((store, ExactRouter()),),
                 steps.CLASSIFY: ((store, RiskPolicy()),),
                 steps.SHIPPING: (
                     (store, near.warehouse, near.carrier),

@@ -17,8 +17,9 @@ from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary, ShipmentRef
 from models.states import ShipmentState
-from models.tables.orders import PlanRow, ShipmentRow
+from models.tables.orders import OrderRow, PlanRow, ShipmentRow
 from policies.money import Parts, ShipmentShare, by_shipment
+from policies.routing.problem import RoutingProblem
 
 
 def plan_id(order_id: str, attempt: int) -> str:
@@ -34,10 +35,11 @@ async def keep_plan(
     summary: PlanSummary,
     *,
     document_version: int = 1,
+    problem: RoutingProblem | None = None,
 ) -> PlanSummary:
     """Store a plan; when the attempt has one already, that one counts. Answers the one that counts.
 
-    ``document_version``: of the document that it was made for.
+    ``document_version``: of the document that it was made for. ``problem``: all that the router looked at.
     """
     await session.execute(
         insert(PlanRow)
@@ -49,6 +51,7 @@ async def keep_plan(
             summary=summary.model_dump(mode="json"),
             created_at=datetime.now(UTC),
             document_version=document_version,
+            problem=None if problem is None else problem.model_dump(mode="json"),
         )
         .on_conflict_do_nothing()
     )
@@ -72,6 +75,37 @@ async def stored_plan(session: AsyncSession, order_id: str, wanted: str) -> Plan
     if plan is None:
         raise NotFound(f"order {order_id} has no plan {wanted}")
     return Plan.model_validate(plan)
+
+
+class Decision(NamedTuple):
+    """A stored plan, and all that its router looked at; None where that was not kept yet."""
+
+    plan_id: str
+    attempt: int
+    plan: Plan
+    problem: RoutingProblem | None
+    made_at: datetime
+
+
+async def decision(session: AsyncSession, order_id: str, wanted: str | None = None) -> Decision:
+    """The plan ``wanted`` of an order, or the last that was made. Raises ``NotFound``."""
+    query = select(PlanRow).where(col(PlanRow.order_id) == order_id)
+    if wanted is not None:
+        query = query.where(col(PlanRow.plan_id) == wanted)
+    row = await session.scalar(query.order_by(col(PlanRow.attempt).desc()).limit(1))
+    if row is None:
+        raise NotFound(
+            f"order {order_id} has no plan{'' if wanted is None else ' ' + wanted}"
+            if await session.get(OrderRow, order_id) is not None
+            else f"there is no order {order_id}"
+        )
+    return Decision(
+        plan_id=row.plan_id,
+        attempt=row.attempt,
+        plan=Plan.model_validate(row.plan),
+        problem=None if row.problem is None else RoutingProblem.model_validate(row.problem),
+        made_at=row.created_at,
+    )
 
 
 async def split_of(

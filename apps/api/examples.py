@@ -418,6 +418,81 @@ VALUE_ISSUE: dict[str, Any] = {
     "actor": "dana",
     "request_id": "shop-sale-88123",
 }
+_ROUTE_PLAN: dict[str, Any] = {
+    "shipments": [
+        {
+            "number": 1,
+            "node": "gb-north",
+            "carrier": "islandpost",
+            "service": "tracked48",
+            "lines": [{"line_id": "1", "sku": "85123A", "quantity": 6}],
+            "weight_g": 1080,
+            "handling": {"minor": 140, "currency": "GBP"},
+            "freight": {"minor": 383, "currency": "GBP"},
+            "transit_days": 2,
+            "promised_at": "2026-03-05T23:59:59Z",
+        }
+    ],
+    "split_penalty": {"minor": 0, "currency": "GBP"},
+    "cost": {"minor": 523, "currency": "GBP"},
+    "promised_at": "2026-03-05T23:59:59Z",
+    "router": "exact/1",
+    "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (set search)"],
+    "left_out": [],
+    "late": None,
+    "proof": {
+        "method": "set search",
+        "proven": True,
+        "objective_minor": 523,
+        "bound_minor": 523,
+        "fallback": False,
+    },
+    "alternatives": [
+        {
+            "what": "everything from gb-south",
+            "cost": {"minor": 593, "currency": "GBP"},
+            "promised_at": "2026-03-05T23:59:59Z",
+            "why_not": None,
+        },
+        {
+            "what": "everything from gb-midlands",
+            "cost": None,
+            "promised_at": None,
+            "why_not": "short of 1 line",
+        },
+    ],
+}
+_ROUTE_TERMS: list[dict[str, Any]] = [
+    {"term": "handling", "amount": {"minor": 140, "currency": "GBP"}},
+    {"term": "freight", "amount": {"minor": 383, "currency": "GBP"}},
+    {"term": "split penalty", "amount": {"minor": 0, "currency": "GBP"}},
+]
+ROUTE: dict[str, Any] = {
+    "order_id": "web:1001",
+    "plan_id": "web:1001:p1",
+    "attempt": 1,
+    "made_at": "2026-03-02T09:30:00Z",
+    "pinned": True,
+    "terms": _ROUTE_TERMS,
+    "plan": _ROUTE_PLAN,
+}
+ROUTE_QUESTION: dict[str, Any] = {"force": "gb-south"}
+ROUTE_ANSWER: dict[str, Any] = {
+    "order_id": "web:1001",
+    "plan_id": "web:1001:p1",
+    "plan": None,
+    "difference": None,
+    "terms": [],
+    "reasons": ["line 1: 2 of 6 units of 85123A cannot be served, active nodes hold 4 of the 6 asked for"],
+    "missing": [{"line_id": "1", "sku": "85123A", "quantity": 2}],
+}
+ROUTE_REPLAY: dict[str, Any] = {
+    "order_id": "web:1001",
+    "plan_id": "web:1001:p1",
+    "router": "exact/1",
+    "identical": True,
+    "differences": [],
+}
 PROVIDER_SETTLEMENT: dict[str, Any] = {
     "kind": "payout",
     "amount_minor": 480_000,

@@ -36,6 +36,7 @@ from apps.api.contracts import (
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
+from models.routing import RouteQuestion
 from models.webhooks import WebhookEnvelope
 
 DESCRIPTION = """\
@@ -54,6 +55,7 @@ refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which
 """
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
+    {"name": "routing", "description": "Why an order goes this way, and what if it did not."},
     {"name": "reviews", "description": "Decisions that are prepared for a person."},
     {
         "name": "pay",
@@ -131,6 +133,7 @@ _READ_BY_HAND = (
     AmendRequest,
     CancelRequest,
     DecisionRequest,
+    RouteQuestion,
     TenderRequest,
     PayRequest,
     *STOCK_REQUESTS,
@@ -156,6 +159,7 @@ _EXAMPLES_WITH_NULLS = {
     "/v1/orders": examples.PAGE,
     "/v1/orders/{order_id}": examples.VIEW,
     "/v1/orders/{order_id}/ledger": examples.LEDGER,
+    "/v1/orders/{order_id}/route": examples.ROUTE,
     "/v1/reviews": examples.REVIEW_PAGE,
     "/v1/stock/{sku}": examples.STOCK,
     "/v1/reconciliation/differences": examples.DIFFERENCE_PAGE,

@@ -122,7 +122,8 @@ class OrderLineRow(SQLModel, table=True):
 class PlanRow(SQLModel, table=True):
     """A router's answer, whole, once per attempt; ``summary`` is what the workflow was told of it.
 
-    ``document_version`` is that of the document it was made for; None: the one that came in.
+    ``document_version`` is that of the document it was made for; None: the one that came in. ``problem`` is all that
+    the router looked at; None: it was made before that was kept.
     """
 
     __tablename__ = "plans"
@@ -135,6 +136,7 @@ class PlanRow(SQLModel, table=True):
     summary: dict[str, Any] = Field(sa_type=JSONB)
     created_at: datetime = moment()
     document_version: int | None = None
+    problem: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
 
 
 class ShipmentRow(Stamped, table=True):

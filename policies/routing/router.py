@@ -1,12 +1,13 @@
-"""Routers: a problem in, a plan with its reasons out. The optimiser will be another one behind the same protocol."""
+"""Routers: a problem in, a plan with its reasons out; and the simple one, whose rule everybody can follow."""
 
 from collections import defaultdict
-from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from datetime import datetime
+from typing import Protocol
 
 from models.money import Money
-from models.network import CarrierService, Node, ServiceZone
+from models.network import Node
 from models.plan import Plan, PlannedLine, PlannedShipment, Unfillable
+from policies.routing.offers import in_time, offer_of
 from policies.routing.problem import RoutingProblem
 
 
@@ -93,12 +94,6 @@ class CheapestNodeRouter:
         )
 
 
-class _Offer(NamedTuple):
-    service: CarrierService
-    zone: ServiceZone
-    freight_minor: int
-
-
 def _stock_by_node(problem: RoutingProblem) -> dict[str, dict[str, int]]:
     stock: dict[str, dict[str, int]] = defaultdict(dict)
     for row in problem.stock:
@@ -125,17 +120,17 @@ def _shipment(
     offers = [
         offer
         for service in problem.usable_services()
-        if (offer := _offer(problem, node, service, weight_g)) is not None
+        if (offer := offer_of(problem, node, service)) is not None and weight_g <= service.max_weight_g
     ]
     if not offers:
         return None
-    in_time = [offer for offer in offers if _in_time(problem, _promise(problem, offer))]
+    timely = [offer for offer in offers if in_time(problem, offer.promised_at)]
     offer = min(
-        in_time or offers,
+        timely or offers,
         key=lambda o: (
-            (o.freight_minor, o.zone.transit_days, o.service.carrier, o.service.service)
-            if in_time
-            else (o.zone.transit_days, o.freight_minor, o.service.carrier, o.service.service)
+            (o.zone.freight_minor(weight_g), o.zone.transit_days, o.service.carrier, o.service.service)
+            if timely
+            else (o.zone.transit_days, o.zone.freight_minor(weight_g), o.service.carrier, o.service.service)
         ),
     )
     return PlannedShipment(
@@ -150,37 +145,15 @@ def _shipment(
         ),
         weight_g=weight_g,
         handling=Money(minor=node.handling_minor, currency=problem.currency),
-        freight=Money(minor=offer.freight_minor, currency=problem.currency),
+        freight=Money(minor=offer.zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=offer.zone.transit_days,
-        promised_at=_promise(problem, offer),
+        promised_at=offer.promised_at,
     )
-
-
-def _offer(problem: RoutingProblem, node: Node, service: CarrierService, weight_g: int) -> _Offer | None:
-    if weight_g > service.max_weight_g:
-        return None
-    zones = [zone for zone in service.zones if zone.origin in (node.country, "*")]
-    exact = [zone for zone in zones if problem.ship_country in zone.destinations]
-    anywhere = [zone for zone in zones if "*" in zone.destinations]
-    for zone in (*exact, *anywhere):
-        kilograms = -(-weight_g // 1000)
-        return _Offer(service, zone, zone.base_minor + zone.per_kg_minor * kilograms)
-    return None
-
-
-def _promise(problem: RoutingProblem, offer: _Offer) -> datetime:
-    # To the end of the promised day; cut-offs, calendars and zones come with the optimiser.
-    due = problem.business_now + timedelta(days=problem.processing_days + offer.zone.transit_days)
-    return due.replace(hour=23, minute=59, second=59, microsecond=0)
-
-
-def _in_time(problem: RoutingProblem, promised_at: datetime) -> bool:
-    return problem.promise_by is None or promised_at <= problem.promise_by
 
 
 def _preference(problem: RoutingProblem, shipment: PlannedShipment) -> tuple[bool, int, datetime, str]:
     """Cheapest first; ties go to the earlier promise, then to the node's name, so that the choice is repeatable."""
-    late = not _in_time(problem, shipment.promised_at)
+    late = not in_time(problem, shipment.promised_at)
     return late, (shipment.handling + shipment.freight).minor, shipment.promised_at, shipment.node
 
 

@@ -1,0 +1,204 @@
+"""``orderwright route``: why an order goes this way, what if it did not, and would it again."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from apps.cli.app import REFUSED
+from apps.cli.output import console, facts, listing, plain, print_json, when
+from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, message, open_api, path_part
+from models.base import Contract
+from models.plan import Plan
+from models.routing import CostTerm, RouteAnswer, RouteExplanation, RouteQuestion, RouteReplay
+
+app = typer.Typer(no_args_is_help=True)
+
+_Order = Annotated[str, typer.Argument(metavar="ORDER", help="CHANNEL:NUMBER, such as web:1001.")]
+_PlanId = Annotated[
+    str | None, typer.Option("--plan", help="One of the order's plans, such as web:1001:p1; else the last.")
+]
+
+
+class _Nothing(Contract):
+    pass
+
+
+@app.command()
+def explain(
+    order_id: _Order,
+    *,
+    plan_id: _PlanId = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The parcels of an order's plan, what it costs, how far it is proven, and what it was preferred to."""
+    with open_api(api_url, token, data_dir) as api:
+        found = api.get(_path(order_id, plan_id), RouteExplanation)
+    if as_json:
+        print_json(found)
+        return
+    plan = found.plan
+    target = console()
+    target.print(
+        facts(
+            ("plan", f"{found.plan_id}, made {when(found.made_at)} by {plan.router}"),
+            ("promised", when(plan.promised_at)),
+            ("proof", _proof(plan)),
+            *(("why" if place == 0 else "", reason) for place, reason in enumerate(plan.reasons)),
+        )
+    )
+    _print_plan(plan, found.terms)
+    if plan.alternatives:
+        table = listing("instead", "cost", "more", "promised", "", right=("cost", "more"))
+        for other in plan.alternatives:
+            more = None if other.cost is None else other.cost - plan.cost
+            table.add_row(
+                plain(other.what),
+                str(other.cost or ""),
+                str(more or ""),
+                when(other.promised_at) if other.promised_at else "",
+                plain(other.why_not or ""),
+            )
+        target.print()
+        target.print(table)
+
+
+@app.command(name="what-if")
+def what_if(
+    order_id: _Order,
+    *,
+    force: Annotated[str | None, typer.Option("--force", help="Everything from this node.")] = None,
+    without: Annotated[str | None, typer.Option("--without", help="Nothing from this node.")] = None,
+    split_penalty: Annotated[
+        int | None, typer.Option("--split-penalty", help="What a second parcel counts, in minor units.")
+    ] = None,
+    late_day: Annotated[
+        int | None, typer.Option("--late-day", help="What a day too late counts, in minor units.")
+    ] = None,
+    plan_id: _PlanId = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The plan that would have been made of what was known then; nothing acts on it. Exit code 1: there is none."""
+    asked = {
+        "plan_id": plan_id,
+        "force": force,
+        "without": without,
+        "split_penalty_minor": split_penalty,
+        "late_day_minor": late_day,
+    }
+    question = message(RouteQuestion, **{name: value for name, value in asked.items() if value is not None})
+    with open_api(api_url, token, data_dir) as api:
+        answer = api.post(f"/v1/orders/{path_part(order_id)}/route/what-if", question, RouteAnswer)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_answer(answer)
+    if answer.plan is None:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def replay(
+    order_id: _Order,
+    *,
+    plan_id: _PlanId = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide again from all that the router looked at. Exit code 1: today it decides otherwise."""
+    with open_api(api_url, token, data_dir) as api:
+        answer = api.post(_path(order_id, plan_id, "/replay"), _Nothing(), RouteReplay)
+    if as_json:
+        print_json(answer)
+    elif answer.identical:
+        console().print(Text(plain(f"{answer.plan_id}: {answer.router} decides the same again")))
+    else:
+        console().print(Text(plain(f"{answer.plan_id}: {answer.router} decides otherwise now")))
+        for difference in answer.differences:
+            console().print(Text(plain(f"  {difference}")))
+    if not answer.identical:
+        raise typer.Exit(REFUSED)
+
+
+def _path(order_id: str, plan_id: str | None, then: str = "") -> str:
+    asked = "" if plan_id is None else f"?plan={path_part(plan_id)}"
+    return f"/v1/orders/{path_part(order_id)}/route{then}{asked}"
+
+
+def _print_answer(answer: RouteAnswer) -> None:
+    target = console()
+    if answer.plan is None:
+        target.print(Text(f"no plan of this kind instead of {plain(answer.plan_id)}:"))
+        for reason in answer.reasons:
+            target.print(Text(f"  {plain(reason)}"))
+        for line in answer.missing:
+            target.print(
+                Text(plain(f"  it would take {line.quantity} more of {line.sku} (line {line.line_id})"))
+            )
+        return
+    more = answer.difference
+    said = (
+        "the same cost"
+        if more is None or not more.minor
+        else f"{more} more"
+        if more.minor > 0
+        else f"{-more} less"
+    )
+    target.print(Text(plain(f"{said} than {answer.plan_id}; promised {when(answer.plan.promised_at)}")))
+    _print_plan(answer.plan, answer.terms)
+
+
+def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
+    target = console()
+    table = listing(
+        "parcel",
+        "from",
+        "by",
+        "units",
+        "weight",
+        "handling",
+        "freight",
+        "promised",
+        right=("units", "weight", "handling", "freight"),
+    )
+    for one in plan.shipments:
+        table.add_row(
+            str(one.number),
+            plain(one.node),
+            plain(f"{one.carrier}/{one.service}"),
+            f"{sum(line.quantity for line in one.lines):,}",
+            f"{one.weight_g / 1000:,.2f} kg",
+            str(one.handling),
+            str(one.freight),
+            when(one.promised_at),
+        )
+    target.print()
+    target.print(table)
+    costs = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    costs.add_column(style="dim", no_wrap=True)
+    costs.add_column(justify="right", no_wrap=True)
+    for term in terms:
+        costs.add_row(plain(term.term), str(term.amount))
+    costs.add_row("cost", str(plan.cost))
+    target.print()
+    target.print(costs)
+
+
+def _proof(plan: Plan) -> str:
+    if plan.proof is None:
+        return "none: a simple rule, not the optimiser"
+    if plan.proof.proven:
+        return f"the cheapest there is ({plan.proof.method})"
+    return (
+        f"at most {plan.proof.objective_minor - plan.proof.bound_minor} minor units above the cheapest"
+        f" ({plan.proof.method}{', the quick plan' if plan.proof.fallback else ''})"
+    )

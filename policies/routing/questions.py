@@ -1,0 +1,80 @@
+"""Why a plan, what if, and again: answers from what the router looked at when it decided. Nothing acts on them."""
+
+from models.errors import Refused
+from models.money import Money
+from models.plan import Plan, Unfillable
+from models.routing import CostTerm, RouteQuestion
+from policies.routing.exact import ExactRouter
+from policies.routing.problem import RoutingProblem
+from policies.routing.router import CheapestNodeRouter, Router
+from policies.routing.weights import RoutingWeights
+
+
+def terms_of(plan: Plan) -> tuple[CostTerm, ...]:
+    """What the plan's objective consists of."""
+    currency = plan.cost.currency
+    terms = [
+        CostTerm(term="handling", amount=Money.total((one.handling for one in plan.shipments), currency)),
+        CostTerm(term="freight", amount=Money.total((one.freight for one in plan.shipments), currency)),
+        CostTerm(term="split penalty", amount=plan.split_penalty),
+    ]
+    if plan.late is not None:
+        terms.append(CostTerm(term="days late", amount=plan.late))
+    return tuple(terms)
+
+
+def what_if(problem: RoutingProblem, question: RouteQuestion) -> Plan | Unfillable:
+    """The plan for ``problem`` as ``question`` would have it. Raises ``Refused`` for a node that it does not know."""
+    changes: dict[str, object] = {}
+    for name in (question.force, question.without):
+        if name is not None and name not in {node.node_id for node in problem.nodes}:
+            known = ", ".join(sorted(node.node_id for node in problem.nodes))
+            raise Refused(f"{name} is no node that the router knew then: {known}")
+    if question.force is not None or question.without is not None:
+        changes["nodes"] = tuple(
+            node
+            for node in problem.nodes
+            if node.node_id != question.without and question.force in (None, node.node_id)
+        )
+    if question.split_penalty_minor is not None:
+        changes["split_penalty_minor"] = question.split_penalty_minor
+    weights = RoutingWeights()
+    if question.late_day_minor is not None:
+        weights = weights.model_copy(update={"late_day_minor": question.late_day_minor})
+    return ExactRouter(weights).route(problem.model_copy(update=changes))
+
+
+def differences(plan: Plan, problem: RoutingProblem) -> list[str]:
+    """In what the router of ``plan`` decides otherwise today, of the same problem; empty when it decides the same.
+
+    Raises ``Refused`` for a router that is not there any more.
+    """
+    router = _ROUTERS.get(plan.router)
+    if router is None:
+        raise Refused(f"the plan was made by {plan.router}, which this version does not have any more")
+    again = router.route(problem)
+    if isinstance(again, Unfillable):
+        return ["there is no plan any more: " + "; ".join(again.reasons)]
+    return [
+        f"{name}: {was} then, {now} now"
+        for name, was, now in (
+            ("shipments", *(_numbered_from_one(one) for one in (plan, again))),
+            ("cost", plan.cost, again.cost),
+            ("promised", plan.promised_at, again.promised_at),
+            ("late", plan.late, again.late),
+            ("proof", plan.proof, again.proof),
+            ("alternatives", plan.alternatives, again.alternatives),
+        )
+        if was != now
+    ]
+
+
+_ROUTERS: dict[str, Router] = {router.name: router for router in (ExactRouter(), CheapestNodeRouter())}
+
+
+def _numbered_from_one(plan: Plan) -> list[object]:
+    # A plan of what is left is numbered on from the shipments that went on.
+    return [
+        shipment.model_copy(update={"number": number})
+        for number, shipment in enumerate(plan.shipments, start=1)
+    ]
