@@ -118,7 +118,9 @@ class _Sets:
         self._shared = self._shared_skus()
         self._line_cost = self._line_costs()
         self._fixed = np.array([option.fixed_mills for option in options], dtype=np.int64)
-        self._more = {place: more for place in range(len(options)) if (more := self._beyond(place)) is not None}
+        self._more = {
+            place: more for place in range(len(options)) if (more := self._beyond(place)) is not None
+        }
 
     def cheapest(self) -> Ints:
         """The cheapest shipment of each set of lines, its split penalty not included."""
@@ -151,7 +153,9 @@ class _Sets:
         """Options × lines: what a whole line costs with an option, linear freight included."""
         instance = self._instance
         table = np.empty((len(instance.options), len(instance.lines)), dtype=np.int64)
-        rates = [option.rate.mills_per_g if isinstance(option.rate, Linear) else 0 for option in instance.options]
+        rates = [
+            option.rate.mills_per_g if isinstance(option.rate, Linear) else 0 for option in instance.options
+        ]
         for place, line in enumerate(instance.lines):
             stock, quantity, weight = instance.stock, line.quantity, line.unit_weight_g
             table[:, place] = [

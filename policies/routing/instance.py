@@ -116,7 +116,9 @@ class Instance:
         if problems := list(_problems(self)):
             raise ValueError("not a routing instance: " + "; ".join(problems))
         if self.prohibitive_mills * max(1, self.units) > _LARGEST:
-            raise ValueError("not a routing instance: its costs add up to more than can be counted in 64 bits")
+            raise ValueError(
+                "not a routing instance: its costs add up to more than can be counted in 64 bits"
+            )
 
     @cached_property
     def units(self) -> int:
@@ -201,7 +203,9 @@ def _problems(instance: Instance) -> Iterator[str]:
 
 
 def _option_problems(instance: Instance) -> Iterator[str]:
-    for (node, service), count in Counter((option.node, option.service) for option in instance.options).items():
+    for (node, service), count in Counter(
+        (option.node, option.service) for option in instance.options
+    ).items():
         if count > 1:
             yield f"option {node} {service} is there {count} times"
     for option in instance.options:

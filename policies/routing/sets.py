@@ -209,8 +209,7 @@ class _Table:
         opened beside the first unless all that it could save pays for opening it.
         """
         saves = {
-            (one, other): self._saved(one, other, held)
-            for one, other in itertools.permutations(options, 2)
+            (one, other): self._saved(one, other, held) for one, other in itertools.permutations(options, 2)
         }
         opening = {option: self._opening(option) for option in options}
         kept: list[int] = []
@@ -228,7 +227,8 @@ class _Table:
                 for option in kept
                 if option > setting[-1]
                 and all(
-                    saves[option, one] > opening[option] and saves[one, option] > opening[one] for one in setting
+                    saves[option, one] > opening[option] and saves[one, option] > opening[one]
+                    for one in setting
                 )
             ][: _MOST_SETTINGS + 1]
             found += growing
@@ -240,9 +240,7 @@ class _Table:
         return int((np.maximum(price[other] - price[one], 0) * held).sum())
 
     @staticmethod
-    def _replaces(
-        one: int, other: int, opening: dict[int, int], saves: dict[tuple[int, int], int]
-    ) -> bool:
+    def _replaces(one: int, other: int, opening: dict[int, int], saves: dict[tuple[int, int], int]) -> bool:
         """Whether ``one`` instead of ``other`` is never dearer; of two that are equal the first stays."""
         more = opening[one] + saves[other, one] - opening[other]
         if more < 0 or (more == 0 and one < other):
@@ -349,18 +347,8 @@ class _Search:
             moves = np.repeat(chosen[None, :], len(table.settings), axis=0)
             moves[np.arange(len(moves)), table.node] = np.arange(len(moves))
             if not self._try(moves):
-                closing = [
-                    self._closing(moves, node) for node in range(table.nodes) if table.size[chosen[node]]
-                ]
-                if not closing or not self._try(np.concatenate(closing)):
-                    return
+                return
             chosen = np.array(self.chosen, dtype=np.intp)
-
-    def _closing(self, moves: NDArray[np.intp], node: int) -> NDArray[np.intp]:
-        """Each move, with ``node`` closed besides."""
-        also = moves[self._table.node != node].copy()
-        also[:, node] = self._firsts[node]
-        return also
 
     def _try(self, plans: NDArray[np.intp]) -> bool:
         """Whether one of the plans (P × nodes) is better than the best so far; the first best one of them replaces it."""

@@ -58,7 +58,9 @@ class Solution:
     @property
     def gap(self) -> float:
         """By how much of its cost a cheaper plan could still undercut it; 0 if proven."""
-        return 0.0 if self.proven else (self.cost_mills - self.lower_bound_mills) / max(1, abs(self.cost_mills))
+        return (
+            0.0 if self.proven else (self.cost_mills - self.lower_bound_mills) / max(1, abs(self.cost_mills))
+        )
 
 
 class Code(StrEnum):
