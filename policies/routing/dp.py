@@ -61,6 +61,7 @@ def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
     worthy[0] = 0
     layers = kernels.division(compiled)(worthy, most)
     costs = np.minimum(alone, layers[-1]) + sets.left_out()
+    costs[1:] -= instance.split_penalty_mills
     chosen = int(costs.argmin())
     if costs[chosen] > sets.affordable:
         return NoPlan()
@@ -74,7 +75,7 @@ def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
     )
     if len(set(used)) == len(used) and fits(instance, assignments):
         return solution(instance, assignments, METHOD)
-    return OnlyBound(int(costs[chosen]) - (instance.split_penalty_mills if chosen else 0), assignments)
+    return OnlyBound(int(costs[chosen]), assignments)
 
 
 def _divide(worthy: Ints, layers: list[Ints], chosen: int) -> list[int]:

@@ -124,8 +124,8 @@ class _Model:
                 option in weight and isinstance(rate, Brackets) and weight[option] <= up_to_g
                 for up_to_g, _ in (rate.rows if isinstance(rate, Brackets) else ())
             ]
-            for place, variable in enumerate(row):
-                hinted(variable, int(reached[place] and not any(reached[:place])))
+            for number, variable in enumerate(row):
+                hinted(variable, int(reached[number] and not any(reached[:number])))
         hinted(self._extra, max(0, len(weight) - 1))
         hinted(self._several, int(len(weight) > 1))
 

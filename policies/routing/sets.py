@@ -152,7 +152,7 @@ class _Table:
 
     def assignments(self, chosen: Sequence[int]) -> tuple[Assignment, ...]:
         """The plan: each demand from its cheapest open options first, its lines in their order."""
-        found = []
+        found: list[Assignment] = []
         opened = [option for setting in chosen for option in self.settings[setting]]
         supply = {
             self.instance.options[option].node: self.supply[setting]
@@ -243,9 +243,7 @@ class _Table:
     def _replaces(one: int, other: int, opening: dict[int, int], saves: dict[tuple[int, int], int]) -> bool:
         """Whether ``one`` instead of ``other`` is never dearer; of two that are equal the first stays."""
         more = opening[one] + saves[other, one] - opening[other]
-        if more < 0 or (more == 0 and one < other):
-            return True
-        return False
+        return more < 0 or (more == 0 and one < other)
 
 
 def _demands(instance: Instance) -> Iterator[_Demand]:
@@ -351,7 +349,7 @@ class _Search:
             chosen = np.array(self.chosen, dtype=np.intp)
 
     def _try(self, plans: NDArray[np.intp]) -> bool:
-        """Whether one of the plans (P × nodes) is better than the best so far; the first best one of them replaces it."""
+        """Whether one of the plans (P × nodes) is better than the best so far; the first best one replaces it."""
         table = self._table
         plans = plans[table.size[plans].sum(axis=1) <= table.cap]
         if not len(plans):
@@ -458,7 +456,7 @@ class _Search:
         return np.minimum(prices + np.rint(step).astype(np.int64), table.penalty)
 
     def _left(self, best: _Bound, allowed: Bools) -> list[tuple[int, _Part]]:
-        table, worth = self._table, best.worth
+        worth = best.worth
         ends = [*self._firsts[1:], len(worth)]
         groups = [
             first + np.flatnonzero(allowed[first:end]) for first, end in zip(self._firsts, ends, strict=True)
