@@ -39,8 +39,9 @@ def instance(kind: Kind, seed: int) -> Instance:
     nodes = [f"node-{number}" for number in range(kind.nodes)]
     lines = tuple(_line(kind, number, chance) for number in range(kind.lines))
     distance = {node: chance.randint(15, 130) for node in nodes}
+    weight = sum(line.quantity * line.unit_weight_g for line in lines)
     options = tuple(
-        _option(kind, node, service, distance[node], lines, chance)
+        _option(kind, (node, distance[node]), service, weight, chance)
         for node in nodes
         for service in range(kind.services)
     )
@@ -85,11 +86,9 @@ def _line(kind: Kind, number: int, chance: random.Random) -> Line:
     )
 
 
-def _option(
-    kind: Kind, node: str, service: int, distance: int, lines: tuple[Line, ...], chance: random.Random
-) -> Option:
+def _option(kind: Kind, at: tuple[str, int], service: int, weight: int, chance: random.Random) -> Option:
+    node, distance = at
     per_gram = max(1, round(distance * (1 - 0.12 * service) * chance.uniform(0.9, 1.1)))
-    weight = sum(line.quantity * line.unit_weight_g for line in lines)
     return Option(
         node=node,
         service=f"carrier/{service}",

@@ -31,21 +31,28 @@ def binding(instance: Instance, solve: Solver) -> tuple[Reason, ...]:
     """Which rules of the order or of its nodes leave no plan for lines each of which could be served by itself.
 
     A rule binds if there is a plan without it: ``solve`` is asked for one that has the fewest shipments. Where only
-    several rules together leave none, they are all named, and ``TOGETHER``.
+    several rules together leave none, ``TOGETHER`` comes first (units asked for, none served), and all rules are
+    told of with the plan that none of them held back.
     """
     plain = _without_costs(instance)
     rules = list(_rules(plain))
-    found = [
-        reason
-        for relaxed, told in rules
-        if (plan := solve(relaxed)) is not None and (reason := told(instance, plan.assignments)) is not None
-    ]
+    found = tuple(
+        told(instance, plan.assignments) for relaxed, told in rules if (plan := solve(relaxed)) is not None
+    )
     if found:
-        return tuple(found)
-    everything = instance.units
+        return found
+    free = replace(
+        plain,
+        options=tuple(replace(option, max_weight_g=None) for option in plain.options),
+        capacity={},
+        max_shipments=None,
+        min_split_value_minor=0,
+        ship_complete=False,
+    )
+    plan = solve(free)
     return (
-        Reason(Code.TOGETHER, everything, 0),
-        *(told(instance, ()) for _, told in rules),
+        Reason(Code.TOGETHER, instance.units, 0),
+        *(told(instance, plan.assignments) for _, told in rules if plan is not None),
     )
 
 

@@ -48,38 +48,29 @@ def best(instance: Instance, deadline: float) -> Outcome:
     """The answer of the first method that has one; ``OnlyBound`` where time ran out before there was any plan."""
     if complete.supports(instance) is None:
         return complete.solve(instance)
+    relaxed: Outcome = _NOTHING
     if dp.supports(instance) is None:
         relaxed = dp.solve(instance)
-    else:
-        relaxed = (
-            sets.solve(instance, budget_s=_left(deadline)) if sets.supports(instance) is None else _NOTHING
-        )
-    if not isinstance(relaxed, OnlyBound):
-        return relaxed
+    elif sets.supports(instance) is None:
+        relaxed = sets.solve(instance, budget_s=_left(deadline))
+    return _general(instance, relaxed, deadline) if isinstance(relaxed, OnlyBound) else relaxed
+
+
+def _general(instance: Instance, relaxed: OnlyBound, deadline: float) -> Outcome:
     start = _incumbent(instance, relaxed.assignments, deadline)
     bound = relaxed.lower_bound_mills
     if start is not None and start.cost_mills <= bound:
         return solution(instance, start.assignments, start.method)
+    general: Outcome = relaxed
     if _left(deadline) > _WORTH_A_MODEL_S:
-        general = exact_general.solve(
-            instance,
-            budget_s=_left(deadline),
-            hint=None if start is None else start.assignments,
-            lower_bound_mills=bound,
-        )
-        if isinstance(general, Solution) and (
-            start is None or general.proven or general.cost_mills < start.cost_mills
-        ):
-            return general
-        if isinstance(general, NoPlan):
-            return general
-        if isinstance(general, Solution):
-            bound = max(bound, general.lower_bound_mills)
-    if start is None:
-        return relaxed
-    return solution(
-        instance, start.assignments, start.method, lower_bound_mills=bound, fallback=start.fallback
-    )
+        hint = None if start is None else start.assignments
+        general = exact_general.solve(instance, budget_s=_left(deadline), hint=hint, lower_bound_mills=bound)
+    if start is None or isinstance(general, NoPlan):
+        return general
+    if isinstance(general, Solution) and general.cost_mills <= start.cost_mills:
+        return general
+    bound = max(bound, general.lower_bound_mills)
+    return solution(instance, start.assignments, start.method, lower_bound_mills=bound, fallback=True)
 
 
 _NOTHING = OnlyBound(-(1 << 60))

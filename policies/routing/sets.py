@@ -14,6 +14,7 @@ gives a bound. Of equal plans the one found first stays; the search has no chanc
 
 import heapq
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,8 +33,10 @@ Bools = NDArray[np.bool_]
 Setting = tuple[int, ...]
 
 _MOST_SETTINGS = 400
-_TRIED_AT_ONCE = 64
-_TRIED_AT_MOST = 4096
+# Combinations of settings: listed with their bounds; tried, times nodes and demands; tried at once.
+_LISTED_AT_MOST = 20_000
+_TRIED_AT_MOST = 1_500_000
+_TRIED_AT_ONCE = 32
 _STEPS_AT_ROOT = 120
 _STEPS_BELOW = 25
 _NO_BOUND = -(1 << 62)
@@ -126,7 +129,7 @@ class _Table:
 
     def costs(self, chosen: NDArray[np.intp]) -> Ints:
         """What plans cost; ``chosen`` (P × nodes): a setting for each node."""
-        fixed = self.fixed[chosen].sum(axis=1)
+        fixed: Ints = self.fixed[chosen].sum(axis=1)
         fixed -= np.where(self.size[chosen].sum(axis=1) > 0, self.instance.split_penalty_mills, 0)
         if self.whole.size:
             cheapest = self._whole_penalty
@@ -212,12 +215,12 @@ class _Table:
             (one, other): self._saved(one, other, held) for one, other in itertools.permutations(options, 2)
         }
         opening = {option: self._opening(option) for option in options}
-        kept: list[int] = []
-        for one in options:
-            if (self._option_price[one] < self.prohibitive).any() and not any(
-                self._replaces(other, one, opening, saves) for other in options if other != one
-            ):
-                kept.append(one)
+        kept = [
+            one
+            for one in options
+            if (self._option_price[one] < self.prohibitive).any()
+            and not any(self._replaces(other, one, opening, saves) for other in options if other != one)
+        ]
         found: list[Setting] = [(option,) for option in kept]
         growing = list(found)
         while growing:
@@ -327,9 +330,10 @@ class _Search:
         waiting: list[tuple[int, int, _Part]] = [(-table.prohibitive, next(order), root)]
         steps = _STEPS_AT_ROOT
         while waiting:
-            bound, _, part = heapq.heappop(waiting)
+            bound, number, part = heapq.heappop(waiting)
             self.bound = min(bound, self.cost)
-            if bound >= self.cost or time.monotonic() > self._deadline:
+            # However little time there is, the root is looked at: without that there is no bound.
+            if bound >= self.cost or (number and time.monotonic() > self._deadline):
                 return
             for better, child in self._explore(part, steps):
                 if better < self.cost:
@@ -363,11 +367,11 @@ class _Search:
         return True
 
     def _first_prices(self) -> Ints:
-        """A unit's price is at first what its dearest unit costs in the best plan so far."""
+        """At first a unit is worth what it costs where the best plan so far has it cheapest."""
         table = self._table
         price = table.price[list(self.chosen)]
-        ranked = np.sort(np.where(price < table.prohibitive, price, table.price.min(axis=0)), axis=0)
-        return np.minimum(ranked[0], table.penalty)
+        prices: Ints = np.where(price < table.prohibitive, price, table.price.min(axis=0)).min(axis=0)
+        return np.minimum(prices, table.penalty)
 
     def _explore(self, part: _Part, steps: int) -> list[tuple[int, _Part]]:
         """Tighten the bound of a part; try what is left of it, or divide it in two."""
@@ -453,7 +457,8 @@ class _Search:
             return None
         # Without a plan yet the distance would be that of the prohibitive price: no price moves by more than it has to.
         step = min(distance / square, float(table.affordable) / 2) * lacking
-        return np.minimum(prices + np.rint(step).astype(np.int64), table.penalty)
+        moved: Ints = np.minimum(prices + np.rint(step).astype(np.int64), table.penalty)
+        return moved
 
     def _left(self, best: _Bound, allowed: Bools) -> list[tuple[int, _Part]]:
         worth = best.worth
@@ -463,9 +468,7 @@ class _Search:
         ]
         if any(group.size == 0 for group in groups):
             return []
-        count = int(np.prod([float(group.size) for group in groups]))
-        if count <= _TRIED_AT_MOST:
-            self._try_all(groups, best)
+        if math.prod(group.size for group in groups) <= _LISTED_AT_MOST and self._try_all(groups, best):
             return []
         widest = max(range(len(groups)), key=lambda node: (groups[node].size, -node))
         likely = groups[widest][int(worth[groups[widest]].argmin())]
@@ -477,16 +480,17 @@ class _Search:
             found.append((best.bound, _Part(child, best.prices)))
         return found
 
-    def _try_all(self, groups: list[NDArray[np.intp]], best: _Bound) -> None:
-        """Every combination whose bound is below the best plan, those with the lowest first."""
+    def _try_all(self, groups: list[NDArray[np.intp]], best: _Bound) -> bool:
+        """Every combination whose bound is below the best plan, lowest first; unless there are too many of them."""
         table = self._table
         plans = np.stack([axis.ravel() for axis in np.meshgrid(*groups, indexing="ij")], axis=1)
         bounds = best.base + best.worth[plans].sum(axis=1)
-        order = bounds.argsort(kind="stable")
-        plans, bounds = plans[order], bounds[order]
-        kept = table.size[plans].sum(axis=1) <= table.cap
-        plans, bounds = plans[kept], bounds[kept]
-        for start in range(0, len(plans), _TRIED_AT_ONCE):
-            if bounds[start] >= self.cost:
-                return
-            self._try(plans[start : start + _TRIED_AT_ONCE])
+        kept = np.flatnonzero((bounds < self.cost) & (table.size[plans].sum(axis=1) <= table.cap))
+        if kept.size * table.nodes * len(table.demands) > _TRIED_AT_MOST:
+            return False
+        order = kept[bounds[kept].argsort(kind="stable")]
+        for start in range(0, order.size, _TRIED_AT_ONCE):
+            if bounds[order[start]] >= self.cost:
+                break
+            self._try(plans[order[start : start + _TRIED_AT_ONCE]])
+        return True

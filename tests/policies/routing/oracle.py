@@ -17,49 +17,57 @@ def parts_of(assignments: Iterable[Assignment]) -> list[Part]:
 
 def broken_rules(instance: Instance, parts: list[Part]) -> list[str]:
     """Every rule that a plan breaks."""
-    broken = []
-    shipped: dict[int, list[Part]] = defaultdict(list)
-    for part in parts:
-        shipped[part[1]].append(part)
+    return [*_of_lines(instance, parts), *_of_nodes(instance, parts), *_of_shipments(instance, parts)]
+
+
+def _of_lines(instance: Instance, parts: list[Part]) -> Iterator[str]:
     if len({(line, option) for line, option, _ in parts}) < len(parts):
-        broken.append("a line twice in one shipment")
+        yield "a line twice in one shipment"
     for line, option, units in parts:
         if units < 1:
-            broken.append(f"{units} units")
+            yield f"{units} units"
         if instance.unit_cost[line][option] is None:
-            broken.append(f"line {line} may not come from option {option}")
-    for number, line in enumerate(instance.lines):
+            yield f"line {line} may not come from option {option}"
+    for number, asked in enumerate(instance.lines):
         quantities = [units for place, _, units in parts if place == number]
-        if sum(quantities) > line.quantity:
-            broken.append(f"too much of line {number}")
-        if sum(quantities) < line.quantity and line.unfilled_mills is None:
-            broken.append(f"too little of line {number}")
-        if not line.splittable and quantities not in ([], [line.quantity]):
-            broken.append(f"line {number} is not whole")
+        if sum(quantities) > asked.quantity:
+            yield f"too much of line {number}"
+        if sum(quantities) < asked.quantity and asked.unfilled_mills is None:
+            yield f"too little of line {number}"
+        if not asked.splittable and quantities not in ([], [asked.quantity]):
+            yield f"line {number} is not whole"
+
+
+def _of_nodes(instance: Instance, parts: list[Part]) -> Iterator[str]:
     for node in {option.node for option in instance.options}:
         here = [part for part in parts if instance.options[part[1]].node == node]
         for sku in {line.sku for line in instance.lines}:
             taken = sum(units for line, _, units in here if instance.lines[line].sku == sku)
             if taken > instance.stock.get((node, sku), 0):
-                broken.append(f"more {sku} than lies at {node}")
+                yield f"more {sku} than lies at {node}"
         if node in instance.capacity and sum(units for _, _, units in here) > instance.capacity[node]:
-            broken.append(f"more than {node} can pick")
+            yield f"more than {node} can pick"
+
+
+def _of_shipments(instance: Instance, parts: list[Part]) -> Iterator[str]:
+    shipped: dict[int, list[Part]] = defaultdict(list)
+    for part in parts:
+        shipped[part[1]].append(part)
     for number, of_shipment in shipped.items():
         grams = sum(units * instance.lines[line].unit_weight_g for line, _, units in of_shipment)
         limit = instance.options[number].max_weight_g
         if limit is not None and grams > limit:
-            broken.append(f"shipment {number} is too heavy")
+            yield f"shipment {number} is too heavy"
         if freight(instance.options[number].rate, grams) is None:
-            broken.append(f"shipment {number} is past its table")
+            yield f"shipment {number} is past its table"
         value = sum(units * instance.lines[line].unit_value_minor for line, _, units in of_shipment)
         if len(shipped) > 1 and value < instance.min_split_value_minor:
-            broken.append(f"shipment {number} is worth too little")
+            yield f"shipment {number} is worth too little"
     if instance.max_shipments is not None and len(shipped) > instance.max_shipments:
-        broken.append("too many shipments")
+        yield "too many shipments"
     asked = sum(line.quantity for line in instance.lines)
     if instance.ship_complete and parts and (len(shipped) > 1 or sum(part[2] for part in parts) < asked):
-        broken.append("not complete")
-    return broken
+        yield "not complete"
 
 
 def freight(rate: Rate, grams: int) -> int | None:
