@@ -30,23 +30,32 @@ _BLOCK = 32
 
 def supports(instance: Instance) -> str | None:
     """``None``, or why not."""
+    return next(_obstacles(instance), None)
+
+
+def _obstacles(instance: Instance) -> Iterator[str]:
     if len(instance.lines) > MOST_LINES:
-        return f"more than {MOST_LINES} lines"
+        yield f"more than {MOST_LINES} lines"
     if instance.ship_complete:
-        return "ship_complete"
+        yield "ship_complete"
+    limited = (
+        instance.capacity
+        or instance.min_split_value_minor
+        or any(option.weight_limit_g is not None for option in instance.options)
+    )
     for place, line in enumerate(instance.lines):
-        if line.splittable and line.quantity > 1:
-            if not instance.linear:
-                return f"line {line.line_id} may be split, and that can save a step of freight"
-            if any(0 < instance.reach(place, o) < line.quantity for o in range(len(instance.options))):
-                return f"line {line.line_id} may be split, and a node holds a part of it"
-            if instance.capacity or any(option.weight_limit_g is not None for option in instance.options):
-                return f"line {line.line_id} may be split, and a limit of weight or capacity could make it"
-            if instance.min_split_value_minor:
-                return f"line {line.line_id} may be split, and a shipment's least value could make it"
-            if sum(other.sku == line.sku for other in instance.lines) > 1:
-                return f"line {line.line_id} may be split, and shares its stock with another line"
-    return None
+        if not line.splittable or line.quantity == 1:
+            continue
+        # Such a line still comes from one option, the cheapest that is open, unless something makes it pay to split it.
+        may = f"line {line.line_id} may be split, and"
+        if not instance.linear:
+            yield f"{may} that can save a step of freight"
+        if limited:
+            yield f"{may} a limit of weight, capacity or value could make it"
+        if sum(other.sku == line.sku for other in instance.lines) > 1:
+            yield f"{may} shares its stock with another line"
+        if any(0 < instance.reach(place, option) < line.quantity for option in range(len(instance.options))):
+            yield f"{may} a node holds a part of it"
 
 
 def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
@@ -61,6 +70,7 @@ def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
     worthy[0] = 0
     layers = kernels.division(compiled)(worthy, most)
     costs = np.minimum(alone, layers[-1]) + sets.left_out()
+    costs[1:] -= instance.split_penalty_mills
     chosen = int(costs.argmin())
     if costs[chosen] > sets.affordable:
         return NoPlan()
@@ -74,7 +84,7 @@ def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
     )
     if len(set(used)) == len(used) and fits(instance, assignments):
         return solution(instance, assignments, METHOD)
-    return OnlyBound(int(costs[chosen]) - (instance.split_penalty_mills if chosen else 0), assignments)
+    return OnlyBound(int(costs[chosen]), assignments)
 
 
 def _divide(worthy: Ints, layers: list[Ints], chosen: int) -> list[int]:

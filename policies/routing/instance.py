@@ -171,17 +171,7 @@ def _dearest(rate: Rate, weight_g: int) -> int:
 
 
 def _problems(instance: Instance) -> Iterator[str]:
-    if not instance.lines:
-        yield "there are no lines"
-    for line_id, count in Counter(line.line_id for line in instance.lines).items():
-        if count > 1:
-            yield f"line {line_id} is there {count} times"
-    for line in instance.lines:
-        if line.quantity < 1:
-            yield f"line {line.line_id}: quantity {line.quantity} is below 1"
-        for name in ("unit_weight_g", "unit_value_minor", "unfilled_mills"):
-            if (amount := getattr(line, name)) is not None and amount < 0:
-                yield f"line {line.line_id}: {name} {amount} is below 0"
+    yield from _line_problems(instance)
     yield from _option_problems(instance)
     if len(instance.unit_cost) != len(instance.lines):
         yield f"unit_cost has {len(instance.unit_cost)} rows for {len(instance.lines)} lines"
@@ -194,12 +184,23 @@ def _problems(instance: Instance) -> Iterator[str]:
     for node, units in instance.capacity.items():
         if units < 0:
             yield f"capacity of {node}: {units} is below 0"
-    if instance.split_penalty_mills < 0:
-        yield f"split_penalty_mills {instance.split_penalty_mills} is below 0"
-    if instance.min_split_value_minor < 0:
-        yield f"min_split_value_minor {instance.min_split_value_minor} is below 0"
-    if instance.max_shipments is not None and instance.max_shipments < 0:
-        yield f"max_shipments {instance.max_shipments} is below 0"
+    for name in ("split_penalty_mills", "max_shipments", "min_split_value_minor"):
+        if (amount := getattr(instance, name)) is not None and amount < 0:
+            yield f"{name} {amount} is below 0"
+
+
+def _line_problems(instance: Instance) -> Iterator[str]:
+    if not instance.lines:
+        yield "there are no lines"
+    for line_id, count in Counter(line.line_id for line in instance.lines).items():
+        if count > 1:
+            yield f"line {line_id} is there {count} times"
+    for line in instance.lines:
+        if line.quantity < 1:
+            yield f"line {line.line_id}: quantity {line.quantity} is below 1"
+        for name in ("unit_weight_g", "unit_value_minor", "unfilled_mills"):
+            if (amount := getattr(line, name)) is not None and amount < 0:
+                yield f"line {line.line_id}: {name} {amount} is below 0"
 
 
 def _option_problems(instance: Instance) -> Iterator[str]:

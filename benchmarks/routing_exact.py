@@ -1,0 +1,442 @@
+"""Whether routing is exact, and how long it takes: ``python -m benchmarks.routing_exact --json FILE``.
+
+Exactness: the quick methods against CP-SAT, and CP-SAT against an oracle that looks at every plan. Latency: each method
+at each size, one order at a time, from the numeric instance to the plan. Exit code 1 when two methods disagree; 0 also
+when an aim is missed, which the tables say. Run it on a machine that has nothing else to do.
+"""
+
+import argparse
+import importlib.util
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import alone, using
+from benchmarks.alone import Tell, ms
+from benchmarks.figures import Aim, Computer, at_least, at_most
+from benchmarks.routing_instances import Kind, instance
+from benchmarks.tables import Listing, aims_table, print_tables
+from models.base import Contract
+from policies.routing import dp, exact_general, greedy, kernels, optimiser, sets
+from policies.routing.instance import Instance
+from policies.routing.solution import NoPlan, OnlyBound, Outcome, Solution, Unfillable
+from tests.policies.routing import oracle
+
+INSTANCES, QUICK_INSTANCES = 1_000, 60
+SEED = 7
+DP_P99_BELOW_MS = 2.0
+WHOLESALE_P99_BELOW_MS = 250.0
+TIMES_QUICKER_THAN_CP_SAT = 5.0
+
+_MOST_PLANS = 3_000
+_REFERENCE_S = 10.0
+_WHOLESALE_REFERENCE_S = 2.0
+
+Method = Callable[[Instance], Outcome | Unfillable]
+
+
+class Agreement(Contract):
+    """How often ``method`` and ``reference`` had the same answer, the cost of a proven plan or that there is none.
+
+    ``left``: orders that the method says it does not solve (a coupling binds); its bound was held against the
+    reference instead. ``undecided``: orders that the reference did not prove in time.
+    """
+
+    method: str
+    reference: str
+    orders: str
+    compared: int
+    mismatches: int
+    without_plan: int
+    left: int
+    undecided: int
+
+
+class Latency(Contract):
+    """How long a method took for ``orders`` orders of one size; ``proven``: how many of its plans were."""
+
+    method: str
+    lines: int
+    nodes: int
+    services: int
+    orders: int
+    proven: int
+    p50_ms: float
+    p99_ms: float
+    longest_ms: float
+
+
+class Ratio(Contract):
+    """How many times quicker than CP-SAT, tuned, the dynamic program is at the median of one size."""
+
+    lines: int
+    nodes: int
+    on_numpy: float
+    compiled: float | None
+
+
+class Figures(Contract):
+    """Everything of one run. ``others_cpu_percent``: of all cores, what other programs used meanwhile."""
+
+    quick: bool
+    measured_at: str
+    seconds: float
+    machine: Computer
+    others_cpu_percent: float
+    agreements: tuple[Agreement, ...]
+    latencies: tuple[Latency, ...]
+    ratios: tuple[Ratio, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, measure and show; answers the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.routing_exact", description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="a minute, and too rough to publish")
+    asked = parser.parse_args(arguments)
+    told = alone.console()
+    figures = measure(told.print, quick=asked.quick)
+    show(figures, told)
+    if asked.json is not None:
+        alone.keep(figures, asked.json, told)
+    return 0 if good(figures) else 1
+
+
+def measure(tell: Tell, *, quick: bool) -> Figures:
+    """Both, one after the other."""
+    began, at = time.monotonic(), datetime.now(UTC)
+    with using.Others() as others:
+        agreements = exactness(QUICK_INSTANCES if quick else INSTANCES, SEED, tell)
+        latencies = latency(tell, quick=quick)
+    return Figures(
+        quick=quick,
+        measured_at=f"{at:%Y-%m-%d %H:%M} UTC",
+        seconds=round(time.monotonic() - began, 1),
+        machine=using.computer(),
+        others_cpu_percent=others.percent,
+        agreements=agreements,
+        latencies=latencies,
+        ratios=tuple(ratios(latencies)),
+    )
+
+
+def good(figures: Figures) -> bool:
+    """Whether no two methods disagreed."""
+    return not any(agreement.mismatches for agreement in figures.agreements)
+
+
+def aims(figures: Figures) -> Iterator[Aim]:
+    """Each aim beside what was measured."""
+    by_size = {(one.method, one.lines, one.nodes, one.services): one for one in figures.latencies}
+    yield at_most("mismatches", sum(one.mismatches for one in figures.agreements), 0)
+    yield at_most("dp on numpy, 10 × 50, p99", by_size["dp, numpy", 10, 50, 1].p99_ms, DP_P99_BELOW_MS, " ms")
+    wholesale = by_size["optimiser", 500, 6, 5].p99_ms
+    yield at_most("wholesale, 500 × 6 × 5, p99", wholesale, WHOLESALE_P99_BELOW_MS, " ms")
+    for ratio in figures.ratios:
+        times = f"× quicker than CP-SAT tuned, {ratio.lines} × {ratio.nodes}"
+        yield at_least(f"dp on numpy, {times}", ratio.on_numpy, TIMES_QUICKER_THAN_CP_SAT)
+
+
+def show(figures: Figures, told: Console) -> None:
+    """Print every table."""
+    print_tables(listings(figures), told)
+
+
+def listings(figures: Figures) -> Iterator[Listing]:
+    """Every table."""
+    yield aims_table(aims(figures))
+    yield Listing(
+        "routing-exactness",
+        "Same answer",
+        ("orders", "method", "against", "compared", "mismatches", "no plan", "left", "undecided"),
+        [
+            (
+                one.orders,
+                one.method,
+                one.reference,
+                *tuple(
+                    f"{n:,}"
+                    for n in (one.compared, one.mismatches, one.without_plan, one.left, one.undecided)
+                ),
+            )
+            for one in figures.agreements
+        ],
+    )
+    yield Listing(
+        "routing-latency",
+        "One order, milliseconds",
+        ("method", "lines × nodes × services", "orders", "proven", "p50", "p99", "longest"),
+        [
+            (
+                one.method,
+                f"{one.lines} × {one.nodes} × {one.services}",
+                str(one.orders),
+                str(one.proven),
+                f"{one.p50_ms:.2f}",
+                f"{one.p99_ms:.2f}",
+                f"{one.longest_ms:.2f}",
+            )
+            for one in figures.latencies
+        ],
+    )
+
+
+def exactness(instances: int = INSTANCES, seed: int = SEED, tell: Tell = print) -> tuple[Agreement, ...]:
+    """Each comparison on so many made-up orders."""
+    few, many, small = (list(drawn(instances, seed)) for drawn in (_few_lines, _many_lines, _small))
+    found = []
+    comparisons: tuple[tuple[list[Instance], str, Callable[[Instance], _Answer], dict[str, Method]], ...] = (
+        (few, "1–10 lines × 5–50 options", _by_cp_sat, {"dp, numpy": _dp, **_compiled()}),
+        (many, "1–60 lines × 1–8 nodes × 1–3 services", _by_cp_sat, {"sets": _sets}),
+        (small, "all kinds, ≤ 6 lines × 4 options", _oracle, {"cp-sat": _general, "optimiser": _optimiser}),
+    )
+    for orders, name, reference, methods in comparisons:
+        answers = []
+        for number, order in enumerate(orders):
+            answers.append(reference(order))
+            if number % 100 == 0:
+                tell(f"{name}: {number} of {len(orders)} orders")
+        against = "every plan" if reference is _oracle else "cp-sat"
+        found += [
+            _agreement(method, solve, against, name, orders, answers) for method, solve in methods.items()
+        ]
+    return tuple(found)
+
+
+# A proven cost, or ``None`` for no plan; with the bound where there is neither.
+_Answer = tuple[str, int | None]
+
+
+def _agreement(  # noqa: PLR0917 - what is compared with what
+    method: str,
+    solve: Method,
+    reference: str,
+    name: str,
+    orders: Sequence[Instance],
+    answers: Sequence[_Answer],
+) -> Agreement:
+    counts = dict.fromkeys(("compared", "mismatches", "without_plan", "left", "undecided"), 0)
+    for order, (kind, right) in zip(orders, answers, strict=True):
+        outcome = solve(order)
+        answer = _answer(outcome)
+        if kind == "undecided":
+            counts["undecided"] += 1
+        elif answer[0] == "undecided":
+            counts["left"] += 1
+            counts["mismatches"] += right is not None and answer[1] is not None and answer[1] > right
+        else:
+            counts["compared"] += 1
+            counts["without_plan"] += right is None
+            counts["mismatches"] += answer[1] != right or _broken(order, outcome)
+    return Agreement(method=method, reference=reference, orders=name, **counts)
+
+
+def _answer(outcome: Outcome | Unfillable) -> _Answer:
+    if isinstance(outcome, Solution):
+        return ("proven", outcome.cost_mills) if outcome.proven else ("undecided", outcome.lower_bound_mills)
+    if isinstance(outcome, OnlyBound):
+        return "undecided", outcome.lower_bound_mills
+    proven = isinstance(outcome, NoPlan) or outcome.proven
+    return ("none" if proven else "undecided"), None
+
+
+def _broken(order: Instance, outcome: Outcome | Unfillable) -> bool:
+    """Whether a plan breaks a rule, or costs something else than it says."""
+    if not isinstance(outcome, Solution):
+        return False
+    parts = oracle.parts_of(outcome.assignments)
+    return bool(oracle.broken_rules(order, parts)) or oracle.cost_of(order, parts) != outcome.cost_mills
+
+
+def _dp(order: Instance) -> Outcome:
+    return dp.solve(order, compiled=False)
+
+
+def _dp_compiled(order: Instance) -> Outcome:
+    return dp.solve(order, compiled=True)
+
+
+def _compiled() -> dict[str, Method]:
+    return {"dp, numba": _dp_compiled} if importlib.util.find_spec("numba") else {}
+
+
+def _sets(order: Instance) -> Outcome:
+    return sets.solve(order, budget_s=_REFERENCE_S)
+
+
+def _general(order: Instance) -> Outcome:
+    return exact_general.solve(order, budget_s=_REFERENCE_S)
+
+
+def _plain(order: Instance) -> Outcome:
+    return exact_general.solve(order, budget_s=_REFERENCE_S, tuned=False)
+
+
+def _with_hint(order: Instance) -> Outcome:
+    quick = greedy.solve(order)
+    hint = None if quick is None else quick.assignments
+    return exact_general.solve(order, budget_s=_WHOLESALE_REFERENCE_S, hint=hint)
+
+
+def _optimiser(order: Instance) -> Solution | Unfillable:
+    return optimiser.solve(order, budget_s=_REFERENCE_S)
+
+
+def _as_set(order: Instance) -> Solution | Unfillable:
+    return optimiser.solve(order)
+
+
+def _by_cp_sat(order: Instance) -> _Answer:
+    return _answer(_general(order))
+
+
+def _oracle(order: Instance) -> _Answer:
+    best = oracle.cheapest(order)
+    return ("none" if best is None else "proven"), best
+
+
+def _few_lines(count: int, seed: int) -> Iterator[Instance]:
+    chance = random.Random(f"few:{seed}")
+    for _ in range(count):
+        services = chance.choice((1, 1, 2))
+        kind = Kind(
+            lines=chance.randint(1, 10),
+            nodes=chance.randint(5, 50) // services,
+            services=services,
+            optional=chance.choice((0, 0.3)),
+            none=chance.choice((0.3, 0.6)),
+            stepped=chance.choice((0, 0, 1)),
+            weight_limits=chance.choice((0, 0, 0.3)),
+            max_shipments=chance.choice((None, None, 2, 3)),
+        )
+        yield instance(kind, chance.randrange(10**9))
+
+
+def _many_lines(count: int, seed: int) -> Iterator[Instance]:
+    chance = random.Random(f"many:{seed}")
+    for _ in range(count):
+        kind = Kind(
+            lines=chance.randint(1, 60),
+            nodes=chance.randint(1, 8),
+            services=chance.randint(1, 3),
+            most_units=chance.choice((3, 40)),
+            splittable=chance.choice((0, 0.5, 1)),
+            optional=chance.choice((0, 0.3)),
+            partly=chance.choice((0, 0.3)),
+            max_shipments=chance.choice((None, None, 3)),
+        )
+        yield instance(kind, chance.randrange(10**9))
+
+
+def _small(count: int, seed: int) -> Iterator[Instance]:
+    chance = random.Random(f"small:{seed}")
+    made = 0
+    while made < count:
+        kind = Kind(
+            lines=chance.randint(1, 6),
+            nodes=chance.randint(1, 2),
+            services=chance.randint(1, 2),
+            most_units=chance.randint(1, 3),
+            splittable=chance.choice((0, 0.3, 1)),
+            optional=chance.choice((0, 0.3, 1)),
+            partly=chance.choice((0, 0.3)),
+            none=chance.choice((0.1, 0.4)),
+            stepped=chance.choice((0, 0.5, 1)),
+            brackets=chance.choice((0, 0.4)),
+            weight_limits=chance.choice((0, 0.5)),
+            capacities=chance.choice((0, 0.6)),
+            shared_skus=chance.random() < 0.3,
+            max_shipments=chance.choice((None, 1, 2)),
+            min_split_value_minor=chance.choice((0, 3_000)),
+            ship_complete=chance.random() < 0.15,
+            served=chance.random() < 0.8,
+        )
+        order = instance(kind, chance.randrange(10**9))
+        if oracle.count_of_plans(order) <= _MOST_PLANS:
+            made += 1
+            yield order
+
+
+_SMALL_SIZES = ((1, 5), (3, 10), (5, 25), (10, 25), (10, 50))
+_WHOLESALE_SIZES = ((60, 8, 3), (100, 6, 5), (500, 6, 1), (500, 6, 5))
+
+
+def latency(tell: Tell = print, *, quick: bool = False) -> tuple[Latency, ...]:
+    """Each method at each size. Wholesale lines may be split, and nodes hold a part of every fifth."""
+    kernels.warm_up()
+    found = []
+    for lines, nodes in _SMALL_SIZES:
+        tell(f"{lines} lines × {nodes} nodes")
+        orders = [instance(Kind(lines=lines, nodes=nodes), seed) for seed in range(30 if quick else 200)]
+        methods: dict[str, Method] = {
+            "dp, numpy": _dp,
+            **_compiled(),
+            "optimiser": _as_set,
+            "cp-sat": _plain,
+            "cp-sat, tuned": _general,
+        }
+        found += [_timed(name, solve, (lines, nodes, 1), orders) for name, solve in methods.items()]
+    for size in _WHOLESALE_SIZES:
+        lines, nodes, services = size
+        tell(f"{lines} lines × {nodes} nodes × {services} services")
+        kind = Kind(
+            lines=lines,
+            nodes=nodes,
+            services=services,
+            most_units=60,
+            splittable=0.8,
+            optional=0.1,
+            partly=0.2,
+        )
+        orders = [instance(kind, seed) for seed in range(20 if quick else 100)]
+        found += [
+            _timed(name, solve, size, orders) for name, solve in (("sets", _sets), ("optimiser", _as_set))
+        ]
+        found.append(_timed("cp-sat, tuned, 2 s", _with_hint, size, orders[: 2 if quick else 10]))
+    return tuple(found)
+
+
+def _timed(method: str, solve: Method, size: tuple[int, int, int], orders: Sequence[Instance]) -> Latency:
+    """The first order is solved once more before: what is loaded and cached then is not the order's time."""
+    solve(orders[0])
+    seconds, proven = [], 0
+    for order in orders:
+        began = time.perf_counter()
+        outcome = solve(order)
+        seconds.append(time.perf_counter() - began)
+        proven += _answer(outcome)[0] != "undecided"
+    lines, nodes, services = size
+    return Latency(
+        method=method,
+        lines=lines,
+        nodes=nodes,
+        services=services,
+        orders=len(orders),
+        proven=proven,
+        p50_ms=ms(seconds, 50),
+        p99_ms=ms(seconds, 99),
+        longest_ms=round(max(seconds) * 1000, 2),
+    )
+
+
+def ratios(latencies: Sequence[Latency]) -> Iterator[Ratio]:
+    """At each size that both solve."""
+    p50 = {(one.method, one.lines, one.nodes): one.p50_ms for one in latencies if one.services == 1}
+    for lines, nodes in _SMALL_SIZES:
+        tuned = p50["cp-sat, tuned", lines, nodes]
+        compiled = p50.get(("dp, numba", lines, nodes))
+        yield Ratio(
+            lines=lines,
+            nodes=nodes,
+            on_numpy=round(tuned / p50["dp, numpy", lines, nodes], 1),
+            compiled=None if compiled is None else round(tuned / compiled, 1),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""One order, the cheapest plan: picks the method that is exact on the instance and quickest at it.
+
+1. ``complete`` for orders that must not be split.
+2. ``dp`` for up to twelve lines that each come from one option.
+3. ``sets`` for linear freight, any number of lines, and quantities that may be split.
+4. ``cp-sat`` for the rest, from the best plan and bound that the others found.
+
+The second and third leave out what couples lines; where their plan keeps to it all the same it is proven, and that is
+so for most orders. Deterministic: the same instance gives the same plan, unless time ran out on one of the runs.
+"""
+
+import time
+
+from policies.routing import complete, dp, exact_general, explain, greedy, sets
+from policies.routing.instance import Instance
+from policies.routing.solution import (
+    Assignment,
+    NoPlan,
+    OnlyBound,
+    Outcome,
+    Solution,
+    Unfillable,
+    fits,
+    solution,
+)
+
+BUDGET_S = 0.25
+
+
+def solve(instance: Instance, *, budget_s: float = BUDGET_S) -> Solution | Unfillable:
+    """The cheapest plan, or why there is none. Past ``budget_s`` the best plan found, with a bound on its gap.
+
+    Where no better plan than the quick one was found in time, ``fallback`` is set. It never raises for an instance that
+    merely cannot be served. The budget is kept to within what it takes to make a model, which cannot be interrupted.
+    """
+    deadline = time.monotonic() + budget_s
+    if not (impossible := explain.impossible_lines(instance)):
+        found = best(instance, deadline)
+        if isinstance(found, Solution):
+            return found
+        if isinstance(found, OnlyBound):
+            return Unfillable((explain.out_of_time(instance),), proven=False)
+        impossible = explain.binding(instance, _can_be_served)
+    return Unfillable(impossible)
+
+
+def best(instance: Instance, deadline: float) -> Outcome:
+    """The answer of the first method that has one; ``OnlyBound`` where time ran out before there was any plan."""
+    if complete.supports(instance) is None:
+        return complete.solve(instance)
+    relaxed: Outcome = _NOTHING
+    if dp.supports(instance) is None:
+        relaxed = dp.solve(instance)
+    elif sets.supports(instance) is None:
+        relaxed = sets.solve(instance, budget_s=_left(deadline))
+    return _general(instance, relaxed, deadline) if isinstance(relaxed, OnlyBound) else relaxed
+
+
+def _general(instance: Instance, relaxed: OnlyBound, deadline: float) -> Outcome:
+    start = _incumbent(instance, relaxed.assignments, deadline)
+    bound = relaxed.lower_bound_mills
+    if start is not None and start.cost_mills <= bound:
+        return solution(instance, start.assignments, start.method)
+    general: Outcome = relaxed
+    if _left(deadline) > _WORTH_A_MODEL_S:
+        hint = None if start is None else start.assignments
+        general = exact_general.solve(instance, budget_s=_left(deadline), hint=hint, lower_bound_mills=bound)
+    if start is None or isinstance(general, NoPlan):
+        return general
+    if isinstance(general, Solution) and general.cost_mills <= start.cost_mills:
+        return general
+    bound = max(bound, general.lower_bound_mills)
+    return solution(instance, start.assignments, start.method, lower_bound_mills=bound, fallback=True)
+
+
+_NOTHING = OnlyBound(-(1 << 60))
+# With less time than this left, making the model would only be late.
+_WORTH_A_MODEL_S = 0.002
+
+
+def _incumbent(instance: Instance, plan: tuple[Assignment, ...], deadline: float) -> Solution | None:
+    """The better of the quick plan and of a relaxed one, if that keeps all rules; the relaxed one if they are equal."""
+    quick = greedy.solve(instance, budget_s=_left(deadline) / 4)
+    if plan and fits(instance, plan):
+        relaxed = solution(instance, plan, sets.METHOD, lower_bound_mills=-instance.prohibitive_mills)
+        if quick is None or relaxed.cost_mills <= quick.cost_mills:
+            return relaxed
+    return quick
+
+
+def _can_be_served(instance: Instance) -> Solution | None:
+    found = best(instance, time.monotonic() + BUDGET_S)
+    return found if isinstance(found, Solution) else None
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
