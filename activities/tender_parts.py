@@ -61,10 +61,15 @@ def is_part(key: str) -> bool:
 
 
 class _Asked(NamedTuple):
-    """A part, and the hold that is asked for it."""
+    """A part, and the hold that is asked for it.
+
+    ``drawn``: minor units of earlier holds, by the key they were asked for under, that shipments which go on are to be
+    paid from.
+    """
 
     part: Part
     operation: PaymentOperation
+    drawn: Mapping[str, int] = {}
 
 
 class TenderParts:
@@ -283,7 +288,19 @@ class TenderParts:
             minor for shipment, minor in by_shipment.items() if minor < whole.get(str(shipment), 0)
         )
         shares = holds(parts, max(0, effect.amount.minor - paid_in_part), taken)
-        return [self._one(effect, part, shares[part.number]) for part in parts if shares[part.number]]
+        drawn = {key.removeprefix(_REFERENCE): amount.minor for key, amount in effect.drawn.items()}
+        return [
+            self._one(effect, part, shares[part.number])._replace(
+                # Of several parts each pays its own amount in the end, less what it holds now and was taken of it.
+                drawn=drawn
+                if len(parts) == 1
+                else dict.fromkeys(
+                    drawn, max(0, part.amount_minor - taken.get(part.number, 0) - shares[part.number])
+                )
+            )
+            for part in parts
+            if shares[part.number]
+        ]
 
     def _one(self, effect: AuthorisePayment, part: Part, minor: int) -> _Asked:
         ours = part.kind is not TenderKind.CARD
@@ -326,14 +343,15 @@ class TenderParts:
         return None
 
     async def _superseded(self, session: AsyncSession, one: _Asked) -> list[tuple[Standing, int]]:
-        """What earlier holds of the order have on the same tender of ours, and no capture is about to take."""
+        """What earlier holds of the order have on the same tender of ours, and no shipment is to be paid from."""
         under = f"{one.operation.key.partition('/')[0]}/"
         earlier = await operations.holds_on(session, one.operation.order_id, str(one.operation.instrument))
-        return [
-            (hold, await operations.left_of_hold(session, one.operation.order_id, hold))
-            for hold in earlier
-            if not hold.key.startswith(under)
-        ]
+        room = []
+        for hold in earlier:
+            if not hold.key.startswith(under):
+                left = await operations.left_of_hold(session, one.operation.order_id, hold)
+                room.append((hold, max(0, left - one.drawn.get(hold.key.partition("/")[0], 0))))
+        return room
 
     async def _hold_card(self, effect: AuthorisePayment, one: _Asked) -> Authorisation:
         operation = one.operation

@@ -136,12 +136,16 @@ class RecordProgress(Contract):
 
 # --- money ---
 class AuthorisePayment(Contract):
-    """Hold ``amount`` on the order's tender: the document's own, or the one offered later under number ``tender``."""
+    """Hold ``amount`` on the order's tender: the document's own, or the one offered later under number ``tender``.
+
+    ``drawn``: what shipments that are not in ``amount`` still take out of earlier authorisations, by their ids.
+    """
 
     order_id: str
     amount: Money
     key: str
     tender: int = 0
+    drawn: dict[str, Money] = Field(default_factory=dict)
     carried: Carried = Carried()
     by_hand: ByHand = None
 

@@ -21,6 +21,8 @@ from workers.exit import leave
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("orderwright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Only test_conservation.py asks for it: a thousand orders instead of fifty.
+settings.register_profile("long", settings.get_profile("orderwright"), max_examples=1_000)
 settings.load_profile("orderwright")
 
 _LONGEST = ("chaos", "workflows")

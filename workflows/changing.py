@@ -167,7 +167,7 @@ class Changing(Paying):
         refusal: Problem | None = None
         if memory.authorisation is not None and not self._covered(due := amendment.total - kept):
             self._enter(OrderState.AUTHORISING)
-            held = await self._hold(due)
+            held = await self._hold(due, beside=self._drawn())
             if not held.approved:
                 refusal = _problem(
                     "payment_declined", f"holding {due} for it was declined ({held.decline_code})"

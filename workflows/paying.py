@@ -36,7 +36,7 @@ class Paying(OrderCase):
         while not self._covered(due := self._outstanding()):
             if memory.declined is None:
                 self._enter(OrderState.AUTHORISING)
-                answer = await self._hold(due)
+                answer = await self._hold(due, beside=self._drawn())
                 if answer.approved:
                     # After a reset an answer may be from before it, and of another amount; but not for ever.
                     if (holds := holds + 1) < _MOST_HOLDS:
@@ -72,8 +72,20 @@ class Paying(OrderCase):
     def _runs_out(self, held: e.Authorisation) -> bool:
         return held.expires_at is not None and workflow.now() >= held.expires_at - _RENEW_BEFORE
 
-    async def _hold(self, amount: Money) -> e.Authorisation:
-        """Ask the provider to hold ``amount``; what is approved is what the order goes by from then on."""
+    def _drawn(self) -> dict[str, Money]:
+        """What shipments that go on are still to be paid from, by the authorisation that they draw on."""
+        drawn: dict[str, Money] = {}
+        unpaid = self._unpaid_shipments()
+        for ref in self._started_shipments():
+            if ref.number in unpaid and (held := self.memory.draws_on.get(ref.number)) is not None:
+                drawn[held] = drawn.get(held, Money.zero(ref.amount.currency)) + ref.amount
+        return drawn
+
+    async def _hold(self, amount: Money, *, beside: dict[str, Money] | None = None) -> e.Authorisation:
+        """Ask the provider to hold ``amount``; what is approved is what the order goes by from then on.
+
+        ``beside``: what earlier authorisations are needed for all the same.
+        """
         memory = self.memory
         if memory.asking_hold is None:
             attempt = self._attempt("authorise", count=True)
@@ -86,7 +98,9 @@ class Paying(OrderCase):
         key = memory.asking_hold
         answer = await self.do(
             steps.AUTHORISE_PAYMENT,
-            e.AuthorisePayment(order_id=self.order_id, amount=amount, key=key, tender=memory.tender),
+            e.AuthorisePayment(
+                order_id=self.order_id, amount=amount, key=key, tender=memory.tender, drawn=beside or {}
+            ),
         )
         memory.asking_hold = None
         if not answer.approved:

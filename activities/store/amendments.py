@@ -23,7 +23,7 @@ from activities.store.network import active_services, stock_of, unknown_skus
 from activities.store.plans import kept_lines, plan_of_each
 from activities.store.prices import agreed_for_order
 from activities.store.tenders import tenders_of
-from activities.store.views import ShipmentView
+from activities.store.views import MoneyTotals, ShipmentView
 from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState, AmendmentView
 from models.base import Contract
 from models.effects import AmendmentApplied, ApplyAmendment, KeptShipment, OrderFacts
@@ -224,13 +224,13 @@ async def _prepare(
         captured=moved.captured,
         notes=[*listed.notes, *missing, *_notes(versions.current, changed, shipments, keeps)],
     )
-    if (beyond := await _beyond_its_tender(session, order_id, changed, shown, held=moved.held)) is not None:
+    if (beyond := await _beyond_its_tender(session, order_id, changed, shown, moved)) is not None:
         return (beyond,)
     return _Prepared(versions=versions, request=listed.request, draft=changed, shown=shown)
 
 
 async def _beyond_its_tender(
-    session: AsyncSession, order_id: str, changed: OrderDraft, shown: AmendmentPreview, *, held: Money
+    session: AsyncSession, order_id: str, changed: OrderDraft, shown: AmendmentPreview, moved: MoneyTotals
 ) -> Problem | None:
     """Why an account, a gift card or a credit does not pay for the higher total. Of a card only its bank knows."""
     tender = changed.tenders[0]
@@ -238,8 +238,14 @@ async def _beyond_its_tender(
         return None
     if shown.difference.minor <= 0 or shown.to_authorise.minor <= 0:
         return None
+    # The parcels that go on are paid from what is held already: only the rest of it makes room.
+    needed = max(0, (shown.kept - moved.captured).minor)
     code = await accounts.why_not(
-        session, tender.kind, tender.token, shown.to_authorise, superseded=held.minor
+        session,
+        tender.kind,
+        tender.token,
+        shown.to_authorise,
+        superseded=max(0, moved.held.minor - needed),
     )
     if code is None:
         return None

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from activities.inventory import InventoryActivities
 from activities.orders import OrderActivities
+from activities.payments import PaymentActivities
 from activities.routing import RoutingActivities
 from activities.store import accounts, amendments, reads
 from activities.store.amendments import Proposal
@@ -21,6 +22,7 @@ from models.amendment import AmendmentPreview, AmendmentRequest, AmendmentState,
 from models.effects import (
     AmendmentApplied,
     ApplyAmendment,
+    AuthorisePayment,
     KeptShipment,
     Reservation,
     ReserveStock,
@@ -33,6 +35,7 @@ from models.order import Address, OrderDraft, Tender, TenderKind
 from models.plan import PlanSummary
 from models.states import OrderState, ShipmentState
 from policies.amendment import REST_CODE
+from tests.activities.conftest import Street
 from tests.activities.running import failure_of, run
 from tests.builders import (
     NOON,
@@ -678,3 +681,28 @@ async def test_an_amendment_that_its_customers_account_does_not_pay_for_is_refus
         )
     await proposed(store, order_id, to_units(draft, 1))
     assert await refused(store, order_id, to_units(draft, 3)) == {"tenders": "tender_inactive"}
+
+
+async def test_what_a_packed_parcel_is_paid_from_does_not_pay_for_more(
+    store: Store, routing: RoutingActivities, street: Street
+) -> None:
+    payments = PaymentActivities(store, street.near.payments)
+    account = f"acme-{new_number()}"
+    draft = a_draft()
+    total = draft.totals.total_minor
+    async with store.transaction() as session:
+        await accounts.open_account(session, account, gbp(total + 500))
+    draft = draft.model_copy(
+        update={
+            "tenders": (Tender(kind=TenderKind.ON_ACCOUNT, token=account, amount_minor=total),),
+        }
+    )
+    order_id = await accepted(store, draft)
+    await stocked(store, north={skus_of(draft)[0]: 9})
+    held = AuthorisePayment(order_id=order_id, amount=gbp(total), key=f"order:{order_id}:authorise:1")
+    assert (await run(payments.authorise_payment, held)).approved
+    plan = await planned(routing, order_id)
+    await begun(store, order_id, plan, ShipmentState.LABELLED, 1)
+    assert await refused(store, order_id, to_units(draft, 4)) == {"tenders": "over_credit_limit"}
+    found = await proposed(store, order_id, to_units(draft, 3))
+    assert found.view.preview.to_authorise == gbp(500)

@@ -87,7 +87,6 @@ from tests.builders import (
 )
 
 QUICK, LONG = 50, 1_000
-settings.register_profile("long", settings.get_profile("orderwright"), max_examples=LONG)
 
 Effect = TypeVar("Effect", bound=Contract)
 Answer = TypeVar("Answer", bound=Contract)

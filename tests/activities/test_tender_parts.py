@@ -472,6 +472,23 @@ async def test_only_what_no_capture_is_about_to_take_makes_room(
     assert await left(store, ACCOUNT, account) == 0
 
 
+async def test_what_a_parcel_that_goes_on_is_to_be_paid_from_makes_no_room(
+    payments: PaymentActivities, store: Store
+) -> None:
+    account = await an_account(store, 1_500)
+    order_id = await accepted(store, paid_by((ACCOUNT, account, 1395)))
+    held = await run(payments.authorise_payment, authorise(order_id))
+    beside = {"drawn": {str(held.authorisation_id): gbp(1_300)}}
+    more = authorise(order_id, 2, amount=gbp(201)).model_copy(update=beside)
+    declined = await run(payments.authorise_payment, more)
+    assert (declined.approved, declined.decline_code) == (False, "over_credit_limit")
+    fits = authorise(order_id, 3, amount=gbp(200)).model_copy(update=beside)
+    assert (await run(payments.authorise_payment, fits)).approved
+    await run(payments.capture_payment, capture(order_id, held, 1_300))
+    assert (await money(store, order_id))["captured"] == 1_300
+    assert await left(store, ACCOUNT, account) == 0
+
+
 async def test_another_order_gets_nothing_of_what_makes_room_however_many_ask_at_once(
     payments: PaymentActivities, store: Store
 ) -> None:
