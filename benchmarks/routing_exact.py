@@ -154,18 +154,7 @@ def listings(figures: Figures) -> Iterator[Listing]:
         "routing-exactness",
         "Same answer",
         ("orders", "method", "against", "compared", "mismatches", "no plan", "left", "undecided"),
-        [
-            (
-                one.orders,
-                one.method,
-                one.reference,
-                *tuple(
-                    f"{n:,}"
-                    for n in (one.compared, one.mismatches, one.without_plan, one.left, one.undecided)
-                ),
-            )
-            for one in figures.agreements
-        ],
+        [(one.orders, one.method, one.reference, *map(str, _counts(one))) for one in figures.agreements],
     )
     yield Listing(
         "routing-latency",
@@ -184,6 +173,10 @@ def listings(figures: Figures) -> Iterator[Listing]:
             for one in figures.latencies
         ],
     )
+
+
+def _counts(one: Agreement) -> tuple[int, ...]:
+    return one.compared, one.mismatches, one.without_plan, one.left, one.undecided
 
 
 def exactness(instances: int = INSTANCES, seed: int = SEED, tell: Tell = print) -> tuple[Agreement, ...]:
