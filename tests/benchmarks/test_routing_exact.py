@@ -1,7 +1,8 @@
 """The benchmark of routing, as it is run but with a few orders."""
 
 from benchmarks import routing_exact
-from benchmarks.routing_exact import Agreement, Latency
+from benchmarks.routing_exact import Agreement, Figures, Latency
+from benchmarks.using import computer
 
 
 def test_methods_are_compared_and_none_disagrees() -> None:
@@ -29,10 +30,22 @@ def test_a_disagreement_is_no_good_run() -> None:
         left=0,
         undecided=0,
     )
-    figures = routing_exact.Figures.model_construct(agreements=(agreed,))
-    assert routing_exact.good(figures)
     wrong = agreed.model_copy(update={"mismatches": 1})
-    assert not routing_exact.good(routing_exact.Figures.model_construct(agreements=(agreed, wrong)))
+    assert routing_exact.good(figures_of(agreed))
+    assert not routing_exact.good(figures_of(agreed, wrong))
+
+
+def figures_of(*agreements: Agreement) -> Figures:
+    return Figures(
+        quick=True,
+        measured_at="now",
+        seconds=1,
+        machine=computer(),
+        others_cpu_percent=0,
+        agreements=agreements,
+        latencies=(),
+        ratios=(),
+    )
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:
