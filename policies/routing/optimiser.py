@@ -11,7 +11,7 @@ so for most orders. Deterministic: the same instance gives the same plan, unless
 
 import time
 
-from policies.routing import complete, dp, exact_general, explain, greedy, sets
+from policies.routing import complete, dp, exact_general, explain, greedy, kernels, sets
 from policies.routing.instance import Instance
 from policies.routing.solution import (
     Assignment,
@@ -41,6 +41,14 @@ def solve(instance: Instance, *, budget_s: float = BUDGET_S) -> Solution | Unfil
     if isinstance(found, OnlyBound):
         return Unfillable((explain.out_of_time(instance),), proven=False)
     return Unfillable(explain.binding(instance, _can_be_served))
+
+
+def warm_up() -> None:
+    """Load the solver and the compiled kernel, for a process that is about to route: seconds that no order's budget
+    covers, and 200 MB that other processes need not have.
+    """
+    kernels.warm_up()
+    exact_general.warm_up()
 
 
 def best(instance: Instance, deadline: float) -> Outcome:
