@@ -10,7 +10,8 @@ from policies.routing.instance import Brackets, Instance, Line, Linear, Option, 
 class Kind:
     """What an order has. Shares are chances per line or option.
 
-    ``partly``: how often a node holds a part of a line; ``none``: how often nothing of it.
+    ``partly``: how often a node holds a part of a line; ``none``: how often nothing of it. ``spread_mills``: by how
+    much the services of a node differ for a unit of a line, beyond freight; the more, the more of them pay together.
     """
 
     lines: int
@@ -31,6 +32,7 @@ class Kind:
     min_split_value_minor: int = 0
     ship_complete: bool = False
     served: bool = True
+    spread_mills: int = 20_000
 
 
 def instance(kind: Kind, seed: int) -> Instance:
@@ -116,7 +118,7 @@ def _row(
     return tuple(
         None
         if chance.random() < kind.forbidden
-        else near[option.node] + distance[option.node] * 500 + chance.randint(0, 20) * 1_000
+        else near[option.node] + distance[option.node] * 500 + chance.randint(0, kind.spread_mills)
         for option in options
     )
 

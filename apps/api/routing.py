@@ -35,7 +35,7 @@ _PlanId = Annotated[
     | {200: {"content": {"application/json": {"example": examples.ROUTE}}}},
 )
 async def explain_route(order_id: AnOrder, parts: PartsOf, plan_id: _PlanId = None) -> RouteExplanation:
-    """The plan with what it costs, term by term, how far it is proven to be the cheapest, and what it was preferred to."""
+    """The plan with what it costs, term by term, how far it is proven, and what it was preferred to."""
     made = await _decision(parts, order_id, plan_id)
     return RouteExplanation(
         order_id=order_id,

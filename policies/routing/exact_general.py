@@ -24,6 +24,11 @@ def supports(instance: Instance) -> str | None:
     return None
 
 
+def warm_up() -> None:
+    """Import the solver."""
+    from ortools.sat.python import cp_model  # noqa: F401, PLC0415 - what matters is that it was imported
+
+
 def solve(
     instance: Instance,
     *,

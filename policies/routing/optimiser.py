@@ -11,7 +11,7 @@ so for most orders. Deterministic: the same instance gives the same plan, unless
 
 import time
 
-from policies.routing import complete, dp, exact_general, explain, greedy, sets
+from policies.routing import complete, dp, exact_general, explain, greedy, kernels, sets
 from policies.routing.instance import Instance
 from policies.routing.solution import (
     Assignment,
@@ -33,15 +33,22 @@ def solve(instance: Instance, *, budget_s: float = BUDGET_S) -> Solution | Unfil
     Where no better plan than the quick one was found in time, ``fallback`` is set. It never raises for an instance that
     merely cannot be served. The budget is kept to within what it takes to make a model, which cannot be interrupted.
     """
-    deadline = time.monotonic() + budget_s
-    if not (impossible := explain.impossible_lines(instance)):
-        found = best(instance, deadline)
-        if isinstance(found, Solution):
-            return found
-        if isinstance(found, OnlyBound):
-            return Unfillable((explain.out_of_time(instance),), proven=False)
-        impossible = explain.binding(instance, _can_be_served)
-    return Unfillable(impossible)
+    found = best(instance, time.monotonic() + budget_s)
+    if isinstance(found, Solution):
+        return found
+    if impossible := explain.impossible_lines(instance):
+        return Unfillable(impossible)
+    if isinstance(found, OnlyBound):
+        return Unfillable((explain.out_of_time(instance),), proven=False)
+    return Unfillable(explain.binding(instance, _can_be_served))
+
+
+def warm_up() -> None:
+    """Load the solver and the compiled kernel, for a process that is about to route: seconds that no order's budget
+    covers, and 200 MB that other processes need not have.
+    """
+    kernels.warm_up()
+    exact_general.warm_up()
 
 
 def best(instance: Instance, deadline: float) -> Outcome:

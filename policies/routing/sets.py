@@ -39,6 +39,8 @@ _TRIED_AT_MOST = 1_500_000
 _TRIED_AT_ONCE = 32
 _STEPS_AT_ROOT = 120
 _STEPS_BELOW = 25
+_SUPPLY_BITS = 48
+_SUPPLY = (1 << _SUPPLY_BITS) - 1
 _NO_BOUND = -(1 << 62)
 
 
@@ -121,11 +123,23 @@ class _Table:
         self.fixed = np.array(
             [sum(self._opening(option) for option in setting) for setting in self.settings], dtype=np.int64
         )
+        self.near = self._neighbours()
         whole = (self.supply == 0) | (self.supply == self.quantity)
         self.partial = np.flatnonzero(~whole.all(axis=0))
         self.whole = np.flatnonzero(whole.all(axis=0))
+        self._key, self._ranked = self._keys()
         self._whole_cost = self.price[:, self.whole] * self.quantity[self.whole]
         self._whole_penalty = (self.penalty * self.quantity)[self.whole]
+
+    def _neighbours(self) -> Bools:
+        """Settings × settings: whether one comes from the other by opening, closing or exchanging one service."""
+        opened = np.zeros((len(self.settings), len(self.instance.options)), dtype=np.int64)
+        for place, setting in enumerate(self.settings):
+            opened[place, list(setting)] = 1
+        both = opened @ opened.T
+        apart = np.maximum(self.size[:, None], self.size[None, :]) - both
+        near: Bools = (self.node[:, None] == self.node[None, :]) & (apart == 1)
+        return near
 
     def costs(self, chosen: NDArray[np.intp]) -> Ints:
         """What plans cost; ``chosen`` (P × nodes): a setting for each node."""
@@ -142,16 +156,31 @@ class _Table:
         return fixed
 
     def _partial_costs(self, chosen: NDArray[np.intp]) -> Ints:
-        lines = self.partial
-        price = np.minimum(self.price[chosen[:, :, None], lines], self.penalty[lines])
-        supply = self.supply[chosen[:, :, None], lines]
-        order = price.argsort(axis=1, kind="stable")
-        price = np.take_along_axis(price, order, axis=1)
-        supply = np.take_along_axis(supply, order, axis=1)
-        before = supply.cumsum(axis=1) - supply
-        taken = np.clip(self.quantity[lines] - before, 0, supply)
-        cost = (price * taken).sum(axis=1) + self.penalty[lines] * (self.quantity[lines] - taken.sum(axis=1))
-        return np.asarray(cost.sum(axis=1), dtype=np.int64)
+        """What the demands cost of which nodes hold parts: each is filled from its cheapest node first."""
+        keys = np.sort(self._key[chosen.T], axis=0)
+        left = np.broadcast_to(self.quantity[self.partial], keys.shape[1:]).copy()
+        cost = np.zeros_like(left)
+        columns = np.arange(self.partial.size)
+        for key in keys:
+            taken = np.minimum(key & _SUPPLY, left)
+            cost += taken * self._ranked[key >> _SUPPLY_BITS, columns]
+            left -= taken
+            if not left.any():
+                break
+        cost += left * self.penalty[self.partial]
+        total: Ints = cost.sum(axis=1)
+        return total
+
+    def _keys(self) -> tuple[Ints, Ints]:
+        """Of the demands that may be filled in parts (settings × demands): the rank of each price, and how much there
+        is at it, in one number that sorts by price; and the prices by rank.
+        """
+        price = np.minimum(self.price[:, self.partial], self.penalty[self.partial])
+        order = price.argsort(axis=0, kind="stable")
+        rank = np.empty_like(order)
+        np.put_along_axis(rank, order, np.arange(len(price))[:, None], axis=0)
+        keys: Ints = (rank << _SUPPLY_BITS) + self.supply[:, self.partial]
+        return keys, np.take_along_axis(price, order, axis=0)
 
     def assignments(self, chosen: Sequence[int]) -> tuple[Assignment, ...]:
         """The plan: each demand from its cheapest open options first, its lines in their order."""
@@ -342,15 +371,15 @@ class _Search:
         self.bound = self.cost
 
     def _descend(self) -> None:
-        """Change one node's setting at a time to whichever saves most, until none saves."""
+        """Open, close or exchange one service at a time, whichever saves most, until none saves."""
         table = self._table
-        chosen = np.array(self.chosen, dtype=np.intp)
         while True:
-            moves = np.repeat(chosen[None, :], len(table.settings), axis=0)
-            moves[np.arange(len(moves)), table.node] = np.arange(len(moves))
+            chosen = np.array(self.chosen, dtype=np.intp)
+            near = np.flatnonzero(table.near[chosen[table.node], np.arange(len(table.settings))])
+            moves = np.repeat(chosen[None, :], near.size, axis=0)
+            moves[np.arange(near.size), table.node[near]] = near
             if not self._try(moves):
                 return
-            chosen = np.array(self.chosen, dtype=np.intp)
 
     def _try(self, plans: NDArray[np.intp]) -> bool:
         """Whether one of the plans (P × nodes) is better than the best so far; the first best one replaces it."""
