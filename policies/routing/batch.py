@@ -2,9 +2,10 @@
 
 An order's cost, given the nodes that it opens, is the sum of their opening charges, a split charge for each beyond the
 first, and for each line the cheapest of: its cost at an open node, or staying unfilled. Lines are not split.
-Two exact searches share the work, whichever is smaller for an order: over subsets of lines (a dynamic programme, node by
-node) for few lines, over sets of nodes for few nodes. An order that is too large for both gets a bounded search: the
-best of all sets of at most two nodes, to which nodes are added while that helps. It is feasible, and comes with a bound.
+Two exact searches share the work, whichever is smaller for an order: over subsets of lines (a dynamic programme,
+node by node) for few lines, over sets of nodes for few nodes. An order that is too large for both gets a bounded
+search: the best of all sets of at most two nodes, to which nodes are added while that helps. It is feasible, and
+comes with a bound.
 """
 
 from collections.abc import Iterator
@@ -44,8 +45,8 @@ class Orders(NamedTuple):
 
 @dataclass(frozen=True)
 class Choices:
-    """``nodes`` (O): the open nodes of each order, as bits. ``cost`` (O) of it, mills. ``bound`` (O): no choice costs less;
-    it equals ``cost`` where ``exact`` (O).
+    """``nodes`` (O): the open nodes of each order, as bits. ``cost`` (O) of it, mills. ``bound`` (O): no choice
+    costs less; it equals ``cost`` where ``exact`` (O).
     """
 
     nodes: npt.NDArray[np.int64]
@@ -77,7 +78,9 @@ def cheapest_nodes(orders: Orders) -> Choices:
 
 
 def serving_nodes(orders: Orders, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The node of every line (L) when its order opens ``nodes`` (O, bits): the cheapest; -1 where unfilled is cheaper."""
+    """The node of every line (L) when its order opens ``nodes`` (O, bits): the cheapest; -1 where unfilled is
+    cheaper.
+    """
     of_line = np.repeat(nodes, np.diff(orders.first_line))
     is_open = (of_line[:, None] >> np.arange(orders.line.shape[1])) & 1 == 1
     offers = np.where(is_open, orders.line, NEVER)
@@ -101,7 +104,9 @@ def _by_node_sets(lines: int, nodes: int) -> bool:
 
 
 def _alike(how_many: npt.NDArray[np.int64], nodes: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-    """Places of orders with as many lines. Long orders of different length are filled up with lines that cost nothing."""
+    """Places of orders with as many lines. Long orders of different length are filled up with lines that cost
+    nothing.
+    """
     padded = np.where(how_many > MOST_LINES, -(-how_many // 8) * 8, how_many)
     for lines in np.unique(padded).tolist():
         group = np.flatnonzero(padded == lines)

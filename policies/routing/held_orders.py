@@ -18,11 +18,14 @@ _DEAREST_ORDER = 1 << 36
 class HeldOrders:
     """``O`` orders with ``L`` lines of ``S`` SKUs, and ``N`` nodes. Costs are mills (thousandths of a minor unit).
 
-    ``first_line`` (O + 1): order ``o`` has the lines ``first_line[o]`` to ``first_line[o + 1]``, at least one, no SKU twice.
+    ``first_line`` (O + 1): order ``o`` has the lines ``first_line[o]`` to ``first_line[o + 1]``, at least one, no
+    SKU twice.
     ``sku`` (L): row of ``stock``. ``quantity`` (L): units, sent whole from one node.
     ``opening`` (O, N): a shipment's own cost; ``NEVER`` where the node cannot serve the order.
-    ``split`` (O): for each shipment beyond the first. ``line`` (L, N): for the line from there; ``NEVER`` where it cannot be.
-    ``unfilled`` (L): penalty. ``stock`` (S, N): units that may be promised. ``capacity`` (N): shipments that may be sent.
+    ``split`` (O): for each shipment beyond the first. ``line`` (L, N): for the line from there; ``NEVER`` where it
+    cannot be.
+    ``unfilled`` (L): penalty. ``stock`` (S, N): units that may be promised. ``capacity`` (N): shipments that may be
+    sent.
 
     Raises ``ValueError`` that names what is wrong.
     """
@@ -49,7 +52,7 @@ class HeldOrders:
     @property
     def nodes(self) -> int:
         """How many nodes: ``N``."""
-        return self.stock.shape[1]
+        return int(self.stock.shape[1])
 
     @cached_property
     def lines_of(self) -> Ints:
@@ -62,7 +65,9 @@ class HeldOrders:
         return np.repeat(np.arange(self.orders), self.lines_of)
 
     def part(self, orders: Ints, *, stock: Ints | None = None, capacity: Ints | None = None) -> "HeldOrders":
-        """Only these orders, of other stock and capacity when given. What is a part of the right is right: not checked again."""
+        """Only these orders, of other stock and capacity when given. What is a part of the right is right: not
+        checked again.
+        """
         first_line, places = self.places(orders)
         part = object.__new__(HeldOrders)
         part.__dict__.update(
@@ -109,14 +114,17 @@ class HeldOrders:
         opening = np.where(shipped, self.opening, 0).sum(axis=1)
         splits = self.split * np.maximum(shipped.sum(axis=1) - 1, 0)
         lines = np.where(node >= 0, self.line[np.arange(len(node)), node], self.unfilled)
-        return opening + splits + np.add.reduceat(lines, self.first_line[:-1])
+        costs: Mills = opening + splits + np.add.reduceat(lines, self.first_line[:-1])
+        return costs
 
 
 def _wrong(held: HeldOrders) -> list[str]:
     """What is wrong with the orders; shapes first, for nothing else can be looked at without."""
     orders, lines = len(held.first_line) - 1, len(held.sku)
     if held.stock.ndim != 2 or not 1 <= held.stock.shape[1] <= MOST_NODES:
-        return [f"stock must have a row per SKU and 1 to {MOST_NODES} nodes, not the shape {held.stock.shape}"]
+        return [
+            f"stock must have a row per SKU and 1 to {MOST_NODES} nodes, not the shape {held.stock.shape}"
+        ]
     nodes = held.stock.shape[1]
     shapes = {
         "quantity": (lines,),
@@ -129,7 +137,12 @@ def _wrong(held: HeldOrders) -> list[str]:
     for name, shape in shapes.items():
         if (found := getattr(held, name).shape) != shape:
             return [f"{name} has the shape {found}, and should have {shape}"]
-    if orders < 1 or held.first_line[0] != 0 or held.first_line[-1] != lines or np.diff(held.first_line).min() < 1:
+    if (
+        orders < 1
+        or held.first_line[0] != 0
+        or held.first_line[-1] != lines
+        or np.diff(held.first_line).min() < 1
+    ):
         return ["first_line must rise from 0 to the number of lines, and every order needs a line"]
     if held.sku.min() < 0 or held.sku.max() >= held.stock.shape[0]:
         return [f"sku must lie between 0 and {held.stock.shape[0] - 1}, a row of stock"]

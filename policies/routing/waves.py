@@ -1,29 +1,28 @@
 """Routes a batch of held orders together: who gets the scarce units, so that all orders together cost least.
 
-1. Prices: what an order must not pay for stock is put on it as a price per unit (Lagrangian relaxation); with prices the
+1. Prices: what an order must not pay for stock is put on it as a price per unit (Lagrangian relaxation); with prices
+the
    orders fall apart, and each is solved exactly (``policies.routing.batch``). Prices rise where too much is taken, in
-   steps that each resource adapts to how its excess moves (Adam: Kingma & Ba 2015). Every set of prices proves a lower
-   bound, that of the best is kept; at its best it equals the LP bound of the node-set formulation (one variable per
-   order and set of nodes with its lines; Amil, Makhdoumi & Wei 2025), for each order alone is solved in whole numbers.
+   steps that each resource adapts to how its excess moves (``policies.routing.ascent``). Every set of prices proves
+   a lower bound, that of the best is kept; at its best it equals the LP bound of the node-set formulation (one
+   variable per order and set of nodes with its lines; Amil, Makhdoumi & Wei 2025), for each order alone is solved in
+   whole numbers.
 2. Repair: with the best prices all orders choose again, and are accepted as far as there is stock, whoever would lose
    most first; who was not, chooses again from what is left.
-3. Improvement: again and again a part of the orders is taken back and routed anew at slightly other prices. Orders that
+3. Improvement: again and again a part of the orders is taken back and routed anew at slightly different prices.
+Orders that
    do not compete with each other are judged apart: what got cheaper together is kept.
 
 Pure and repeatable: the same orders, effort and seed give the same plan. Time is bounded by the effort, not by a clock.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from policies.routing.batch import NEVER, Mills, cheapest_nodes, serving_nodes
 from policies.routing.held_orders import HeldOrders, Ints
-
-Flags = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+from policies.routing.prices import Flags, Prices, Use, apart, price, used_by
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,13 @@ class Effort:
 
 @dataclass(frozen=True)
 class WavePlan:
-    """``node`` (L): which node serves each line, -1: unfilled. ``cost`` and the proven lower ``bound`` of any plan: mills.
+    """``node`` (L): which node serves each line, -1: unfilled. ``cost`` and the proven lower ``bound`` of any plan:
+    mills.
 
-    ``stock_prices`` (S, N) and ``capacity_prices`` (N): the shadow prices of the bound, mills per unit and per shipment.
-    ``bounded`` (O): orders too large for the exact search; they were routed by the bounded one (``policies.routing.batch``),
-    and entered the bound by a lower estimate.
+    ``stock_prices`` (S, N) and ``capacity_prices`` (N): the shadow prices of the bound, mills per unit and per
+    shipment.
+    ``bounded`` (O): orders too large for the exact search; they were routed by the bounded one
+    (``policies.routing.batch``), and entered the bound by a lower estimate.
     """
 
     node: Ints
@@ -80,88 +81,6 @@ def route_wave(held: HeldOrders, effort: Effort = Effort()) -> WavePlan:
     )
 
 
-# --- prices ---
-class Prices(NamedTuple):
-    """Shadow prices of stock (S, N) and capacity (N), the bound that they prove (mills), and which orders weaken it."""
-
-    stock: Mills
-    capacity: Mills
-    bound: int
-    bounded: Flags
-
-
-# The usual constants of Adam, but quicker to forget: forty rounds are few.
-_MOMENTUM, _VARIANCE, _NO_EXCESS = 0.7, 0.9, 1e-3
-# The first step, as a share of what a parcel costs; each is smaller than the one before, down to 1/20 in the last round.
-_FIRST_STEP, _LAST_STEP = 0.15, 0.05
-
-
-def price(held: HeldOrders, rounds: int) -> Prices:
-    """The prices of ``rounds`` rounds that prove the highest bound."""
-    units = np.concatenate([held.stock.ravel(), held.capacity])
-    step = _first_step(held)
-    prices, excess_mean, excess_square = (np.zeros(len(units)) for _ in range(3))
-    best: Prices | None = None
-    for _ in range(rounds):
-        stock, capacity = _apart(held, np.rint(prices).astype(np.int64))
-        orders = held.priced(stock, capacity)
-        choices = cheapest_nodes(orders)
-        spent = int((stock * held.stock).sum()) + int((capacity * held.capacity).sum())
-        bound = int(choices.bound.sum()) - spent
-        if best is None or bound > best.bound:
-            best = Prices(stock, capacity, bound, ~choices.exact)
-        used = _use(held, serving_nodes(orders, choices.nodes)).total(len(units))
-        excess = np.where((prices <= 0) & (used < units), 0, used - units)
-        excess_mean = _MOMENTUM * excess_mean + (1 - _MOMENTUM) * excess
-        excess_square = _VARIANCE * excess_square + (1 - _VARIANCE) * excess.astype(np.float64) ** 2
-        prices = np.maximum(prices + step * excess_mean / (np.sqrt(excess_square) + _NO_EXCESS), 0)
-        step = step * _LAST_STEP ** (1 / rounds)
-    if best is None:
-        raise ValueError("prices take at least one round")
-    return best
-
-
-def _first_step(held: HeldOrders) -> Floats:
-    """Per resource: a share of what a parcel costs, for a unit divided by how many of them a line usually has."""
-    possible = held.opening[held.opening < NEVER]
-    parcel = float(np.median(possible)) if len(possible) else 1.0
-    lines = np.bincount(held.sku, minlength=len(held.stock))
-    usual = np.bincount(held.sku, held.quantity, len(held.stock)) / np.maximum(lines, 1)
-    per_unit = parcel / np.maximum(usual, 1)
-    return _FIRST_STEP * np.concatenate([np.repeat(per_unit, held.nodes), np.full(held.nodes, parcel)])
-
-
-def _apart(held: HeldOrders, resources: Ints) -> tuple[Ints, Ints]:
-    stock = held.stock.size
-    return resources[:stock].reshape(held.stock.shape), resources[stock:]
-
-
-# --- what orders take: units of a SKU at a node, and shipments of a node, are resources alike ---
-class _Use(NamedTuple):
-    """One entry per order and resource: place of the order, of the resource (stock row by row, then capacity), amount."""
-
-    order: Ints
-    resource: Ints
-    amount: Ints
-
-    def total(self, resources: int) -> Ints:
-        return np.bincount(self.resource, self.amount, resources).astype(np.int64)
-
-    def of(self, orders: Flags) -> "_Use":
-        kept = orders[self.order]
-        return _Use(self.order[kept], self.resource[kept], self.amount[kept])
-
-
-def _use(held: HeldOrders, node: Ints) -> _Use:
-    served = np.flatnonzero(node >= 0)
-    order, opened = np.nonzero(held.shipments(node))
-    return _Use(
-        np.concatenate([held.order[served], order]),
-        np.concatenate([held.sku[served] * held.nodes + node[served], held.stock.size + opened]),
-        np.concatenate([held.quantity[served], np.ones_like(order)]),
-    )
-
-
 # --- repair ---
 def _repaired(held: HeldOrders, stock_prices: Mills, capacity_prices: Mills) -> Ints:
     """The node of each line (L), feasible. Ends: whoever loses most gets what it chose, in every round."""
@@ -170,7 +89,7 @@ def _repaired(held: HeldOrders, stock_prices: Mills, capacity_prices: Mills) -> 
     waiting = np.arange(held.orders)
     loss: Ints | None = None
     while len(waiting):
-        stock, capacity = _apart(held, left)
+        stock, capacity = apart(held, left)
         rest = held.part(waiting, stock=stock, capacity=capacity)
         orders = rest.priced(stock_prices, capacity_prices)
         choices = cheapest_nodes(orders)
@@ -181,7 +100,7 @@ def _repaired(held: HeldOrders, stock_prices: Mills, capacity_prices: Mills) -> 
             refused = orders.line.copy()
             refused[taken, chosen[taken]] = NEVER
             loss = cheapest_nodes(orders._replace(line=refused)).cost - choices.cost
-        use = _use(rest, chosen)
+        use = used_by(rest, chosen)
         accepted = _accepted(use, loss[waiting], left)
         _, places = held.places(waiting)
         goes = np.repeat(accepted, rest.lines_of)
@@ -191,7 +110,7 @@ def _repaired(held: HeldOrders, stock_prices: Mills, capacity_prices: Mills) -> 
     return node
 
 
-def _accepted(use: _Use, loss: Ints, left: Ints) -> Flags:
+def _accepted(use: Use, loss: Ints, left: Ints) -> Flags:
     """Which orders get all that they chose, if at each resource the greatest loss comes first."""
     by_loss = np.lexsort((use.order, -loss[use.order], use.resource))
     resource, amount = use.resource[by_loss], use.amount[by_loss]
@@ -212,17 +131,17 @@ def _improved(held: HeldOrders, node: Ints, prices: Prices, effort: Effort) -> I
     chance = np.random.default_rng(effort.seed)
     node = node.copy()
     resources = held.stock.size + held.nodes
-    left = np.concatenate([held.stock.ravel(), held.capacity]) - _use(held, node).total(resources)
+    left = np.concatenate([held.stock.ravel(), held.capacity]) - used_by(held, node).total(resources)
     for _ in range(effort.improvement):
         again = np.sort(chance.choice(held.orders, max(1, int(effort.share * held.orders)), replace=False))
         varied = prices.stock * np.exp(_VARIED * chance.standard_normal(prices.stock.shape))
         part = held.part(again)
         _, places = held.places(again)
-        before = _use(part, node[places])
-        stock, capacity = _apart(held, left + before.total(resources))
+        before = used_by(part, node[places])
+        stock, capacity = apart(held, left + before.total(resources))
         part = held.part(again, stock=stock, capacity=capacity)
         other = _repaired(part, np.rint(varied).astype(np.int64), prices.capacity)
-        after = _use(part, other)
+        after = used_by(part, other)
         together = _competing(before, after, left, len(again))
         gain = np.bincount(together, part.costs(node[places]) - part.costs(other), len(again))
         better = gain[together] > 0
@@ -232,13 +151,13 @@ def _improved(held: HeldOrders, node: Ints, prices: Prices, effort: Effort) -> I
     return node
 
 
-def _competing(before: _Use, after: _Use, left: Ints, orders: int) -> Ints:
+def _competing(before: Use, after: Use, left: Ints, orders: int) -> Ints:
     """A label per order: those with different labels may each keep the old or take the new plan, and there is enough.
 
     That is so unless they change what they take of a resource that does not have enough for all that take more.
     """
     resources = len(left)
-    change = _Use(
+    change = Use(
         np.concatenate([before.order, after.order]),
         np.concatenate([before.resource, after.resource]),
         np.concatenate([-before.amount, after.amount]),
