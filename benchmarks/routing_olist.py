@@ -212,9 +212,9 @@ def _drawn(
         about=(
             "Real: purchases from January 2018 on with their times, customers' and sellers' places (centre of the zip"
             " prefix), freight and days on the road as fitted on the months before. Nodes are the largest clusters of"
-            " sellers. Assumed: an article stands for its category and weight class; stock is 1.05 × the demand of
-            each," " half laid where its category's sellers sold from, half evenly; a node sends up to thrice its
-            part of the" " orders a day; handling, split and unfilled charges."
+            " sellers. Assumed: an article stands for its category and weight class; stock is 1.05 × the demand of"
+            " each, half laid where its category's sellers sold from, half evenly; a node sends up to thrice its part of"
+            " the orders a day; handling, split and unfilled charges."
         ),
         held=HeldOrders(
             first_line=np.concatenate([[0], np.cumsum(counts)]),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from activities.channels.online_retail import read_invoices
 from activities.store.seed import DEFAULT_NETWORK, DEFAULT_STOCK, read_network, read_stock
-from models.network import Network
+from models.network import CarrierService, Network, ServiceZone
 from models.order import OrderDraft
 from policies.routing.batch import NEVER, Mills
 from policies.routing.held_orders import HeldOrders, Ints
@@ -178,8 +178,8 @@ def example(orders: int | None = None) -> World:
         name=f"example, {len(drafts):,} orders × {len(nodes)} nodes",
         about=(
             "Orders: UCI Online Retail, September and October 2011. Nodes, services, prices, weights and stock are the"
-            " example's, all assumed; the only place of a country is its capital. A node offers an order the service
-            that" " is cheapest if it sends all of it; kilograms are not rounded up; lines are not split."
+            " example's, all assumed; the only place of a country is its capital. A node offers an order the service"
+            " that is cheapest if it sends all of it; kilograms are not rounded up; lines are not split."
         ),
         held=_held(
             counts,
@@ -219,12 +219,10 @@ def _offers(network: Network, country: str, units: int) -> list[tuple[int, float
     offers = []
     for node in network.nodes:
         zones = [
-            next((z for z in zones if country in z.destinations), next(iter(zones), None))
+            _zone(service, node.country, country)
             for service in network.services
             if service.active and weight <= service.max_weight_g
-            and (zones := [z for z in service.zones if z.origin in (node.country, "*") and {country, "*"} &
-            {*z.destinations}])
-        ]  # fmt: skip
+        ]
         zone = min(
             filter(None, zones), key=lambda z: z.base_minor * 1000 + z.per_kg_minor * weight, default=None
         )
@@ -234,6 +232,12 @@ def _offers(network: Network, country: str, units: int) -> list[tuple[int, float
             else ((node.handling_minor + zone.base_minor) * 1000, float(zone.per_kg_minor), zone.transit_days)
         )
     return offers
+
+
+def _zone(service: CarrierService, origin: str, country: str) -> ServiceZone | None:
+    zones = [zone for zone in service.zones if zone.origin in (origin, "*")]
+    exact = (zone for zone in zones if country in zone.destinations)
+    return next(exact, next((zone for zone in zones if "*" in zone.destinations), None))
 
 
 # Latitude and longitude of the example's nodes, and of the capitals in which it lets all customers live.

@@ -55,15 +55,15 @@ class ShadowPrices:
     def __post_init__(self) -> None:
         if self.mills.shape != (len(self.skus), len(self.nodes)):
             raise ValueError(
-                f"shadow prices of {len(self.skus)} SKUs at {len(self.nodes)} nodes cannot have the shape
-                {self.mills.shape}"
+                f"shadow prices of {len(self.skus)} SKUs at {len(self.nodes)} nodes cannot have the "
+                f"shape {self.mills.shape}"
             )
         if self.mills.min(initial=0) < 0:
             raise ValueError("a shadow price is never below zero")
         if not 0 <= self.scale <= 1 or self.half_life <= timedelta(0):
             raise ValueError(
-                f"shadow prices need a scale from 0 to 1 and a half-life above zero, not {self.scale} and
-                {self.half_life}"
+                f"shadow prices need a scale from 0 to 1 and a half-life above zero, not "
+                f"{self.scale} and {self.half_life}"
             )
 
     def price(self, sku: str, node: str, moment: datetime) -> int:
