@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from benchmarks.routing_worlds import UNFILLED, Floats, Past, World, great_circle, spread
 from models.base import Contract
-from models.errors import InvalidDocument
+from models.errors import Refused
 from policies.routing.held_orders import HeldOrders
 
 # What is routed begins here; freight, days and where stock lies are learnt from before.
@@ -51,12 +51,10 @@ class Olist:
 
 
 def read(folder: Path, orders: int | None = None) -> Olist:
-    """The stream from ``ROUTED_FROM`` on. Raises ``InvalidDocument`` for a folder that lacks a file."""
+    """The stream from ``ROUTED_FROM`` on. Raises ``Refused`` for a folder that lacks a file."""
     lacking = [f"{name}.parquet" for name in _FILES if not (folder / f"{name}.parquet").is_file()]
     if lacking:
-        raise InvalidDocument(
-            f"{folder} has no {', '.join(lacking)}: --data names the folder of the Olist files"
-        )
+        raise Refused(f"{folder} has no {', '.join(lacking)}: --data names the folder of the Olist files")
     tables = {name: pyarrow.parquet.read_table(folder / f"{name}.parquet").to_pydict() for name in _FILES}
     return _drawn(_purchases(tables), _selling_places(tables), orders)
 
@@ -213,8 +211,8 @@ def _drawn(
             "Real: purchases from January 2018 on with their times, customers' and sellers' places (centre of the zip"
             " prefix), freight and days on the road as fitted on the months before. Nodes are the largest clusters of"
             " sellers. Assumed: an article stands for its category and weight class; stock is 1.05 × the demand of"
-            " each, half laid where its category's sellers sold from, half evenly; a node sends up to thrice its part of"
-            " the orders a day; handling, split and unfilled charges."
+            " each, half laid where its category's sellers sold from, half evenly; a node sends up to thrice its part"
+            " of the orders a day; handling, split and unfilled charges."
         ),
         held=HeldOrders(
             first_line=np.concatenate([[0], np.cumsum(counts)]),
@@ -344,7 +342,7 @@ def _fit(  # noqa: PLR0917
     what: str, unit: str, formula: tuple[str, ...], x: Floats, y: Floats, later_x: Floats, later_y: Floats
 ) -> tuple[Floats, Fit]:
     """Least squares; what it is worth is judged on the later months."""
-    weights: Floats = np.linalg.lstsq(x, y, rcond=None)[0]
+    weights = np.linalg.lstsq(x, y, rcond=None)[0].astype(np.float64)
     errors = later_x @ weights - later_y
     return weights, Fit(
         what=what,

@@ -61,7 +61,7 @@ def ranked(world: World) -> Ints:
 
 
 def _first_in(ranking: Ints, can: Flags) -> Ints:
-    complete = ranking[can.all(axis=0)[ranking]]
+    complete = ranking[can[:, ranking].all(axis=0)]
     if len(complete):
         return np.full(len(can), complete[0])
     first = ranking[can[:, ranking].argmax(axis=1)]
@@ -97,7 +97,8 @@ def optimum(world: World, price: Price | None = None) -> Ints:
 
 def _differences(prices: Mills, can: Flags) -> Mills:
     """Prices above that of the cheapest node that can: they say where to take a unit from, never not to take one."""
-    return prices - np.where(can, prices, NEVER).min(axis=1, keepdims=True)
+    differences: Mills = prices - np.where(can, prices, NEVER).min(axis=1, keepdims=True)
+    return differences
 
 
 def _alone(opening: Mills, split: int, line: Mills, unfilled: Mills) -> Ints:
@@ -174,16 +175,15 @@ def _unit_costs(world: World) -> Mills:
     np.add.at(opening, world.region, np.minimum(held.opening, NEVER).astype(np.float64))
     orders = np.maximum(of_region, 1)[:, None]
     units = held.quantity.sum() / held.orders
-    return np.rint(world.unit_weight[:, None, None] * (rate / orders) + opening / orders / units).astype(
-        np.int64
-    )
+    freight = world.unit_weight[:, None, None] * (rate / orders)
+    costs: Mills = np.rint(freight + opening / orders / units).astype(np.int64)
+    return costs
 
 
 def _mean_per_unit(held: HeldOrders) -> Mills:
     penalty = np.bincount(held.sku, held.unfilled, len(held.stock))
-    return np.rint(penalty / np.maximum(np.bincount(held.sku, held.quantity, len(held.stock)), 1)).astype(
-        np.int64
-    )
+    units = np.bincount(held.sku, held.quantity, len(held.stock))
+    return np.rint(penalty / np.maximum(units, 1)).astype(np.int64)
 
 
 # --- together ---

@@ -1,8 +1,8 @@
 """What routing rules cost on streams of orders: ``python -m benchmarks.routing_streams --data DIR --json FILE``.
 
-Three worlds: made up, the project's example, and one drawn from Olist (``--data``: a folder with its files; without it that
-one is left out). Of each rule: cost, fill rate, splits, distance and promised days; beside them a lower bound that no plan
-can go below. Exit code 1 when a plan takes more than there is; 0 also when an aim is missed, which the tables say.
+Three worlds: made up, the project's example, and one drawn from Olist (``--data``: a folder with its files; without it
+that one is left out). Of each rule: cost, fill rate, splits, distance and promised days; beside them a lower bound that
+no plan can go below. Exit code 1 when a plan takes more than there is; 0 also when an aim is missed, as the tables say.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from benchmarks.routing_rules import (
 from benchmarks.routing_worlds import World, example, synthetic
 from benchmarks.tables import Listing, aims_table, print_tables
 from models.base import Contract
-from models.errors import InvalidDocument
+from models.errors import Refused
 from policies.routing.held_orders import HeldOrders, Ints
 from policies.routing.prices import price, used_by
 from policies.routing.waves import Effort, route_wave
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = console()
     try:
         figures = measure(asked.data, quick=asked.quick, tell=told.print)
-    except InvalidDocument as error:
+    except Refused as error:
         told.print(str(error), style="red")
         return 2
     show(figures, told)
@@ -115,7 +115,7 @@ def good(figures: Figures) -> bool:
 
 
 def measure(data: Path | None, *, quick: bool, tell: Callable[[str], None]) -> Figures:
-    """Measure everything. Raises ``InvalidDocument`` for a folder that lacks a file."""
+    """Measure everything. Raises ``Refused`` for a folder that lacks a file."""
     most = 1_000 if quick else None
     worlds = [synthetic(most or 10_000), example(most)]
     fits: tuple[Fit, ...] = ()
@@ -174,7 +174,7 @@ def _streams(world: World, tell: Callable[[str], None]) -> Streams:
     )
 
 
-def _row(
+def _row(  # noqa: PLR0917
     world: World,
     whole: HeldOrders,
     name: str,

@@ -61,7 +61,8 @@ class World:
     per_day: bool = False
 
 
-NO_PAST = Past(*(np.zeros(0, np.int64) for _ in range(3)), orders=0)
+_NONE = np.zeros(0, np.int64)
+NO_PAST = Past(sku=_NONE, region=_NONE, units=_NONE, orders=0)
 
 
 # --- made up: 20 nodes on a plane ---
@@ -119,7 +120,7 @@ def synthetic(orders: int = 10_000, nodes: int = 20, skus: int = 200, seed: int 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def spread(units: Floats, shares: Floats, chance: np.random.Generator) -> Ints:
+def spread(units: npt.NDArray[np.floating], shares: Floats, chance: np.random.Generator) -> Ints:
     """Whole ``units`` (S) laid out by ``shares`` (S, N); what rounding leaves over goes by chance."""
     stock = np.floor(shares * units[:, None]).astype(np.int64)
     for row, left in enumerate(np.ceil(units).astype(np.int64) - stock.sum(axis=1)):
@@ -260,7 +261,8 @@ _CAPITALS = {
 def _kilometres(country: str, nodes: Sequence[str]) -> Floats:
     latitude, longitude = _CAPITALS[country]
     places = np.array([_NODES[node] for node in nodes])
-    return great_circle(np.array([latitude]), np.array([longitude]), places[:, 0], places[:, 1])[0]
+    km: Floats = great_circle(np.array([latitude]), np.array([longitude]), places[:, 0], places[:, 1])[0]
+    return km
 
 
 def great_circle(latitude: Floats, longitude: Floats, to_latitude: Floats, to_longitude: Floats) -> Floats:

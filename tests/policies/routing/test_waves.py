@@ -1,10 +1,11 @@
 """Waves: feasible, bounded from below, and the same every time."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from ortools.linear_solver import pywraplp
+from ortools.linear_solver import pywraplp  # type: ignore[import-untyped]
 
 from policies.routing.batch import NEVER
 from policies.routing.held_orders import HeldOrders, Ints
@@ -34,7 +35,7 @@ def test_a_wave_takes_no_more_than_there_is_and_costs_no_less_than_its_bound(
 def per_order_lp(held: HeldOrders) -> float:
     """The LP of the per-order formulation (open nodes, lines at them), which is no stronger than that of node sets."""
     solver = pywraplp.Solver.CreateSolver("GLOP")
-    stock: dict[tuple[int, int], list[object]] = {}
+    stock: dict[tuple[int, int], list[Any]] = {}
     cost = 0
     for order in range(held.orders):
         # Not charged for the first parcel: one split less, for an order that is served at all.
