@@ -87,21 +87,19 @@ def _repaired(held: HeldOrders, stock_prices: Mills, capacity_prices: Mills) -> 
     node = np.full(len(held.sku), -1, np.int64)
     left = np.concatenate([held.stock.ravel(), held.capacity])
     waiting = np.arange(held.orders)
-    loss: Ints | None = None
     while len(waiting):
         stock, capacity = apart(held, left)
         rest = held.part(waiting, stock=stock, capacity=capacity)
         orders = rest.priced(stock_prices, capacity_prices)
         choices = cheapest_nodes(orders)
         chosen = serving_nodes(orders, choices.nodes)
-        if loss is None:
-            # What an order pays more if it gets nothing from where it wants it.
-            taken = np.flatnonzero(chosen >= 0)
-            refused = orders.line.copy()
-            refused[taken, chosen[taken]] = NEVER
-            loss = cheapest_nodes(orders._replace(line=refused)).cost - choices.cost
+        # What an order pays more if it gets nothing from where it wants it.
+        taken = np.flatnonzero(chosen >= 0)
+        refused = orders.line.copy()
+        refused[taken, chosen[taken]] = NEVER
+        loss = cheapest_nodes(orders._replace(line=refused)).cost - choices.cost
         use = used_by(rest, chosen)
-        accepted = _accepted(use, loss[waiting], left)
+        accepted = _accepted(use, loss, left)
         _, places = held.places(waiting)
         goes = np.repeat(accepted, rest.lines_of)
         node[places[goes]] = chosen[goes]
@@ -124,7 +122,7 @@ def _accepted(use: Use, loss: Ints, left: Ints) -> Flags:
 
 # --- improvement ---
 # How far prices are varied (log-normal), so that each round tries something else.
-_VARIED = 0.3
+_VARIED = 0.1
 
 
 def _improved(held: HeldOrders, node: Ints, prices: Prices, effort: Effort) -> Ints:
