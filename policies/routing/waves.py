@@ -29,8 +29,8 @@ from policies.routing.prices import Flags, Prices, Use, apart, price, used_by
 class Effort:
     """How much is tried: rounds of pricing; rounds of improvement, each of this share of the orders; and the seed."""
 
-    pricing: int = 40
-    improvement: int = 60
+    pricing: int = 50
+    improvement: int = 75
     share: float = 0.1
     seed: int = 0
 
