@@ -115,6 +115,21 @@ def _check_neighbours(queues: Sequence[str], settings: Settings) -> None:
         raise InvalidDocument(missing)
 
 
+async def _router(queues: Sequence[str]) -> tuple[Any, ...]:
+    """The router, for a process that routes; its libraries take seconds and 200 MB that others do without."""
+    if steps.ROUTING not in queues:
+        return ()
+
+    def ready() -> Any:
+        from policies.routing import optimiser  # noqa: PLC0415
+        from policies.routing.exact import ExactRouter  # noqa: PLC0415
+
+        optimiser.warm_up()
+        return ExactRouter()
+
+    return (await asyncio.to_thread(ready),)
+
+
 @asynccontextmanager
 async def open_activities(
     queues: Sequence[str], settings: Settings
@@ -130,7 +145,6 @@ async def open_activities(
     from activities.reconciliation import Terms  # noqa: PLC0415
     from activities.store.store import Store  # noqa: PLC0415
     from policies.risk import RiskPolicy  # noqa: PLC0415
-    from policies.routing.exact import ExactRouter  # noqa: PLC0415
 
     store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
     try:
@@ -154,7 +168,7 @@ async def open_activities(
                 steps.ORDERS: ((store,), (store,)),
                 steps.INVENTORY: ((store,), (store, terms)),
                 steps.PAYMENTS: ((store, near.payments), (store, near.payments, terms)),
-                steps.ROUTING: ((store, ExactRouter()),),
+                steps.ROUTING: ((store, *await _router(wanted)),),
                 steps.CLASSIFY: ((store, RiskPolicy()),),
                 steps.SHIPPING: (
                     (store, near.warehouse, near.carrier),

@@ -16,10 +16,10 @@ from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
 from models.errors import Refused
 from models.money import Money
-from models.plan import Plan
+from models.plan import Plan, Unfillable
 from models.routing import RouteAnswer, RouteExplanation, RouteQuestion, RouteReplay
 from policies.routing.problem import RoutingProblem
-from policies.routing.questions import differences, terms_of, what_if
+from policies.routing.terms import terms_of
 
 router = APIRouter(prefix="/v1/orders", tags=["routing"], dependencies=[Depends(only_known_parameters)])
 
@@ -60,7 +60,7 @@ async def ask_what_if(order_id: AnOrder, request: Request, parts: PartsOf) -> Ro
     question = await read_message(request, RouteQuestion, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(order_id=order_id)
     made = await _decision(parts, order_id, question.plan_id)
-    answer = await asyncio.to_thread(what_if, _pinned(made), question)
+    answer = await asyncio.to_thread(_what_if, _pinned(made), question)
     if not isinstance(answer, Plan):
         return RouteAnswer(
             order_id=order_id, plan_id=made.plan_id, reasons=answer.reasons, missing=answer.missing
@@ -84,7 +84,7 @@ async def ask_what_if(order_id: AnOrder, request: Request, parts: PartsOf) -> Ro
 async def replay_route(order_id: AnOrder, parts: PartsOf, plan_id: _PlanId = None) -> RouteReplay:
     """Let the router of the plan decide again of all that it looked at: it must decide the same. Nothing acts on it."""
     made = await _decision(parts, order_id, plan_id)
-    found = await asyncio.to_thread(differences, made.plan, _pinned(made))
+    found = await asyncio.to_thread(_differences, made.plan, _pinned(made))
     return RouteReplay(
         order_id=order_id,
         plan_id=made.plan_id,
@@ -92,6 +92,19 @@ async def replay_route(order_id: AnOrder, parts: PartsOf, plan_id: _PlanId = Non
         identical=not found,
         differences=tuple(found),
     )
+
+
+# The optimiser's libraries are large, and the API rarely needs them: they are loaded when somebody asks.
+def _what_if(problem: RoutingProblem, question: RouteQuestion) -> Plan | Unfillable:
+    from policies.routing.questions import what_if  # noqa: PLC0415
+
+    return what_if(problem, question)
+
+
+def _differences(plan: Plan, problem: RoutingProblem) -> list[str]:
+    from policies.routing.questions import differences  # noqa: PLC0415
+
+    return differences(plan, problem)
 
 
 async def _decision(parts: Parts, order_id: str, plan_id: str | None) -> Decision:

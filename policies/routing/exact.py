@@ -209,16 +209,17 @@ def _shipment(
 def _reason(
     problem: RoutingProblem, ways: Sequence[_Way], shipments: Sequence[PlannedShipment], found: Solution
 ) -> str:
-    nodes = len({way.node.node_id for way in ways})
+    count = len({way.node.node_id for way in ways})
+    nodes = "1 node" if count == 1 else f"{count} nodes"
     what = "1 shipment" if len(shipments) == 1 else f"{len(shipments)} shipments"
-    late = not all(in_time(problem, shipment.promised_at) for shipment in shipments)
+    late = [str(one.number) for one in shipments if not in_time(problem, one.promised_at)]
     how = (
         "the cheapest there is"
         if found.proven
         else f"the best that was found in time, at most {found.gap:.1%} above the cheapest"
     )
-    return f"{what}: {how} of {len(ways)} ways from {nodes} nodes ({found.method})" + (
-        "; nothing arrives by the date that is asked for" if late else ""
+    return f"{what}: {how} of {len(ways)} ways from {nodes} ({found.method})" + (
+        f"; late by what is asked for: {', '.join(late)}" if late else ""
     )
 
 

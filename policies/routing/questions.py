@@ -1,26 +1,12 @@
 """Why a plan, what if, and again: answers from what the router looked at when it decided. Nothing acts on them."""
 
 from models.errors import Refused
-from models.money import Money
 from models.plan import Plan, Unfillable
-from models.routing import CostTerm, RouteQuestion
+from models.routing import RouteQuestion
 from policies.routing.exact import ExactRouter
 from policies.routing.problem import RoutingProblem
 from policies.routing.router import CheapestNodeRouter, Router
 from policies.routing.weights import RoutingWeights
-
-
-def terms_of(plan: Plan) -> tuple[CostTerm, ...]:
-    """What the plan's objective consists of."""
-    currency = plan.cost.currency
-    terms = [
-        CostTerm(term="handling", amount=Money.total((one.handling for one in plan.shipments), currency)),
-        CostTerm(term="freight", amount=Money.total((one.freight for one in plan.shipments), currency)),
-        CostTerm(term="split penalty", amount=plan.split_penalty),
-    ]
-    if plan.late is not None:
-        terms.append(CostTerm(term="days late", amount=plan.late))
-    return tuple(terms)
 
 
 def what_if(problem: RoutingProblem, question: RouteQuestion) -> Plan | Unfillable:

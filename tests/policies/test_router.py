@@ -1,16 +1,20 @@
 from collections import Counter
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.network import CarrierService, Node, ServiceZone
 from models.plan import Plan, PlannedLine, Unfillable
+from policies.routing.exact import ExactRouter
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
-from policies.routing.router import CheapestNodeRouter
+from policies.routing.router import CheapestNodeRouter, Router
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
-ROUTER = CheapestNodeRouter()
+both = pytest.mark.parametrize(
+    "router", (CheapestNodeRouter(), ExactRouter()), ids=lambda router: router.name
+)
 
 
 def a_node(name: str, handling: int = 100, country: str = "GB", *, active: bool = True) -> Node:
@@ -49,88 +53,100 @@ def a_problem(demand: dict[str, int], stock: dict[tuple[str, str], int], **chang
     return plain.model_copy(update=changes)
 
 
-def routed(problem: RoutingProblem) -> Plan:
-    plan = ROUTER.route(problem)
+def routed(router: Router, problem: RoutingProblem) -> Plan:
+    plan = router.route(problem)
     assert isinstance(plan, Plan)
     return plan
 
 
-def test_the_cheaper_of_two_complete_nodes_ships() -> None:
+@both
+def test_the_cheaper_of_two_complete_nodes_ships(router: Router) -> None:
     problem = a_problem({"a": 2}, {("n1", "a"): 5, ("n2", "a"): 5})
     problem = problem.model_copy(update={"nodes": (a_node("n1", 300), a_node("n2", 200))})
-    assert [shipment.node for shipment in routed(problem).shipments] == ["n2"]
+    assert [shipment.node for shipment in routed(router, problem).shipments] == ["n2"]
 
 
-def test_one_complete_node_beats_a_split() -> None:
+@both
+def test_one_complete_node_beats_a_split(router: Router) -> None:
     problem = a_problem({"a": 1, "b": 1}, {("n1", "a"): 1, ("n2", "b"): 1, ("n3", "a"): 1, ("n3", "b"): 1})
-    assert [shipment.node for shipment in routed(problem).shipments] == ["n3"]
+    assert [shipment.node for shipment in routed(router, problem).shipments] == ["n3"]
 
 
-def test_a_line_may_be_split_in_quantity_when_no_node_holds_it_all() -> None:
-    plan = routed(a_problem({"a": 5}, {("n1", "a"): 3, ("n2", "a"): 2}))
+@both
+def test_a_line_may_be_split_in_quantity_when_no_node_holds_it_all(router: Router) -> None:
+    plan = routed(router, a_problem({"a": 5}, {("n1", "a"): 3, ("n2", "a"): 2}))
     assert [(s.node, s.lines[0].quantity) for s in plan.shipments] == [("n1", 3), ("n2", 2)]
     assert plan.split_penalty.minor == 400
 
 
-def test_two_lines_of_one_sku_share_its_stock() -> None:
+@both
+def test_two_lines_of_one_sku_share_its_stock(router: Router) -> None:
     problem = a_problem({"a": 3}, {("n1", "a"): 4})
     twice = problem.model_copy(
         update={"lines": (*problem.lines, DemandLine(line_id="again", sku="a", quantity=3))}
     )
-    assert isinstance(ROUTER.route(twice), Unfillable)
+    assert isinstance(router.route(twice), Unfillable)
 
 
-def test_ship_complete_refuses_a_split_and_says_so() -> None:
-    answer = ROUTER.route(a_problem({"a": 5}, {("n1", "a"): 3, ("n2", "a"): 2}, ship_complete=True))
+@both
+def test_ship_complete_refuses_a_split_and_says_so(router: Router) -> None:
+    answer = router.route(a_problem({"a": 5}, {("n1", "a"): 3, ("n2", "a"): 2}, ship_complete=True))
     assert isinstance(answer, Unfillable) and "ship_complete" in answer.reasons[0]
 
 
-def test_missing_stock_is_an_answer_that_names_the_line() -> None:
-    answer = ROUTER.route(a_problem({"a": 5, "b": 1}, {("n1", "a"): 3, ("n1", "b"): 1}))
+@both
+def test_missing_stock_is_an_answer_that_names_the_line(router: Router) -> None:
+    answer = router.route(a_problem({"a": 5, "b": 1}, {("n1", "a"): 3, ("n1", "b"): 1}))
     assert answer == Unfillable(
         reasons=("line l-a: 2 of 5 units of a cannot be served, active nodes hold 3 of the 5 asked for",),
         missing=(PlannedLine(line_id="l-a", sku="a", quantity=2),),
     )
 
 
-def test_units_that_are_kept_back_are_named_beside_what_is_missing() -> None:
+@both
+def test_units_that_are_kept_back_are_named_beside_what_is_missing(router: Router) -> None:
     problem = a_problem({"a": 5}, {("n1", "a"): 3})
     stock = tuple(row.model_copy(update={"kept_back": 4}) for row in problem.stock)
-    answer = ROUTER.route(problem.model_copy(update={"stock": stock}))
+    answer = router.route(problem.model_copy(update={"stock": stock}))
     assert isinstance(answer, Unfillable)
     assert answer.reasons[0].endswith("3 of the 5 asked for (4 more lie there, but are kept back)")
 
 
-def test_an_inactive_node_ships_nothing() -> None:
+@both
+def test_an_inactive_node_ships_nothing(router: Router) -> None:
     problem = a_problem({"a": 1}, {("n1", "a"): 1}).model_copy(
         update={"nodes": (a_node("n1", active=False),)}
     )
-    assert isinstance(ROUTER.route(problem), Unfillable)
+    assert isinstance(router.route(problem), Unfillable)
 
 
-def test_a_dearer_service_is_taken_only_to_keep_the_date() -> None:
+@both
+def test_a_dearer_service_is_taken_only_to_keep_the_date(router: Router) -> None:
     services = (a_service(), a_service("express", base=900, days=1))
     problem = a_problem({"a": 1}, {("n1", "a"): 1}, services=services)
-    assert routed(problem).shipments[0].service == "standard"
+    assert routed(router, problem).shipments[0].service == "standard"
     hurried = problem.model_copy(update={"promise_by": NOW.replace(day=4, hour=23, minute=59, second=59)})
-    assert routed(hurried).shipments[0].service == "express"
+    assert routed(router, hurried).shipments[0].service == "express"
 
 
-def test_the_service_that_is_asked_for_is_taken_though_another_is_cheaper() -> None:
+@both
+def test_the_service_that_is_asked_for_is_taken_though_another_is_cheaper(router: Router) -> None:
     services = (a_service(), a_service("express", base=900, days=1))
     problem = a_problem({"a": 1}, {("n1", "a"): 1}, services=services, carrier_service="post/express")
-    assert routed(problem).shipments[0].service == "express"
+    assert routed(router, problem).shipments[0].service == "express"
 
 
-def test_a_service_that_is_asked_for_and_does_not_fit_is_named() -> None:
-    unknown = ROUTER.route(a_problem({"a": 1}, {("n1", "a"): 1}, carrier_service="post/drone"))
+@both
+def test_a_service_that_is_asked_for_and_does_not_fit_is_named(router: Router) -> None:
+    unknown = router.route(a_problem({"a": 1}, {("n1", "a"): 1}, carrier_service="post/drone"))
     assert unknown == Unfillable(reasons=("post/drone is asked for, and the network has no such service",))
-    too_heavy = ROUTER.route(a_problem({"a": 400}, {("n1", "a"): 400}, carrier_service="post/standard"))
+    too_heavy = router.route(a_problem({"a": 400}, {("n1", "a"): 400}, carrier_service="post/standard"))
     assert isinstance(too_heavy, Unfillable) and "(only post/standard is asked for)" in too_heavy.reasons[0]
 
 
-def test_too_heavy_for_every_service_is_unfillable() -> None:
-    answer = ROUTER.route(a_problem({"a": 400}, {("n1", "a"): 400}))
+@both
+def test_too_heavy_for_every_service_is_unfillable(router: Router) -> None:
+    answer = router.route(a_problem({"a": 400}, {("n1", "a"): 400}))
     assert isinstance(answer, Unfillable) and "no carrier service takes them to GB" in answer.reasons[0]
 
 
@@ -143,12 +159,13 @@ stocks = st.dictionaries(
 )
 
 
+@both
 @settings(max_examples=150)
 @given(demands, stocks)
 def test_a_plan_serves_the_whole_demand_from_stock_that_exists(
-    demand: dict[str, int], stock: dict[tuple[str, str], int]
+    router: Router, demand: dict[str, int], stock: dict[tuple[str, str], int]
 ) -> None:
-    answer = ROUTER.route(a_problem(demand, stock))
+    answer = router.route(a_problem(demand, stock))
     held = Counter(dict.fromkeys(demand, 0))
     for (_, sku), units in stock.items():
         held[sku] += units
@@ -170,12 +187,13 @@ def test_a_plan_serves_the_whole_demand_from_stock_that_exists(
         )
 
 
+@both
 @settings(max_examples=50)
 @given(demands, stocks, st.randoms())
 def test_the_order_of_stock_rows_does_not_matter(
-    demand: dict[str, int], stock: dict[tuple[str, str], int], shuffler: object
+    router: Router, demand: dict[str, int], stock: dict[tuple[str, str], int], shuffler: object
 ) -> None:
     problem = a_problem(demand, stock)
     rows = list(problem.stock)
     shuffler.shuffle(rows)  # type: ignore[attr-defined]
-    assert ROUTER.route(problem) == ROUTER.route(problem.model_copy(update={"stock": tuple(rows)}))
+    assert router.route(problem) == router.route(problem.model_copy(update={"stock": tuple(rows)}))

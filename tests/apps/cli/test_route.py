@@ -1,0 +1,60 @@
+import json
+
+from apps.api import examples
+from tests.apps.cli.conftest import Answers, Run
+from tests.apps.cli.test_ledger import at
+
+
+def test_a_route_is_explained_with_its_terms_and_what_it_was_preferred_to(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/orders/web:1001/route"] = (200, json.dumps(examples.ROUTE))
+    outcome = run("route", "explain", "web:1001", *at(answers))
+    assert outcome.code == 0, outcome.err
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert "proof the cheapest there is (set search)" in lines
+    assert "freight 3.83 GBP" in lines
+    assert "cost 5.23 GBP" in lines
+    assert "everything from gb-south 5.93 GBP 0.70 GBP 2026-03-05 23:59" in lines
+    assert "everything from gb-midlands short of 1 line" in lines
+
+
+def test_programs_get_the_route_as_json(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/orders/web:1001/route?plan=web:1001:p1"] = (200, json.dumps(examples.ROUTE))
+    outcome = run("route", "explain", "web:1001", "--plan", "web:1001:p1", "--json", *at(answers))
+    assert json.loads(outcome.out) == examples.ROUTE
+
+
+def test_a_way_that_there_is_not_says_what_it_would_take(run: Run, answers: Answers) -> None:
+    answers.given["POST /v1/orders/web:1001/route/what-if"] = (200, json.dumps(examples.ROUTE_ANSWER))
+    outcome = run("route", "what-if", "web:1001", "--force", "gb-south", *at(answers))
+    assert outcome.code == 1
+    assert "it would take 2 more of 85123A (line 1)" in outcome.out
+    assert json.loads(answers.asked[0][2]) == {"force": "gb-south"}
+
+
+def test_another_way_says_what_it_costs_more(run: Run, answers: Answers) -> None:
+    answer = examples.ROUTE_ANSWER | {
+        "plan": examples.ROUTE["plan"],
+        "terms": examples.ROUTE["terms"],
+        "difference": {"minor": 70, "currency": "GBP"},
+    }
+    answers.given["POST /v1/orders/web:1001/route/what-if"] = (200, json.dumps(answer))
+    outcome = run("route", "what-if", "web:1001", "--split-penalty", "0", *at(answers))
+    assert outcome.code == 0, outcome.err
+    assert "0.70 GBP more than web:1001:p1" in outcome.out
+
+
+def test_a_question_that_asks_nothing_is_not_sent(run: Run, answers: Answers) -> None:
+    assert run("route", "what-if", "web:1001", *at(answers)).code == 2
+    assert answers.asked == []
+
+
+def test_a_decision_that_is_another_now_is_no_success(run: Run, answers: Answers) -> None:
+    path = "POST /v1/orders/web:1001/route/replay"
+    answers.given[path] = (200, json.dumps(examples.ROUTE_REPLAY))
+    same = run("route", "replay", "web:1001", *at(answers))
+    assert (same.code, same.out.strip()) == (0, "web:1001:p1: exact/1 decides the same again")
+    other = examples.ROUTE_REPLAY | {"identical": False, "differences": ["cost: 1 then, 2 now"]}
+    answers.given[path] = (200, json.dumps(other))
+    outcome = run("route", "replay", "web:1001", *at(answers))
+    assert outcome.code == 1
+    assert "cost: 1 then, 2 now" in outcome.out

@@ -1,0 +1,136 @@
+"""What the exact router adds to the simple one: cheaper splits, proof, alternatives; and questions about its plans."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+
+from models.errors import Refused
+from models.plan import Plan, Unfillable
+from models.routing import RouteQuestion
+from policies.routing import exact
+from policies.routing.exact import ExactRouter
+from policies.routing.problem import DemandLine
+from policies.routing.questions import differences, what_if
+from policies.routing.router import CheapestNodeRouter
+from policies.routing.terms import terms_of
+from tests.policies.test_router import NOW, a_node, a_problem, a_service, demands, routed, stocks
+
+ROUTER = ExactRouter()
+# The simple rule begins with the fullest node, which needs the other two for the rest.
+THREE = {
+    ("n1", "a"): 1,
+    ("n1", "b"): 1,
+    ("n1", "c"): 1,
+    ("n2", "d"): 1,
+    ("n2", "c"): 1,
+    ("n3", "a"): 1,
+    ("n3", "b"): 1,
+}
+
+
+def test_a_split_is_the_cheapest_there_is_and_says_so() -> None:
+    stock = THREE | {("n1", "c"): 1, ("n3", "d"): 0}
+    problem = a_problem(dict.fromkeys("abcd", 1), stock)
+    problem = problem.model_copy(update={"nodes": (a_node("n1", 900), a_node("n2", 100), a_node("n3", 100))})
+    plan = routed(ROUTER, problem)
+    assert [shipment.node for shipment in plan.shipments] == ["n2", "n3"]
+    assert plan.cost < routed(CheapestNodeRouter(), problem).cost
+    assert plan.proof is not None
+    assert plan.proof.proven
+    assert plan.proof.objective_minor == plan.proof.bound_minor == plan.cost.minor
+    assert plan.reasons[0].startswith("2 shipments: the cheapest there is of 3 ways from 3 nodes")
+    assert sum(term.amount.minor for term in terms_of(plan)) == plan.cost.minor
+
+
+@settings(max_examples=80)
+@given(demands, stocks)
+def test_it_never_costs_more_than_the_simple_rule(
+    demand: dict[str, int], stock: dict[tuple[str, str], int]
+) -> None:
+    problem = a_problem(demand, stock)
+    plan, simple = ROUTER.route(problem), CheapestNodeRouter().route(problem)
+    assert isinstance(plan, Plan) == isinstance(simple, Plan)
+    if isinstance(plan, Plan) and isinstance(simple, Plan):
+        assert plan.cost.minor <= simple.cost.minor
+        assert differences(plan, problem) == []
+
+
+def test_lines_of_one_sku_are_served_one_after_the_other() -> None:
+    problem = a_problem({"a": 3}, {("n1", "a"): 4, ("n2", "a"): 2})
+    problem = problem.model_copy(
+        update={"lines": (*problem.lines, DemandLine(line_id="again", sku="a", quantity=3))}
+    )
+    first, second = routed(ROUTER, problem).shipments
+    assert [(line.line_id, line.quantity) for line in first.lines] == [("l-a", 3), ("again", 1)]
+    assert [(line.line_id, line.quantity) for line in second.lines] == [("again", 2)]
+
+
+def test_where_nothing_is_in_time_days_are_weighed_against_money() -> None:
+    services = (a_service(base=100, days=9), a_service("express", base=900, days=2))
+    problem = a_problem({"a": 1}, {("n1", "a"): 1}, services=services, promise_by=NOW)
+    plan = routed(ROUTER, problem)
+    assert plan.shipments[0].service == "express"
+    assert plan.late is not None
+    assert plan.late.minor == 4 * 500
+    assert "; late by what is asked for: 1" in plan.reasons[0]
+    assert plan.proof is not None
+    assert plan.proof.objective_minor == plan.cost.minor + plan.late.minor
+    answer = what_if(problem, RouteQuestion(late_day_minor=0))
+    assert isinstance(answer, Plan)
+    assert answer.shipments[0].service == "standard"
+
+
+def test_a_parcel_that_is_too_heavy_goes_as_two() -> None:
+    services = (a_service(max_weight_g=1_000), a_service("other", base=400, max_weight_g=1_000))
+    plan = routed(ROUTER, a_problem({"a": 15}, {("n1", "a"): 20}, services=services))
+    assert sorted(shipment.weight_g for shipment in plan.shipments) == [500, 1_000]
+
+
+def test_an_optimiser_that_fails_leaves_the_order_to_the_simple_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise MemoryError("too much")
+
+    monkeypatch.setattr(exact, "solve", crash)
+    plan = routed(ROUTER, a_problem({"a": 1}, {("n1", "a"): 1}))
+    assert plan.proof is None
+    assert plan.reasons[0] == "the optimiser failed (MemoryError: too much): by a simple rule"
+
+
+# --- questions ---
+def test_other_ways_are_named_with_what_they_cost() -> None:
+    problem = a_problem({"a": 2}, {("n1", "a"): 5, ("n2", "a"): 5, ("n3", "a"): 1})
+    problem = problem.model_copy(update={"nodes": (a_node("n1", 300), a_node("n2", 200), a_node("n3", 100))})
+    plan = routed(ROUTER, problem)
+    assert [(one.what, one.cost and one.cost.minor, one.why_not) for one in plan.alternatives] == [
+        ("everything from n1", plan.cost.minor + 100, None),
+        ("everything from n3", None, "short of 1 line"),
+    ]
+
+
+def test_a_forced_node_without_stock_says_what_it_would_take() -> None:
+    problem = a_problem({"a": 2}, {("n1", "a"): 5, ("n2", "a"): 1})
+    forced = what_if(problem, RouteQuestion(force="n2"))
+    assert isinstance(forced, Unfillable)
+    assert [(line.sku, line.quantity) for line in forced.missing] == [("a", 1)]
+    without = what_if(problem, RouteQuestion(without="n2"))
+    assert isinstance(without, Plan)
+    assert [shipment.node for shipment in without.shipments] == ["n1"]
+    with pytest.raises(Refused, match="n9 is no node that the router knew then: n1, n2"):
+        what_if(problem, RouteQuestion(force="n9"))
+
+
+def test_a_plan_that_would_be_another_today_is_told_apart() -> None:
+    problem = a_problem({"a": 2}, {("n1", "a"): 5, ("n2", "a"): 5})
+    plan = routed(ROUTER, problem)
+    later = plan.model_copy(update={"promised_at": plan.promised_at + timedelta(days=1)})
+    (difference,) = differences(later, problem)
+    assert difference.startswith("promised: ")
+    renumbered = plan.model_copy(
+        update={"shipments": tuple(one.model_copy(update={"number": 7}) for one in plan.shipments)}
+    )
+    assert differences(renumbered, problem) == []
+    with pytest.raises(Refused, match="does not have any more"):
+        differences(plan.model_copy(update={"router": "gone/1"}), problem)
