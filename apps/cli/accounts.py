@@ -20,7 +20,7 @@ from models.identifiers import order_workflow_id, shipment_workflow_id
 from models.money import Money
 from models.states import OrderState
 from models.tables.journal import ReviewTaskRow
-from models.tables.orders import OrderRow, ShipmentRow
+from models.tables.orders import OrderRow, PlanRow, ShipmentRow
 
 SAMPLE = 40
 _AT_ONCE = 16
@@ -89,10 +89,15 @@ class _Statement(Contract):
 
 
 class Effort(Contract):
-    """What the orders took. ``activities_per_order`` is measured on the histories of ``sampled`` closed orders."""
+    """What the orders took. ``activities_per_order`` is measured on the histories of ``sampled`` closed orders.
+
+    Of ``plans`` so many are ``proven_plans``: no plan would have cost less.
+    """
 
     shipments: int
     late_shipments: int
+    plans: int
+    proven_plans: int
     touchless: int
     reviews_opened: int
     sampled: int
@@ -174,6 +179,14 @@ async def effort(tally: Tally, store: Store, client: Client) -> Effort:
                 )
             )
         ).one()
+        plans, proven = (
+            await session.execute(
+                select(
+                    func.count(),
+                    func.count().filter(col(PlanRow.plan)["proof"]["proven"].as_boolean()),
+                ).where(col(PlanRow.order_id).in_(order_ids))
+            )
+        ).one()
         reviewed = [
             order_id
             for (order_id,) in await session.execute(
@@ -186,6 +199,8 @@ async def effort(tally: Tally, store: Store, client: Client) -> Effort:
     return Effort(
         shipments=shipments,
         late_shipments=late,
+        plans=plans,
+        proven_plans=proven,
         touchless=len(set(closed) - set(reviewed)),
         reviews_opened=len(reviewed),
         sampled=len(counted),

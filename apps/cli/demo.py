@@ -390,6 +390,10 @@ def _print_summary(told: Console, tally: Tally, became: Outcomes, money: Books |
             ),
             ("shipments", f"{took.shipments:,}, {took.late_shipments:,} late (carriers are simulated)"),
             (
+                "plans",
+                f"{took.plans:,}, {took.proven_plans:,} proven to be the cheapest ({_proven(took):.1%})",
+            ),
+            (
                 "engine",
                 f"{took.activities_per_order:.1f} activities per closed order (sample of {took.sampled})",
             ),
@@ -420,6 +424,10 @@ def _money_rows(money: Books | None) -> list[tuple[str, str | None]]:
     ]
 
 
+def _proven(took: Effort) -> float:
+    return took.proven_plans / took.plans if took.plans else 0.0
+
+
 def _share(took: Effort, became: Outcomes) -> float:
     return took.touchless / became.submitted if became.submitted else 0.0
 
@@ -441,6 +449,9 @@ def _figures(
         "touchless_share": round(_share(took, became), 4),
         "shipments": took.shipments,
         "late_shipments": took.late_shipments,
+        "plans": took.plans,
+        "plans_proven_optimal": took.proven_plans,
+        "plans_proven_share": round(_proven(took), 4),
         "reviews_opened": took.reviews_opened,
         "already_there": tally.repeated,
         "invoices_read": tally.read,

@@ -45,7 +45,7 @@ class ExactRouter:
             except Exception as error:
                 return self._by_rule(problem, f"the optimiser failed ({type(error).__name__}: {error})")
             if found is not None:
-                return self._plan(problem, allowed, *found)
+                return self._no_dearer_than_the_rule(problem, self._plan(problem, allowed, *found))
         return self._by_rule(problem, "the optimiser found no plan in time")
 
     def _solve(self, problem: RoutingProblem, ways: Sequence["_Way"]) -> tuple[Instance, Solution] | None:
@@ -54,6 +54,30 @@ class ExactRouter:
         instance = _instance(problem, ways, self._weights)
         answer = solve(instance, budget_s=self._weights.budget_seconds)
         return (instance, answer) if isinstance(answer, Solution) else None
+
+    def _no_dearer_than_the_rule(self, problem: RoutingProblem, plan: Plan) -> Plan:
+        """The simple rule's plan, where the optimiser ran out of time before it found one as good."""
+        if plan.proof is None or plan.proof.proven:
+            return plan
+        simple = self._rule.route(problem)
+        if (
+            isinstance(simple, Unfillable)
+            or simple.cost >= plan.cost
+            or plan.late is not None
+            or not in_time(problem, simple.promised_at)
+        ):
+            return plan
+        proof = plan.proof.model_copy(
+            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": simple.cost.minor}
+        )
+        return simple.model_copy(
+            update={
+                "router": self.name,
+                "reasons": ("the best that was found in time, by a simple rule", *simple.reasons),
+                "proof": proof.model_copy(update={"proven": proof.bound_minor >= simple.cost.minor}),
+                "alternatives": tuple(_from_one_node(problem, simple.shipments)),
+            }
+        )
 
     def _by_rule(self, problem: RoutingProblem, why: str) -> Plan | Unfillable:
         answer = self._rule.route(problem)

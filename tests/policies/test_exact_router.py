@@ -10,9 +10,11 @@ from models.plan import Plan, Unfillable
 from models.routing import RouteQuestion
 from policies.routing import exact
 from policies.routing.exact import ExactRouter
+from policies.routing.instance import Instance
 from policies.routing.problem import DemandLine
 from policies.routing.questions import differences, what_if
 from policies.routing.router import CheapestNodeRouter
+from policies.routing.solution import Assignment, Solution, solution
 from policies.routing.terms import terms_of
 from tests.policies.test_router import NOW, a_node, a_problem, a_service, demands, routed, stocks
 
@@ -97,6 +99,25 @@ def test_an_optimiser_that_fails_leaves_the_order_to_the_simple_rule(
     plan = routed(ROUTER, a_problem({"a": 1}, {("n1", "a"): 1}))
     assert plan.proof is None
     assert plan.reasons[0] == "the optimiser failed (MemoryError: too much): by a simple rule"
+
+
+def test_a_plan_that_time_ran_out_on_is_no_dearer_than_the_simple_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def in_a_hurry(instance: Instance, **_: object) -> Solution:
+        dearest = max(range(len(instance.options)), key=lambda at: instance.options[at].fixed_mills)
+        found = [Assignment(line, dearest, one.quantity) for line, one in enumerate(instance.lines)]
+        return solution(instance, found, "hurry", lower_bound_mills=0, fallback=True)
+
+    monkeypatch.setattr(exact, "solve", in_a_hurry)
+    problem = a_problem({"a": 2}, {("n1", "a"): 5, ("n2", "a"): 5})
+    problem = problem.model_copy(update={"nodes": (a_node("n1", 300), a_node("n2", 200))})
+    plan = routed(ROUTER, problem)
+    assert [shipment.node for shipment in plan.shipments] == ["n2"]
+    assert plan.cost == routed(CheapestNodeRouter(), problem).cost
+    assert plan.proof is not None
+    assert (plan.router, plan.proof.method, plan.proof.proven) == ("exact/1", "simple rule, hurry", False)
+    assert (plan.proof.objective_minor, plan.proof.bound_minor) == (plan.cost.minor, 0)
 
 
 # --- questions ---
