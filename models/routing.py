@@ -39,8 +39,8 @@ class RouteQuestion(Document):
     plan_id: str | None = None
     force: NodeId | None = None
     without: NodeId | None = None
-    split_penalty_minor: int | None = Field(default=None, ge=0, le=1_000_000_000)
-    late_day_minor: int | None = Field(default=None, ge=0, le=1_000_000_000)
+    split_penalty_minor: int | None = Field(default=None, strict=True, ge=0, le=1_000_000_000)
+    late_day_minor: int | None = Field(default=None, strict=True, ge=0, le=1_000_000_000)
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:

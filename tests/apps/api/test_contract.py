@@ -18,6 +18,7 @@ from httpx import AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
+from activities.routing import RoutingActivities
 from activities.store import accounts, ledger, prices, stock, subscribers
 from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.migrate import migrate
@@ -26,15 +27,18 @@ from activities.store.store import Store
 from apps.api import examples, runs
 from apps.api.application import create_app
 from apps.api.contracts import PriceListRequest
+from models.effects import RouteOrder
 from models.ledger import TransactionKind
 from models.money import Money
 from models.outbox import Topic
 from models.states import OrderState
 from models.tables.reconciliation import ReconciliationRunRow
+from policies.routing.exact import ExactRouter
+from tests.activities.running import run
 from tests.apps.api.builders import a_review, an_entry, write_down
 from tests.apps.api.conftest import PAY_LINK_SECRET, TOKEN, WEBHOOK_SECRET, rehearsing
 from tests.apps.api.serving import behind_a_socket
-from tests.builders import stocked
+from tests.builders import NOON, stocked
 from workers.client import connect
 from workers.embedded.namespace import reconcile_search_attributes
 from workers.embedded.postgres import EmbeddedPostgres
@@ -95,6 +99,9 @@ async def base_url(
                 wanted=[Wanted(shipment_id=shipment, node="north", sku=sku, quantity=100_000)],
                 expires_at=datetime.now(UTC) + timedelta(days=1),
             )
+        routing = RoutingActivities(store, ExactRouter())
+        routed = RouteOrder(order_id=ORDER_ID, attempt=1, business_now=NOON)
+        assert (await run(routing.route_order, routed)).plan is not None
         async with store.transaction() as session:
             limit = Money(minor=examples.CREDIT_LIMIT["limit_minor"], currency="GBP")
             instrument = await accounts.open_account(session, examples.CREDIT_LIMIT["account"], limit)

@@ -235,6 +235,27 @@ def _of_a_tender_of_its_own(case: Any) -> None:
     case.body = body
 
 
+def _of_a_number_of_its_own(case: Any) -> None:
+    """What a provider settled is settled once under its number."""
+    case.body = dict(case.body) | {
+        "amount_minor": int(case.body["amount_minor"]),
+        "request_id": _number_of(case.body),
+    }
+
+
+def _of_the_plan_there_is(case: Any) -> None:
+    """Ask about the one order that was routed, and its nodes."""
+    case.path_parameters["order_id"] = "web:1001"
+    if case.query:
+        case.query = {name: value for name, value in case.query.items() if name != "plan"}
+    if isinstance(case.body, dict):
+        asked: dict[str, Any] = {
+            name: int(value) for name, value in case.body.items() if isinstance(value, int | float)
+        }
+        asked |= {name: "north" for name in ("force", "without") if case.body.get(name)}
+        case.body = asked or {"without": "south"}
+
+
 def _of_the_account_there_is(case: Any) -> None:
     """Look at it, or block it."""
     if isinstance(case.body, dict):
@@ -295,6 +316,10 @@ _MENDS = {
     "record_account_payment": _of_a_tender_of_its_own,
     "issue_value": _of_a_tender_of_its_own,
     "reverse_transaction": _of_the_payment_there_is,
+    "record_settlement": _of_a_number_of_its_own,
+    "explain_route": _of_the_plan_there_is,
+    "ask_what_if": _of_the_plan_there_is,
+    "replay_route": _of_the_plan_there_is,
     "block_tender": _of_the_account_there_is,
     "show_account": _of_the_account_there_is,
     "add_subscriber": _nowhere,
