@@ -222,8 +222,8 @@ async def of_order(session: AsyncSession, order_id: str) -> OrderLedger:
 async def reverse(session: AsyncSession, transaction_id: str, *, actor: str, reason: str) -> TransactionView:
     """Take a payment, an issue, a payout or a fee back: a new transaction, which names it.
 
-    Asked for again it is the same one.     Raises ``NotFound``, ``Refused`` for what is none of them, and
-    ``LedgerRefused`` where some of it was spent.
+    Asked for again it is the same one. Raises ``NotFound``, ``Refused`` for what is none of them, and ``LedgerRefused``
+    where some of it was spent.
     """
     original = await session.get(LedgerTransactionRow, transaction_id)
     if original is None:
