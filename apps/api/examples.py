@@ -437,11 +437,11 @@ _ROUTE_PLAN: dict[str, Any] = {
     "cost": {"minor": 523, "currency": "GBP"},
     "promised_at": "2026-03-05T23:59:59Z",
     "router": "exact/1",
-    "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (set search)"],
+    "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (sets)"],
     "left_out": [],
     "late": None,
     "proof": {
-        "method": "set search",
+        "method": "sets",
         "proven": True,
         "objective_minor": 523,
         "bound_minor": 523,

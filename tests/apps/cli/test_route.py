@@ -10,7 +10,7 @@ def test_a_route_is_explained_with_its_terms_and_what_it_was_preferred_to(run: R
     outcome = run("route", "explain", "web:1001", *at(answers))
     assert outcome.code == 0, outcome.err
     lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
-    assert "proof the cheapest there is (set search)" in lines
+    assert "proof the cheapest there is (sets)" in lines
     assert "freight 3.83 GBP" in lines
     assert "cost 5.23 GBP" in lines
     assert "everything from gb-south 5.93 GBP 0.70 GBP 2026-03-05 23:59" in lines
