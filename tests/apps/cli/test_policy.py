@@ -22,7 +22,7 @@ def test_the_policy_in_force_is_shown_with_all_that_comes_of_it(run: Run, answer
 
 
 def test_without_any_all_is_as_built_in(run: Run, answers: Answers) -> None:
-    nothing = {"version": 0, "entry": None, "document": {}, "effective": {}}
+    nothing: dict[str, object] = {"version": 0, "entry": None, "document": {}, "effective": {}}
     answers.given["GET /v1/policy"] = (200, json.dumps(nothing))
     assert run("policy", "show", *at(answers)).out.startswith("As built in: no policy is in force.")
     answers.given["GET /v1/policy/versions"] = (200, json.dumps({"active": 0, "versions": []}))
