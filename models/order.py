@@ -60,6 +60,13 @@ CarrierServiceName = Annotated[
 ]
 
 
+PromiseId = Annotated[
+    str,
+    StringConstraints(pattern=r"^p-[0-9a-f]{32}$"),
+    Field(examples=["p-5f0c4f7f3c5b4d0e8a9c1d2e3f4a5b6c"]),
+]
+
+
 CustomerTier = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"),
@@ -161,6 +168,7 @@ class OrderDraft(Document):
     ``min_shelf_life_days``: goods that expire are to be good for so many days more on the promised day of delivery.
     ``allow_partial``: whether what there is may go ahead when something is short; left out, the policy decides.
     ``allow_substitutes``: whether goods that are short may be replaced by what the policy names, at no higher price.
+    ``promise_id``: as ``POST /v1/promise`` gave it; the order is shipped by that plan, if it is still to be had.
     """
 
     schema_version: int = Field(default=1, ge=1, le=1)
@@ -184,5 +192,6 @@ class OrderDraft(Document):
     ship_complete: bool = False
     allow_partial: bool | None = None
     allow_substitutes: bool | None = None
+    promise_id: PromiseId | None = None
     carrier_service: CarrierServiceName | None = None
     min_shelf_life_days: Annotated[int, Field(strict=True, ge=0, le=MAX_SHELF_LIFE_DAYS)] | None = None

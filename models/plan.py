@@ -65,7 +65,7 @@ class Plan(Contract):
     """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later.
 
     ``late``: what the policy puts on top of the cost because it is late; no money of anybody's. ``policy``: the version
-    that it was made by.
+    that it was made by. ``promise``: the promise whose plan it is.
     """
 
     shipments: tuple[PlannedShipment, ...]
@@ -75,6 +75,7 @@ class Plan(Contract):
     router: str
     reasons: tuple[str, ...] = ()
     policy: str | None = None
+    promise: str | None = None
     left_out: tuple[PlannedLine, ...] = ()
     late: Money | None = None
     proof: Proof | None = None

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from temporalio.client import Client
 
+from activities.store import promises
 from activities.store.store import Store
 from apps.api import (
     amendments,
@@ -21,6 +22,7 @@ from apps.api import (
     orders,
     policy,
     prices,
+    promise,
     reconciliation,
     reviews,
     routing,
@@ -37,7 +39,7 @@ from apps.api.parts import Parts
 from apps.api.problems import install_problem_handlers
 from apps.api.runs import Runs
 from apps.api.sweeper import Sweeper
-from models.errors import InvalidDocument, Problem
+from models.errors import InvalidDocument, NotReachable, Problem
 from workers.settings import Settings
 from workers.telemetry import tracing
 
@@ -69,6 +71,7 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
             asyncio.create_task(Sweeper(parts).run(), name="sweeper"),
             asyncio.create_task(parts.outbox.run(), name="outbox"),
             asyncio.create_task(parts.streams.run(), name="streams"),
+            asyncio.create_task(_warm_up_promises(store), name="warm up"),
         ]
         try:
             yield
@@ -81,6 +84,15 @@ def create_app(settings: Settings, *, client: Client | None = None) -> FastAPI:
     app = routes_only(lifespan)
     app.add_middleware(Gate, settings=settings, metrics=metrics)
     return app
+
+
+async def _warm_up_promises(store: Store) -> None:
+    """Load the optimiser where promises are asked for, before somebody at a checkout waits for it."""
+    with suppress(NotReachable):
+        async with store.transaction() as session:
+            wanted = await promises.are_asked_for(session)
+        if wanted:
+            await asyncio.to_thread(promise.warm_up)
 
 
 def routes_only(
@@ -109,6 +121,7 @@ def routes_only(
         reviews.router,
         routing.router,
         policy.router,
+        promise.router,
         ledger.router,
         prices.router,
         stock.router,

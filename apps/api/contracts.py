@@ -18,6 +18,7 @@ from models.order import PositiveMinor, TenderKind
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
 from models.policy import PolicyDecision, PolicyProposal
 from models.prices import AssigneeKind, AssigneeName, PriceListDocument
+from models.promise import PromiseRequest
 from models.reconciliation import Area
 from models.review import Verdict
 from models.states import OrderState
@@ -114,6 +115,12 @@ class SafetyStockRequest(SafetyStock):
     """Units that are kept back. With the same ``document_id`` a repeat changes nothing."""
 
     actor: Person
+
+
+class PromiseAsked(PromiseRequest):
+    """A cart. With the same ``request_id`` a repeat gives the same promise."""
+
+    request_id: SentRequestId
 
 
 class PolicyProposalRequest(PolicyProposal):

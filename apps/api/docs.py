@@ -25,6 +25,7 @@ _SAMPLES = {
     "subscriber_id": "erp",
     "position": "4711",
     "version": "1",
+    "promise_id": examples.PROMISE["promise_id"],
 }
 
 

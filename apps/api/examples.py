@@ -1079,3 +1079,38 @@ POLICY: dict[str, Any] = {
     },
 }
 POLICY_HISTORY: dict[str, Any] = {"active": 1, "versions": [_POLICY_ENTRY]}
+
+CART: dict[str, Any] = {
+    "request_id": "cart-77-1",
+    "channel": "web",
+    "destination": {"country": "GB", "postcode": "LS1 4DY"},
+    "lines": [{"sku": "85123A", "quantity": 6}],
+}
+PROMISE: dict[str, Any] = {
+    "promise_id": "p-5f0c4f7f3c5b4d0e8a9c1d2e3f4a5b6c",
+    "valid_until": "2026-11-27T09:45:00Z",
+    "promised_at": "2026-11-30T23:59:59Z",
+    "cost": {"minor": 523, "currency": "GBP"},
+    "parcels": [
+        {
+            "node": "gb-north",
+            "carrier": "islandpost",
+            "service": "tracked48",
+            "lines": [{"sku": "85123A", "quantity": 6}],
+            "promised_at": "2026-11-30T23:59:59Z",
+        }
+    ],
+    "policy": "policy/1",
+    "reasons": ["1 shipment: the cheapest there is of 6 ways from 3 nodes (dp)"],
+    "missing": [],
+}
+PROMISE_VIEW: dict[str, Any] = {
+    "promise": PROMISE,
+    "made_at": "2026-11-27T09:30:00Z",
+    "order_id": "web:1001",
+    "taken_at": "2026-11-27T09:33:10Z",
+    "not_taken": None,
+    "order_promised_at": "2026-11-30T23:59:59Z",
+    "kept_to": True,
+    "delivered_at": "2026-11-29T11:05:00Z",
+}

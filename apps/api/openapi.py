@@ -25,6 +25,7 @@ from apps.api.contracts import (
     PolicyProposalRequest,
     PriceAssignmentRequest,
     PriceListRequest,
+    PromiseAsked,
     ProviderSettlement,
     ReconciliationRequest,
     ReplayRequest,
@@ -140,6 +141,7 @@ _READ_BY_HAND = (
     CancelRequest,
     DecisionRequest,
     RouteQuestion,
+    PromiseAsked,
     PolicyProposalRequest,
     PolicyDecisionRequest,
     TenderRequest,
@@ -164,6 +166,7 @@ _READ_BY_HAND = (
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
 _EXAMPLES_WITH_NULLS = {
+    "/v1/promise/{promise_id}": examples.PROMISE_VIEW,
     "/v1/policy": examples.POLICY,
     "/v1/policy/versions": examples.POLICY_HISTORY,
     "/v1/policy/versions/{version}": examples.POLICY,

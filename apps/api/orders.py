@@ -97,7 +97,7 @@ async def submit_order(
         raw = await read_body(request, MAX_DOCUMENT_BYTES, parts.settings.api_body_seconds)
         draft = await check(raw)
         _bind(make_order_id(draft.channel, draft.external_id))
-        clock = ClockStart(speed=parts.settings.speed, business_start=_possible(business_start))
+        clock = ClockStart(speed=parts.settings.speed, business_start=possible(business_start))
         accepted = await take_in(parts.store, parts.runs, draft, clock)
     except InvalidDocument:
         intake.labels("invalid").inc()
@@ -272,7 +272,7 @@ async def _called_off_before(parts: Parts, order: OrderView, wish: CancelRequest
     )
 
 
-def _possible(business_start: datetime | None) -> datetime | None:
+def possible(business_start: datetime | None) -> datetime | None:
     """The header's time. Raises ``InvalidRequest`` for one that no order can be placed at."""
     if business_start is not None and not EARLIEST <= business_start <= LATEST:
         message = f"must lie between the years {EARLIEST.year} and {LATEST.year}"

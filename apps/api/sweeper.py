@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import allocating, expiring, lots, outbox, reads
+from activities.store import allocating, expiring, lots, outbox, promises, reads
 from activities.store.arrived import arrivals
 from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
@@ -216,7 +216,7 @@ class Sweeper:
         return freed
 
     async def tidy(self) -> int:
-        """Forget old receipts of webhooks and old events, at most one batch of each; returns how many.
+        """Forget old receipts, old events and promises that nobody took, at most one batch of each; returns how many.
 
         Raises ``NotReachable`` as above.
         """
@@ -227,8 +227,10 @@ class Sweeper:
             )
         async with self._parts.store.transaction() as session:
             events = await outbox.forget(session, timedelta(days=settings.outbox_days), _TIDY_BATCH)
-        self._full = _TIDY_BATCH in (receipts, events)
-        return receipts + events
+        async with self._parts.store.transaction() as session:
+            untaken = await promises.drop_untaken(session, _TIDY_BATCH)
+        self._full = _TIDY_BATCH in (receipts, events, untaken)
+        return receipts + events + untaken
 
     async def _expire(self, due: Expired) -> int:
         now = datetime.now(UTC)

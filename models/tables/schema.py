@@ -10,6 +10,7 @@ from models.tables import (
     outbox,
     policies,
     prices,
+    promises,
     reconciliation,
     stock,
     tenders,
@@ -29,6 +30,7 @@ MODULES = (
     tenders,
     prices,
     policies,
+    promises,
 )
 
 __all__ = ["MODULES", "metadata"]
