@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from activities.failures import speaks_temporal
+from activities.holidays import holidays_for
 from activities.implements import implements
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, network, stock_of
@@ -64,6 +65,7 @@ class RoutingActivities:
             promise_by=draft.promise_by,
             ship_complete=draft.ship_complete,
             carrier_service=draft.carrier_service,
+            holidays=holidays_for(known_network, draft.ship_to.country, effect.business_now),
         )
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)

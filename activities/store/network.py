@@ -9,7 +9,7 @@ from sqlmodel import col
 
 from models.base import Contract
 from models.errors import NotFound
-from models.network import CarrierService, Network, Node, ServiceZone
+from models.network import CarrierService, Network, Node
 from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow
 
 
@@ -51,16 +51,7 @@ async def network(session: AsyncSession) -> Network:
         split_penalty_minor=settings.split_penalty_minor,
         processing_days=settings.processing_days,
         nodes=tuple(Node.model_validate(node.model_dump()) for node in nodes),
-        services=tuple(
-            CarrierService(
-                carrier=service.carrier,
-                service=service.service,
-                max_weight_g=service.max_weight_g,
-                zones=tuple(ServiceZone.model_validate(zone) for zone in service.zones),
-                active=service.active,
-            )
-            for service in services
-        ),
+        services=tuple(CarrierService.model_validate(service.model_dump()) for service in services),
     )
 
 
@@ -153,7 +144,7 @@ async def load_network(session: AsyncSession, wanted: Network) -> None:
     for stored in await session.scalars(select(CarrierServiceRow)):
         stored.active = stored.active and (stored.carrier, stored.service) in named_services
     for node in wanted.nodes:
-        await session.merge(NodeRow(**node.model_dump()))
+        await session.merge(NodeRow(**node.model_dump(mode="json")))
     for service in wanted.services:
         await session.merge(CarrierServiceRow(**service.model_dump(mode="json")))
 

@@ -6,15 +6,17 @@ Run it as often as you like: nodes and services become what the file says, stock
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import pyarrow
 import pyarrow.parquet
 from pydantic import ValidationError
 
+from activities.holidays import has_holidays
 from activities.store.network import StockLevel, load_network, seed_stock
 from activities.store.store import Store
 from models.errors import InvalidDocument, Problem
-from models.network import Network
+from models.network import Known, Network
 
 _EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 DEFAULT_NETWORK = _EXAMPLES / "network.toml"
@@ -42,12 +44,14 @@ def read_network(file: Path) -> Network:
     """The network of a TOML file. Raises ``InvalidDocument`` with every problem."""
     try:
         parsed = tomllib.loads(file.read_text(encoding="utf-8"))
-        return Network.model_validate(parsed)
+        known = Known(time_zones=available_timezones(), has_holidays=has_holidays)
+        return Network.model_validate(parsed, context=known)
     except FileNotFoundError:
         raise _unusable(file, "there is no such file: name your network with --network FILE") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _unusable(file, str(error)) from None
     except ValidationError as error:
+        found = error.errors(include_url=False)
         raise InvalidDocument(
             tuple(
                 Problem(
@@ -55,7 +59,12 @@ def read_network(file: Path) -> Network:
                     code=item["type"],
                     message=item["msg"],
                 )
-                for item in error.errors(include_url=False)
+                for item in found
+                # A list whose only entry is wrong is not too short as well.
+                if item["type"] != "too_short"
+                or not any(
+                    other["loc"][: len(item["loc"])] == item["loc"] for other in found if other != item
+                )
             )
         ) from None
 

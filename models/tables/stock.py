@@ -37,6 +37,7 @@ class NodeRow(SQLModel, table=True):
     time_zone: str
     handling_minor: int = Field(sa_type=BigInteger)
     active: bool = True
+    calendar: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
 
 
 class CarrierServiceRow(SQLModel, table=True):
@@ -49,6 +50,9 @@ class CarrierServiceRow(SQLModel, table=True):
     max_weight_g: int
     zones: list[dict[str, Any]] = Field(sa_type=JSONB)
     active: bool = True
+    pickup_days: list[str] | None = Field(default=None, sa_type=ARRAY(String))
+    delivery_days: list[str] | None = Field(default=None, sa_type=ARRAY(String))
+    holiday_delivery: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
 
 
 class StockRow(SQLModel, table=True):

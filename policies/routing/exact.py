@@ -10,7 +10,7 @@ from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
-from policies.routing.offers import Offer, in_time, offer_of
+from policies.routing.offers import Offer, in_time, notes_on, offer_of
 from policies.routing.optimiser import solve
 from policies.routing.problem import RoutingProblem
 from policies.routing.router import CheapestNodeRouter
@@ -98,7 +98,7 @@ class ExactRouter:
             cost=cost,
             promised_at=max(shipment.promised_at for shipment in shipments),
             router=self.name,
-            reasons=(_reason(problem, ways, shipments, found),),
+            reasons=(_reason(problem, ways, shipments, found), *notes_on(problem, shipments)),
             late=Money(minor=late, currency=problem.currency) if late else None,
             proof=Proof(
                 method=found.method,

@@ -1,0 +1,26 @@
+"""When nodes work, and when carriers collect and deliver."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0028_calendars"
+down_revision = "0026_decisions"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("nodes", sa.Column("calendar", postgresql.JSONB(), nullable=True))
+    for column in ("pickup_days", "delivery_days"):
+        op.add_column("carrier_services", sa.Column(column, postgresql.ARRAY(sa.String()), nullable=True))
+    op.add_column(
+        "carrier_services",
+        sa.Column("holiday_delivery", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    for column in ("holiday_delivery", "delivery_days", "pickup_days"):
+        op.drop_column("carrier_services", column)
+    op.drop_column("nodes", "calendar")
