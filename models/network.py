@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from models.base import Document
+from models.base import Contract, Document
 from models.identifiers import NodeId
 from models.money import Currency
 
@@ -133,10 +133,31 @@ class Calendar(Document):
         return self
 
 
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+
+
+class Point(Contract):
+    """A place on earth, in degrees."""
+
+    latitude: Latitude
+    longitude: Longitude
+
+
+class Centroid(Document):
+    """The middle of where the postcodes of a country that begin with ``prefix`` are; ``""``: of the country."""
+
+    country: Country
+    prefix: Annotated[str, StringConstraints(max_length=20)]
+    latitude: Latitude
+    longitude: Longitude
+
+
 class Node(Document):
     """A place that holds stock and ships. ``handling_minor`` is what opening it for one shipment costs.
 
-    Without ``calendar`` it works every day round the clock.
+    Without ``calendar`` it works every day round the clock. Where it is, is said by both ``latitude`` and
+    ``longitude`` or not at all.
     """
 
     node_id: NodeId
@@ -146,6 +167,21 @@ class Node(Document):
     handling_minor: int = Field(ge=0)
     active: bool = True
     calendar: Calendar | None = None
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            raise PydanticCustomError("place", "say both latitude and longitude, or neither")
+        return self
+
+    @property
+    def point(self) -> Point | None:
+        """Where it is, if that is known."""
+        if self.latitude is None or self.longitude is None:
+            return None
+        return Point(latitude=self.latitude, longitude=self.longitude)
 
 
 class ServiceZone(Document):
@@ -186,7 +222,10 @@ class CarrierService(Document):
 
 
 class Network(Document):
-    """All nodes and services, with the assumptions that the public data does not tell."""
+    """All nodes and services, with the assumptions that the public data does not tell.
+
+    ``centroids`` names a CSV file beside the network's own, with the columns of ``Centroid``.
+    """
 
     currency: Currency
     unit_weight_g: int = Field(gt=0)
@@ -194,3 +233,4 @@ class Network(Document):
     processing_days: int = Field(ge=0, le=30)
     nodes: tuple[Node, ...] = Field(min_length=1)
     services: tuple[CarrierService, ...] = Field(min_length=1)
+    centroids: str | None = Field(default=None, min_length=1)

@@ -38,6 +38,8 @@ class NodeRow(SQLModel, table=True):
     handling_minor: int = Field(sa_type=BigInteger)
     active: bool = True
     calendar: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 class CarrierServiceRow(SQLModel, table=True):
@@ -53,6 +55,17 @@ class CarrierServiceRow(SQLModel, table=True):
     pickup_days: list[str] | None = Field(default=None, sa_type=ARRAY(String))
     delivery_days: list[str] | None = Field(default=None, sa_type=ARRAY(String))
     holiday_delivery: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
+
+
+class PostcodeCentroidRow(SQLModel, table=True):
+    """About where the postcodes of a country that begin with ``prefix`` are; ``''`` is the country itself."""
+
+    __tablename__ = "postcode_centroids"
+
+    country: str = Field(primary_key=True)
+    prefix: str = Field(primary_key=True)
+    latitude: float
+    longitude: float
 
 
 class StockRow(SQLModel, table=True):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
+from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
 from policies.routing.offers import Offer, in_time, notes_on, offer_of
 from policies.routing.optimiser import solve
@@ -227,6 +228,7 @@ def _shipment(
         freight=Money(minor=zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=zone.transit_days,
         promised_at=way.offer.promised_at,
+        distance_km=distance_km(problem, way.node),
     )
 
 

@@ -5,7 +5,7 @@ from datetime import date
 from pydantic import AwareDatetime, Field
 
 from models.base import Contract
-from models.network import CarrierService, Node
+from models.network import CarrierService, Node, Point
 
 
 class DemandLine(Contract):
@@ -40,7 +40,7 @@ class RoutingProblem(Contract):
     """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
 
     ``carrier_service`` (``carrier/service``): the only one that will do. ``holidays`` are those of the nodes' calendars
-    and, where a service does not deliver on them, of the country that the order goes to.
+    and, where a service does not deliver on them, of the country that the order goes to. ``destination``: about where.
     """
 
     order_id: str
@@ -58,6 +58,7 @@ class RoutingProblem(Contract):
     ship_complete: bool = False
     carrier_service: str | None = None
     holidays: tuple[PublicHolidays, ...] = ()
+    destination: Point | None = None
 
     def usable_services(self) -> tuple[CarrierService, ...]:
         """The active services that will do."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from models.money import Money
 from models.network import Node
 from models.plan import Plan, PlannedLine, PlannedShipment, Unfillable
+from policies.routing.distance import distance_km
 from policies.routing.offers import in_time, notes_on, offer_of
 from policies.routing.problem import RoutingProblem
 
@@ -148,6 +149,7 @@ def _shipment(
         freight=Money(minor=offer.zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=offer.zone.transit_days,
         promised_at=offer.promised_at,
+        distance_km=distance_km(problem, node),
     )
 
 
