@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from activities.failures import speaks_temporal
+from activities.holidays import holidays_for
 from activities.implements import implements
 from activities.store import amendments, policies
 from activities.store.intake import stored_draft
-from activities.store.network import OpenStock, network, stock_of
+from activities.store.network import OpenStock, destination_of, network, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
 from activities.store.record import record
 from activities.store.store import Store
@@ -54,6 +55,7 @@ class RoutingActivities:
             draft = stored.draft
             demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             known_network = await network(session)
+            destination = await destination_of(session, draft.ship_to.country, draft.ship_to.postcode)
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
         asker = Asker(
@@ -77,6 +79,8 @@ class RoutingActivities:
             promise_by=draft.promise_by,
             ship_complete=draft.ship_complete,
             carrier_service=draft.carrier_service,
+            holidays=holidays_for(known_network, draft.ship_to.country, effect.business_now),
+            destination=destination,
         )
         problem = under(policy, asker, problem)
         # On a thread: a long calculation must not keep this process from answering the engine.

@@ -15,7 +15,10 @@ class PlannedLine(Contract):
 
 
 class PlannedShipment(Contract):
-    """One parcel-worth: the lines that one node ships with one carrier service."""
+    """One parcel-worth: the lines that one node ships with one carrier service.
+
+    ``distance_km``: from the node to about where the order goes, over the ground; None where either is not known.
+    """
 
     number: int = Field(ge=1)
     node: str
@@ -27,6 +30,7 @@ class PlannedShipment(Contract):
     freight: Money
     transit_days: int = Field(ge=0)
     promised_at: AwareDatetime
+    distance_km: int | None = Field(default=None, ge=0)
 
 
 class Proof(Contract):

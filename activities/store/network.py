@@ -2,15 +2,16 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from models.base import Contract
 from models.errors import NotFound
-from models.network import CarrierService, Network, Node, ServiceZone
-from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow
+from models.network import CarrierService, Centroid, Network, Node, Point
+from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow, PostcodeCentroidRow
+from policies.routing.distance import beginnings
 
 
 class StockLevel(Contract):
@@ -51,17 +52,23 @@ async def network(session: AsyncSession) -> Network:
         split_penalty_minor=settings.split_penalty_minor,
         processing_days=settings.processing_days,
         nodes=tuple(Node.model_validate(node.model_dump()) for node in nodes),
-        services=tuple(
-            CarrierService(
-                carrier=service.carrier,
-                service=service.service,
-                max_weight_g=service.max_weight_g,
-                zones=tuple(ServiceZone.model_validate(zone) for zone in service.zones),
-                active=service.active,
-            )
-            for service in services
-        ),
+        services=tuple(CarrierService.model_validate(service.model_dump()) for service in services),
     )
+
+
+async def destination_of(session: AsyncSession, country: str, postcode: str) -> Point | None:
+    """About where a postcode is: the centroid of the longest beginning that is known, or None."""
+    prefixes = beginnings(country, postcode)
+    row = await session.scalar(
+        select(PostcodeCentroidRow)
+        .where(col(PostcodeCentroidRow.country) == country, col(PostcodeCentroidRow.prefix).in_(prefixes))
+        .order_by(func.length(col(PostcodeCentroidRow.prefix)).desc())
+        .limit(1)
+    )
+    if row is None:
+        return None
+    # About a kilometre: it is kept with the plan, and a person's address must not be.
+    return Point(latitude=round(row.latitude, 2), longitude=round(row.longitude, 2))
 
 
 async def active_services(session: AsyncSession) -> list[str]:
@@ -140,7 +147,7 @@ SELECT sku FROM unnest(CAST(:skus AS text[])) AS asked (sku)
 
 async def load_network(session: AsyncSession, wanted: Network) -> None:
     """Make the stored network equal to ``wanted``. What it no longer names stays, inactive: old plans refer to it."""
-    settings = wanted.model_dump(exclude={"nodes", "services"})
+    settings = wanted.model_dump(exclude={"nodes", "services", "centroids"})
     await session.execute(
         insert(NetworkRow)
         .values(id=1, **settings)
@@ -153,9 +160,38 @@ async def load_network(session: AsyncSession, wanted: Network) -> None:
     for stored in await session.scalars(select(CarrierServiceRow)):
         stored.active = stored.active and (stored.carrier, stored.service) in named_services
     for node in wanted.nodes:
-        await session.merge(NodeRow(**node.model_dump()))
+        await session.merge(NodeRow(**node.model_dump(mode="json")))
     for service in wanted.services:
         await session.merge(CarrierServiceRow(**service.model_dump(mode="json")))
+
+
+async def load_centroids(session: AsyncSession, wanted: Sequence[Centroid]) -> None:
+    """Make the stored centroids equal to ``wanted``, of which no two are of one country and prefix."""
+    values = {
+        "countries": [one.country for one in wanted],
+        "prefixes": [one.prefix for one in wanted],
+        "latitudes": [one.latitude for one in wanted],
+        "longitudes": [one.longitude for one in wanted],
+    }
+    await session.execute(text(_LOAD_CENTROIDS), values)
+
+
+# Rows that are as they should be are left alone: it is loaded again at every start.
+_LOAD_CENTROIDS = """
+WITH wanted AS (
+    SELECT country, prefix, latitude, longitude
+      FROM unnest(CAST(:countries AS text[]), CAST(:prefixes AS text[]),
+                  CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]))
+        AS row (country, prefix, latitude, longitude)),
+gone AS (
+    DELETE FROM postcode_centroids AS stored
+     WHERE NOT EXISTS (SELECT FROM wanted
+                        WHERE wanted.country = stored.country AND wanted.prefix = stored.prefix))
+INSERT INTO postcode_centroids AS stored (country, prefix, latitude, longitude)
+SELECT country, prefix, latitude, longitude FROM wanted
+    ON CONFLICT (country, prefix) DO UPDATE SET latitude = excluded.latitude, longitude = excluded.longitude
+ WHERE (stored.latitude, stored.longitude) <> (excluded.latitude, excluded.longitude)
+"""
 
 
 async def seed_stock(session: AsyncSession, levels: Sequence[StockLevel]) -> int:

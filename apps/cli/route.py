@@ -159,6 +159,7 @@ def _print_answer(answer: RouteAnswer) -> None:
 
 def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
     target = console()
+    far = any(one.distance_km is not None for one in plan.shipments)
     table = listing(
         "parcel",
         "from",
@@ -167,8 +168,9 @@ def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
         "weight",
         "handling",
         "freight",
+        *(("km",) if far else ()),
         "promised",
-        right=("units", "weight", "handling", "freight"),
+        right=("units", "weight", "handling", "freight", "km"),
     )
     for one in plan.shipments:
         table.add_row(
@@ -179,6 +181,7 @@ def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
             f"{one.weight_g / 1000:,.2f} kg",
             str(one.handling),
             str(one.freight),
+            *(("" if one.distance_km is None else f"{one.distance_km:,}",) if far else ()),
             when(one.promised_at),
         )
     target.print()

@@ -37,6 +37,9 @@ class NodeRow(SQLModel, table=True):
     time_zone: str
     handling_minor: int = Field(sa_type=BigInteger)
     active: bool = True
+    calendar: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 class CarrierServiceRow(SQLModel, table=True):
@@ -49,6 +52,20 @@ class CarrierServiceRow(SQLModel, table=True):
     max_weight_g: int
     zones: list[dict[str, Any]] = Field(sa_type=JSONB)
     active: bool = True
+    pickup_days: list[str] | None = Field(default=None, sa_type=ARRAY(String))
+    delivery_days: list[str] | None = Field(default=None, sa_type=ARRAY(String))
+    holiday_delivery: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
+
+
+class PostcodeCentroidRow(SQLModel, table=True):
+    """About where the postcodes of a country that begin with ``prefix`` are; ``''`` is the country itself."""
+
+    __tablename__ = "postcode_centroids"
+
+    country: str = Field(primary_key=True)
+    prefix: str = Field(primary_key=True)
+    latitude: float
+    longitude: float
 
 
 class StockRow(SQLModel, table=True):

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
+from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
-from policies.routing.offers import Offer, in_time, offer_of
+from policies.routing.offers import Offer, in_time, notes_on, offer_of
 from policies.routing.optimiser import solve
 from policies.routing.problem import RoutingProblem
 from policies.routing.router import CheapestNodeRouter
@@ -117,7 +118,7 @@ class ExactRouter:
             cost=cost,
             promised_at=max(shipment.promised_at for shipment in shipments),
             router=self.name,
-            reasons=(_reason(problem, ways, shipments, found),),
+            reasons=(_reason(problem, ways, shipments, found), *notes_on(problem, shipments)),
             late=Money(minor=late, currency=problem.currency) if late else None,
             proof=Proof(
                 method=found.method,
@@ -247,6 +248,7 @@ def _shipment(
         freight=Money(minor=zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=zone.transit_days,
         promised_at=way.offer.promised_at,
+        distance_km=distance_km(problem, way.node),
     )
 
 

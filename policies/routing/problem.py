@@ -1,9 +1,11 @@
 """The routing problem of one order: everything a router may look at, and nothing it would have to fetch."""
 
+from datetime import date
+
 from pydantic import AwareDatetime, Field
 
 from models.base import Contract
-from models.network import CarrierService, Node
+from models.network import CarrierService, Node, Point
 from policies.routing.weights import RoutingWeights
 
 
@@ -24,12 +26,25 @@ class StockRow(Contract):
     kept_back: int = 0
 
 
+class PublicHolidays(Contract):
+    """The public holidays of a country or a part of it (``GB-ENG``) by date, from the order's day to ``until``.
+
+    They come from a library that changes its mind, so they are kept as they were known when the order was routed.
+    """
+
+    region: str
+    until: date
+    days: dict[date, str]
+
+
 class RoutingProblem(Contract):
     """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
 
-    ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
-    before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
-    of ``weights`` are those built in. ``rule``: the policy's rule that the nodes were chosen by.
+    ``carrier_service`` (``carrier/service``): the only one that will do. ``holidays`` are those of the nodes' calendars
+    and, where a service does not deliver on them, of the country that the order goes to. ``destination``: about where.
+    ``sequence``: nodes that are tried alone before the next ones are added. ``weights`` and ``max_parcels`` are the
+    policy's, whose version is ``policy``; None of ``weights`` are those built in. ``rule``: the policy's rule that the
+    nodes were chosen by.
     """
 
     order_id: str
@@ -46,6 +61,8 @@ class RoutingProblem(Contract):
     promise_by: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
+    holidays: tuple[PublicHolidays, ...] = ()
+    destination: Point | None = None
     policy: str | None = None
     weights: RoutingWeights | None = None
     max_parcels: int | None = None
@@ -59,3 +76,7 @@ class RoutingProblem(Contract):
             for service in self.services
             if service.active and self.carrier_service in (None, f"{service.carrier}/{service.service}")
         )
+
+    def holidays_of(self, region: str | None) -> PublicHolidays | None:
+        """Those of ``region``; None when it is none, or they are not known."""
+        return next((known for known in self.holidays if known.region == region), None)

@@ -7,7 +7,8 @@ from typing import Protocol
 from models.money import Money
 from models.network import Node
 from models.plan import Plan, PlannedLine, PlannedShipment, Unfillable
-from policies.routing.offers import in_time, offer_of
+from policies.routing.distance import distance_km
+from policies.routing.offers import in_time, notes_on, offer_of
 from policies.routing.problem import RoutingProblem
 
 
@@ -135,9 +136,9 @@ def _shipment(
     offer = min(
         timely or offers,
         key=lambda o: (
-            (o.zone.freight_minor(weight_g), o.zone.transit_days, o.service.carrier, o.service.service)
+            (o.zone.freight_minor(weight_g), o.promised_at, o.service.carrier, o.service.service)
             if timely
-            else (o.zone.transit_days, o.zone.freight_minor(weight_g), o.service.carrier, o.service.service)
+            else (o.promised_at, o.zone.freight_minor(weight_g), o.service.carrier, o.service.service)
         ),
     )
     return PlannedShipment(
@@ -155,6 +156,7 @@ def _shipment(
         freight=Money(minor=offer.zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=offer.zone.transit_days,
         promised_at=offer.promised_at,
+        distance_km=distance_km(problem, node),
     )
 
 
@@ -173,7 +175,7 @@ def _plan(problem: RoutingProblem, shipments: tuple[PlannedShipment, ...], reaso
         cost=cost,
         promised_at=max(shipment.promised_at for shipment in shipments),
         router=router,
-        reasons=(reason,),
+        reasons=(reason, *notes_on(problem, shipments)),
     )
 
 

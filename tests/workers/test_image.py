@@ -102,6 +102,7 @@ def test_the_image_gets_what_it_runs_and_nothing_of_ours_that_is_private() -> No
         "activities/store/store.py",
         "apps/cli/__main__.py",
         "examples/network.toml",
+        "examples/centroids.csv",
         "examples/online_retail/stock.parquet",
     ):
         assert (REPOSITORY / needed).is_file()

@@ -28,7 +28,8 @@ async def test_a_database_that_is_missing_is_made_with_the_network_of_the_settin
 ) -> None:
     url = database_server.url("ow_prepared")
     ours = tmp_path / "network.toml"
-    ours.write_text((REPOSITORY / "examples" / "network.toml").read_text())
+    for name in ("network.toml", "centroids.csv"):
+        (tmp_path / name).write_text((REPOSITORY / "examples" / name).read_text())
     done = prepare(url, ours)
     assert done.returncode == 0, done.stderr
     assert "stock_rows_added=0" in done.stderr, "the example's stock is for the example's network alone"

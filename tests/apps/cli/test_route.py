@@ -17,6 +17,20 @@ def test_a_route_is_explained_with_its_terms_and_what_it_was_preferred_to(run: R
     assert "everything from gb-midlands short of 1 line" in lines
 
 
+def test_how_far_each_parcel_goes_is_shown_where_it_is_known(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/orders/web:1001/route"] = (200, json.dumps(examples.ROUTE))
+    shown = " ".join(run("route", "explain", "web:1001", *at(answers)).out.split())
+    assert (
+        "freight km promised 1 gb-north islandpost/tracked48 6 1.08 kg 1.40 GBP 3.83 GBP 264 2026-03-05"
+        in shown
+    )
+    (parcel,) = examples.ROUTE["plan"]["shipments"]
+    plan = examples.ROUTE["plan"] | {"shipments": [parcel | {"distance_km": None}]}
+    answers.given["GET /v1/orders/web:1001/route"] = (200, json.dumps(examples.ROUTE | {"plan": plan}))
+    shown = " ".join(run("route", "explain", "web:1001", *at(answers)).out.split())
+    assert "handling freight promised 1 gb-north" in shown
+
+
 def test_programs_get_the_route_as_json(run: Run, answers: Answers) -> None:
     answers.given["GET /v1/orders/web:1001/route"] = (200, json.dumps(examples.ROUTE))
     outcome = run("route", "explain", "web:1001", "--plan", "web:1001:p1", "--json", *at(answers))
