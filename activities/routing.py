@@ -4,12 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from activities.failures import speaks_temporal
-from activities.holidays import holidays_for
 from activities.implements import implements
-from activities.store import amendments, policies
+from activities.problems import Wish, problem_of, stock_rows
+from activities.store import amendments, policies, promises
 from activities.store.intake import stored_draft
-from activities.store.network import OpenStock, destination_of, network, stock_of
+from activities.store.network import OpenStock, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
 from activities.store.record import record
 from activities.store.store import Store
@@ -21,10 +23,10 @@ from models.messages import AmendOrder
 from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
-from policies.classification import classify
-from policies.document import Asker, Policy, allowed_nodes, may_substitute
+from policies.document import Policy, may_substitute
 from policies.money import goods_of
-from policies.routing.problem import DemandLine, RoutingProblem, StockRow
+from policies.routing.problem import DemandLine, RoutingProblem
+from policies.routing.promising import taken
 from policies.routing.router import Router
 from policies.shortage import ShortagePolicy, part_ahead
 from policies.substitution import said_of, substituted
@@ -54,37 +56,24 @@ class RoutingActivities:
             stored = await stored_draft(session, effect.order_id)
             draft = stored.draft
             demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
-            known_network = await network(session)
-            destination = await destination_of(session, draft.ship_to.country, draft.ship_to.postcode)
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
-        asker = Asker(
-            channel=draft.channel,
-            tier=draft.customer_tier,
-            customer_type=classify(draft)[0],
-            country=draft.ship_to.country,
-        )
-        problem = RoutingProblem(
-            order_id=effect.order_id,
-            currency=known_network.currency,
-            business_now=effect.business_now,
-            lines=demand,
-            ship_country=draft.ship_to.country,
-            nodes=known_network.nodes,
-            services=known_network.services,
-            stock=_stock(levels, demand),
-            unit_weight_g=known_network.unit_weight_g,
-            split_penalty_minor=known_network.split_penalty_minor,
-            processing_days=known_network.processing_days,
-            promise_by=draft.promise_by,
-            ship_complete=draft.ship_complete,
-            carrier_service=draft.carrier_service,
-            holidays=holidays_for(known_network, draft.ship_to.country, effect.business_now),
-            destination=destination,
-        )
-        problem = under(policy, asker, problem)
+            problem = await problem_of(
+                session,
+                Wish.of_order(draft, demand),
+                levels,
+                policy,
+                order_id=effect.order_id,
+                business_now=effect.business_now,
+            )
+            promised = await self._promised(session, effect, draft, problem)
         # On a thread: a long calculation must not keep this process from answering the engine.
-        answer = await asyncio.to_thread(self._router.route, problem)
+        answer: Plan | Unfillable
+        if isinstance(promised, promises.Taken):
+            answer, problem = taken(*promised, effect.order_id, demand)
+            answer = answer.model_copy(update={"promise": draft.promise_id})
+        else:
+            answer = await asyncio.to_thread(self._router.route, problem)
         if isinstance(answer, Unfillable) and effect.substitute and answer.missing:
             replaced = await self._substitute(effect, problem, answer, draft, policy)
             if isinstance(replaced, AmendOrder):
@@ -94,7 +83,12 @@ class RoutingActivities:
             problem, answer = await self._route_part(problem, answer, levels, draft, policy.shortage)
         if isinstance(answer, Unfillable):
             return RouteAnswer(unfillable=answer.reasons)
-        plan = _numbered(answer, effect.first_number).model_copy(update={"policy": policy.label})
+        plan = _numbered(answer, effect.first_number).model_copy(
+            update={
+                "policy": problem.policy,
+                "reasons": (*answer.reasons, *([promised] if isinstance(promised, str) else [])),
+            }
+        )
         shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
         summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared).model_copy(
             update={"limits": policy.plan_limits}
@@ -111,6 +105,18 @@ class RoutingActivities:
                     problem=problem,
                 )
             )
+
+    async def _promised(
+        self, session: AsyncSession, effect: RouteOrder, draft: OrderDraft, problem: RoutingProblem
+    ) -> promises.Taken | str | None:
+        """The plan that was promised before there was an order, or why it is not to be had; None: nothing was.
+
+        Only the first plan of an order is that one: if its stock is gone, the next one is made anew.
+        """
+        if draft.promise_id is None or effect.kept or effect.attempt > 1:
+            return None
+        found = await promises.take(session, draft.promise_id, problem, draft.channel)
+        return f"promise {draft.promise_id} is not kept to: {found}" if isinstance(found, str) else found
 
     async def _substitute(
         self,
@@ -132,7 +138,7 @@ class RoutingActivities:
         if known is not None:
             return _amend_order(known)
         units = Counter[str]()
-        for row in _stock(levels, ()):
+        for row in stock_rows(levels, ()):
             units[row.sku] += row.available if row.node in {node.node_id for node in problem.nodes} else 0
         changes = substituted(draft.lines, whole.missing, policy.substitutes, units)
         if not changes:
@@ -140,7 +146,7 @@ class RoutingActivities:
         instead = problem.model_copy(
             update={
                 "lines": _replaced(problem.lines, changes),
-                "stock": (*problem.stock, *_stock(levels, ())),
+                "stock": (*problem.stock, *stock_rows(levels, ())),
             }
         )
         if isinstance(await asyncio.to_thread(self._router.route, instead), Unfillable):
@@ -170,7 +176,7 @@ class RoutingActivities:
         part = part_ahead(problem.lines, whole.missing, prices, shortage, draft.allow_partial)
         if not part:
             return problem, whole
-        ahead = problem.model_copy(update={"lines": part, "stock": _stock(levels, part)})
+        ahead = problem.model_copy(update={"lines": part, "stock": stock_rows(levels, part)})
         plan = await asyncio.to_thread(self._router.route, ahead)
         if isinstance(plan, Unfillable):
             return problem, whole
@@ -180,26 +186,6 @@ class RoutingActivities:
                 "reasons": (*plan.reasons, f"a part goes ahead ({shortage.version})", *whole.reasons),
             }
         )
-
-
-def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProblem:
-    """``problem`` as ``policy`` has it: what it weighs, how many parcels there may be, and from which nodes."""
-    terms = policy.document.routing
-    changes: dict[str, object] = {
-        "policy": policy.label,
-        "weights": policy.weights,
-        "max_parcels": terms.max_parcels,
-    }
-    if terms.split_penalty_minor is not None:
-        changes["split_penalty_minor"] = terms.split_penalty_minor
-    if (rule := policy.routing_rule(asker)) is not None:
-        allowed = set(allowed_nodes(policy, rule, [node.node_id for node in problem.nodes]))
-        changes |= {
-            "rule": rule.rule_id,
-            "nodes": tuple(node for node in problem.nodes if node.node_id in allowed),
-            "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
-        }
-    return problem.model_copy(update=changes)
 
 
 def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tuple[DemandLine, ...]:
@@ -254,26 +240,6 @@ def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[Deman
     if not demand:
         raise Refused("nothing is left to be planned: every unit is in a shipment that goes on")
     return tuple(demand)
-
-
-def _stock(levels: Sequence[OpenStock], demand: Sequence[DemandLine]) -> tuple[StockRow, ...]:
-    """What each row can give. Where all rows of a SKU together may give less than is asked for, they give no more."""
-    asked = Counter[str]()
-    for line in demand:
-        asked[line.sku] += line.quantity
-    given = Counter[str]()
-    rows = []
-    for level in levels:
-        units = level.available
-        if level.shared is not None and level.shared < asked[level.sku]:
-            units = max(min(units, level.shared - given[level.sku]), 0)
-        given[level.sku] += units
-        rows.append(
-            StockRow(
-                node=level.node, sku=level.sku, available=units, kept_back=max(level.unreserved - units, 0)
-            )
-        )
-    return tuple(rows)
 
 
 def _numbered(plan: Plan, first: int) -> Plan:

@@ -19,6 +19,7 @@ from models.order import (
 )
 from models.stock import YesOrNo
 
+
 class CartLine(Document):
     """``quantity`` units of a SKU."""
 

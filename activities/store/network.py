@@ -97,6 +97,15 @@ async def stock_of(
     return [OpenStock.model_validate(row) for row in rows.mappings()]
 
 
+async def stock_open_to(
+    session: AsyncSession, skus: Collection[str], channel: str, tier: str | None
+) -> list[OpenStock]:
+    """What is open to whoever might order ``skus`` by ``channel`` as one of ``tier``, by node and SKU. A look."""
+    values = {"skus": sorted(skus), "channel": channel, "tier": tier}
+    rows = await session.execute(text(_OPEN_TO), values)
+    return [OpenStock.model_validate(row) for row in rows.mappings()]
+
+
 async def unknown_skus(session: AsyncSession, skus: Collection[str]) -> list[str]:
     """Those of ``skus`` that no active node stocks, and none expects a delivery of: nothing can come of them."""
     rows = await session.scalars(text(_UNKNOWN), {"skus": sorted(skus)})
@@ -133,6 +142,22 @@ SELECT node, sku, on_hand, reserved,
   JOIN (SELECT sku, stock_shared(sku, :order_id) AS shared
           FROM unnest(CAST(:skus AS text[])) AS sku) AS room USING (sku)
   LEFT JOIN own USING (node, sku)
+ ORDER BY node, sku
+"""
+
+# The same for somebody who has no order, and so holds nothing yet.
+_OPEN_TO = """
+SELECT node, sku, on_hand, reserved,
+       greatest(least(on_hand - reserved - safety_stock, allowed.free, allowed.most,
+                      CASE WHEN lots THEN stock_lot_limit(stock, NULL) END), 0) AS available,
+       on_hand - reserved AS unreserved, allowed.shared, nodes.active
+  FROM stock
+  JOIN nodes ON node_id = node
+  LEFT JOIN LATERAL (
+       SELECT * FROM stock_allowed(stock, :channel, :tier)
+        WHERE EXISTS (SELECT FROM stock_allocations AS rule WHERE rule.sku IS NULL OR rule.sku = stock.sku)
+       ) AS allowed ON true
+ WHERE sku = ANY (CAST(:skus AS text[]))
  ORDER BY node, sku
 """
 

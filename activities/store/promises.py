@@ -16,6 +16,7 @@ from sqlmodel import col
 from models.errors import Conflict, NotFound
 from models.plan import Plan, PlannedLine
 from models.promise import CartLine, PromiseAnswer, PromisedParcel, PromiseRequest, PromiseView
+from models.states import ShipmentState
 from models.tables.orders import IntakeRow, OrderRow, PlanRow, ShipmentRow
 from models.tables.promises import PromiseRow
 from policies.routing.problem import RoutingProblem
@@ -68,9 +69,7 @@ async def keep(
     return kept
 
 
-async def take(
-    session: AsyncSession, promise_id: str, order: RoutingProblem, channel: str
-) -> Taken | str:
+async def take(session: AsyncSession, promise_id: str, order: RoutingProblem, channel: str) -> Taken | str:
     """The plan of a promise for the order of the problem ``order``, which has it from now on; or why it cannot.
 
     The same order gets it again, another one does not.
@@ -111,19 +110,19 @@ async def view(session: AsyncSession, promise_id: str) -> PromiseView:
     if order is None:
         return shown
     plan = await session.scalar(select(col(PlanRow.plan)).where(col(PlanRow.plan_id) == order.plan_id))
-    arrived = (
-        await session.execute(
+    arrived = list(
+        await session.scalars(
             select(col(ShipmentRow.delivered_at)).where(
-                col(ShipmentRow.order_id) == order.order_id, col(ShipmentRow.state) != "cancelled"
+                col(ShipmentRow.order_id) == order.order_id, col(ShipmentRow.state) != ShipmentState.CANCELLED
             )
         )
-    ).scalars()
-    days = list(arrived)
+    )
+    days = [day for day in arrived if day is not None]
     return shown.model_copy(
         update={
             "order_promised_at": order.promised_at,
             "kept_to": plan is not None and plan.get("promise") == promise_id,
-            "delivered_at": max(days) if days and all(days) else None,
+            "delivered_at": max(days) if days and len(days) == len(arrived) else None,
         }
     )
 

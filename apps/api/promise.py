@@ -8,7 +8,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Depends, Header, Path, Request
 
-from activities.problems import Cart, problem_of_cart
+from activities.problems import problem_of_cart
 from activities.store import promises
 from apps.api import examples
 from apps.api.bodies import body_of, parse_message, read_body
@@ -60,7 +60,7 @@ async def promise(
     async with parts.store.transaction() as session:
         if (before := await promises.known(session, asked)) is not None:
             return before
-        problem = await problem_of_cart(session, Cart.model_validate(asked.model_dump()), now)
+        problem = await problem_of_cart(session, asked, now)
     answer = await asyncio.to_thread(_route, _in_time(problem))
     if isinstance(answer, Unfillable):
         return PromiseAnswer(

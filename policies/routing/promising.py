@@ -20,7 +20,9 @@ def why_not(problem: RoutingProblem, order: RoutingProblem) -> str | None:
     return None
 
 
-def taken(plan: Plan, problem: RoutingProblem, order_id: str, lines: Sequence[DemandLine]) -> tuple[Plan, RoutingProblem]:
+def taken(
+    plan: Plan, problem: RoutingProblem, order_id: str, lines: Sequence[DemandLine]
+) -> tuple[Plan, RoutingProblem]:
     """The plan with the order's own lines, and what it was made from with them: the router decides the same of it."""
     left = [Counter({line.sku: line.quantity for line in shipment.lines}) for shipment in plan.shipments]
     given: list[list[PlannedLine]] = [[] for _ in plan.shipments]

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from temporalio.client import Client
 
 from activities.routing import RoutingActivities
-from activities.store import accounts, ledger, prices, proposing, stock, subscribers
+from activities.store import accounts, ledger, plans, prices, promises, proposing, stock, subscribers
 from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.migrate import migrate
 from activities.store.stock import Wanted
@@ -32,6 +32,7 @@ from models.ledger import TransactionKind
 from models.money import Money
 from models.outbox import Topic
 from models.policy import PolicyProposal
+from models.promise import PromiseRequest
 from models.states import OrderState
 from models.tables.reconciliation import ReconciliationRunRow
 from policies.routing.exact import ExactRouter
@@ -136,6 +137,13 @@ async def base_url(
             reviews=(a_review(ORDER_ID),),
         )
         async with store.transaction() as session:
+            made = await plans.decision(session, ORDER_ID)
+            assert made.problem is not None
+            cart = PromiseRequest.model_validate(examples.CART | {"request_id": "cart"})
+            await promises.keep(session, cart, made.plan, made.problem)
+            await session.execute(
+                text("UPDATE promises SET promise_id = :known"), {"known": examples.PROMISE["promise_id"]}
+            )
             for number in (1, 2):
                 fields = {"request_id": f"policy-{number}", "actor": "jo", "reason": "a sale", "document": {}}
                 await proposing.propose(session, PolicyProposal.model_validate(fields))

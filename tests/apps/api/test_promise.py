@@ -144,7 +144,9 @@ async def test_an_order_that_comes_late_or_is_another_one_is_planned_anew_and_sa
     second = a_draft(quantity=2)
     second = second.model_copy(update={"lines": (second.lines[0].model_copy(update={"sku": sku}),)})
     await ordered(store, second, promise["promise_id"])
-    assert any(f"order {order_id_of(same)} was shipped" in reason for reason in await reasons_of(store, second))
+    assert any(
+        f"order {order_id_of(same)} was shipped" in reason for reason in await reasons_of(store, second)
+    )
     third = a_draft(quantity=2)
     await stocked(store, north={sku: 99, skus_of(third)[0]: 9})
     await ordered(store, third, "p-" + "0" * 32)

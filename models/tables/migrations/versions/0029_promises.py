@@ -31,9 +31,7 @@ def upgrade() -> None:
     )
     op.create_index("uq_promises_request", "promises", ["request_id"], unique=True)
     op.create_index("ix_promises_order", "promises", ["order_id"])
-    op.create_index(
-        "ix_promises_untaken", "promises", ["valid_until"], postgresql_where="order_id IS NULL"
-    )
+    op.create_index("ix_promises_untaken", "promises", ["valid_until"], postgresql_where="order_id IS NULL")
 
 
 def downgrade() -> None:

@@ -316,7 +316,28 @@ def _of_the_policies_there_are(case: Any) -> None:
         case.body = dict(case.body) | {"actor": examples.POLICY_DECISION["actor"]}
 
 
+def _of_a_cart_of_its_own(case: Any) -> None:
+    """Each SKU once, under an id of its own, at a time that there is."""
+    body = dict(case.body)
+    lines = {line["sku"]: line | {"quantity": int(line["quantity"])} for line in body["lines"]}
+    body["lines"] = list(lines.values())
+    if "valid_minutes" in body:
+        body["valid_minutes"] = int(body["valid_minutes"])
+    if body.get("promise_by"):
+        body["promise_by"] = _possible(body["promise_by"])
+    case.body = body | {"request_id": f"c-{_number_of(body)}"}
+    if case.headers and BUSINESS_START_HEADER in case.headers:
+        case.headers[BUSINESS_START_HEADER] = _possible(case.headers[BUSINESS_START_HEADER])
+
+
+def _of_the_promise_there_is(case: Any) -> None:
+    """Only we can make one."""
+    case.path_parameters["promise_id"] = examples.PROMISE["promise_id"]
+
+
 _MENDS = {
+    "promise": _of_a_cart_of_its_own,
+    "show_promise": _of_the_promise_there_is,
     "propose_policy": _a_policy_that_makes_sense,
     "show_policy_version": _of_the_policies_there_are,
     "approve_policy": _of_the_policies_there_are,
