@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
-from activities.problems import Wish, problem_of, stock_rows
 from activities.store import amendments, policies, promises
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
+from activities.store.problems import Wish, problem_of, stock_rows
 from activities.store.record import record
 from activities.store.store import Store
 from models.amendment import AmendmentRequest, LineChange
@@ -138,8 +138,9 @@ class RoutingActivities:
         if known is not None:
             return _amend_order(known)
         units = Counter[str]()
+        open_nodes = {node.node_id for node in problem.within_rules().nodes}
         for row in stock_rows(levels, ()):
-            units[row.sku] += row.available if row.node in {node.node_id for node in problem.nodes} else 0
+            units[row.sku] += row.available if row.node in open_nodes else 0
         changes = substituted(draft.lines, whole.missing, policy.substitutes, units)
         if not changes:
             return (f"{policy.label} has no substitutes that are there for all of it",)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from models.base import Contract, Document
+from models.base import Contract, Document, SentMoment
 from models.identifiers import Channel, NodeId, Sku
 from models.messages import Actor, Reason, RequestId
 from models.money import MAX_MINOR, Currency
@@ -206,13 +206,14 @@ class PolicyEntry(Contract):
 class PolicyView(Contract):
     """A version: ``document`` is what it says (a ``PolicyDocument``), ``effective`` every limit that comes of it.
 
-    ``entry`` None: nobody ever set one, all is as built in.
+    ``entry`` None: nobody ever set one, all is as built in. ``backtest``: the last of this version.
     """
 
     version: int
     entry: PolicyEntry | None = None
     document: Mapping[str, Any]
     effective: Mapping[str, Any]
+    backtest: "BacktestReport | None" = None
 
 
 class PolicyHistory(Contract):
@@ -220,3 +221,66 @@ class PolicyHistory(Contract):
 
     active: int
     versions: tuple[PolicyEntry, ...]
+
+
+class BacktestRequest(Document):
+    """What would have been decided by another policy: a stored ``version``, or a ``document`` that nobody proposed yet.
+
+    Of orders planned ``since`` then, at most ``limit``, the last first. ``carbon_g_per_tonne_km``: what a tonne carried
+    a kilometre weighs, for the shop's carriers; without it no carbon is told.
+    """
+
+    version: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
+    document: PolicyDocument | None = None
+    since: SentMoment | None = None
+    limit: Annotated[int, Field(strict=True, ge=1, le=2_000)] = 500
+    carbon_g_per_tonne_km: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if (self.version is None) == (self.document is None):
+            raise PydanticCustomError("policy", "say either version or document: which policy is to be tried")
+        return self
+
+
+class BacktestFigure(Contract):
+    """A mean for each order that both policies fill: as it was planned, as it would have been, and the difference.
+
+    ``low`` to ``high`` is the 95 % confidence interval of the difference, by bootstrap over orders.
+    """
+
+    figure: str
+    unit: str
+    orders: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+
+
+class BacktestReport(Contract):
+    """What another policy would have made of orders that were planned. Nothing acted on it.
+
+    Each order is routed by what was known when it was planned: stock that other orders would have left is not reckoned
+    with. ``asked`` orders were there, ``tried`` of them in the time given; ``skipped`` were planned before it was kept
+    what a router looks at. Fill is in units, of all that were asked for. ``happened`` is what became of the plans.
+    """
+
+    policy: str
+    against: str
+    since: AwareDatetime | None
+    asked: int
+    tried: int
+    skipped: int
+    proven: int
+    changed: int
+    fill_before: float
+    fill_after: float
+    figures: tuple[BacktestFigure, ...]
+    happened: Mapping[str, float] = Field(default_factory=dict)
+    made_at: AwareDatetime
+    notes: tuple[str, ...] = ()
+
+
+PolicyView.model_rebuild()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -14,10 +14,11 @@ from models.effects import KeptShipment
 from models.errors import NotFound
 from models.identifiers import shipment_id
 from models.money import Money
-from models.order import OrderDraft
+from models.order import CustomerType, OrderDraft
 from models.plan import Plan, PlannedLine, PlannedShipment, PlanSummary, ShipmentRef
 from models.states import ShipmentState
 from models.tables.orders import OrderRow, PlanRow, ShipmentRow
+from policies.document import Asker
 from policies.money import Parts, ShipmentShare, by_shipment
 from policies.routing.problem import RoutingProblem
 
@@ -106,6 +107,54 @@ async def decision(session: AsyncSession, order_id: str, wanted: str | None = No
         problem=None if row.problem is None else RoutingProblem.model_validate(row.problem),
         made_at=row.created_at,
     )
+
+
+class Past(NamedTuple):
+    """A decision that was taken for an order, and whose the order is; ``problem`` None: that was not kept yet."""
+
+    plan: Plan
+    problem: RoutingProblem | None
+    asker: Asker
+
+
+async def decisions_since(session: AsyncSession, since: datetime | None, limit: int) -> list[Past]:
+    """The first decision for each order that was taken ``since`` then, the last first."""
+    query = (
+        select(PlanRow, OrderRow)
+        .join(OrderRow, col(OrderRow.order_id) == col(PlanRow.order_id))
+        .where(col(PlanRow.attempt) == 1)
+        .order_by(col(PlanRow.created_at).desc())
+        .limit(limit)
+    )
+    if since is not None:
+        query = query.where(col(PlanRow.created_at) >= since)
+    return [
+        Past(
+            plan=Plan.model_validate(plan.plan),
+            problem=None if plan.problem is None else RoutingProblem.model_validate(plan.problem),
+            asker=Asker(
+                channel=order.channel,
+                tier=order.customer_tier,
+                customer_type=None if order.customer_type is None else CustomerType(order.customer_type),
+                country=order.ship_country,
+            ),
+        )
+        for plan, order in await session.execute(query)
+    ]
+
+
+async def happened_since(session: AsyncSession, since: datetime | None) -> dict[str, float]:
+    """What became of the parcels that were planned ``since`` then: how many, arrived, and arrived too late."""
+    row = (await session.execute(text(_HAPPENED), {"since": since})).one()
+    return {name: float(value) for name, value in row._mapping.items() if value is not None}
+
+
+_HAPPENED = """
+SELECT count(*) AS parcels, count(delivered_at) AS delivered,
+       avg(CASE WHEN delivered_at IS NULL THEN NULL WHEN late THEN 1 ELSE 0 END) AS share_delivered_late
+  FROM shipments
+ WHERE state <> 'cancelled' AND created_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
+"""
 
 
 async def split_of(

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from models.errors import NotFound
-from models.policy import PolicyDocument, PolicyEntry, PolicyHistory, PolicyState, PolicyView
+from models.policy import BacktestReport, PolicyDocument, PolicyEntry, PolicyHistory, PolicyState, PolicyView
 from models.tables.policies import PolicyRow
 from policies.document import Policy
 
@@ -65,9 +65,17 @@ def view_of(row: PolicyRow) -> PolicyView:
         version=row.version,
         entry=_entry(row),
         document=row.document,
+        backtest=None if row.backtest is None else BacktestReport.model_validate(row.backtest),
         effective=Policy(version=row.version, document=document).effective(),
     )
 
 
 def _entry(row: PolicyRow) -> PolicyEntry:
-    return PolicyEntry.model_validate(row.model_dump(exclude={"document", "document_hash", "request_id"}))
+    return PolicyEntry.model_validate(
+        row.model_dump(exclude={"document", "document_hash", "request_id", "backtest"})
+    )
+
+
+async def keep_backtest(session: AsyncSession, version: int, report: BacktestReport) -> None:
+    """Keep the last back test of a version, for whoever is to approve it. Raises ``NotFound``."""
+    (await row_of(session, version)).backtest = report.model_dump(mode="json")

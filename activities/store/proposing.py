@@ -45,7 +45,7 @@ async def propose(session: AsyncSession, proposal: PolicyProposal) -> PolicyView
         raise Conflict(
             f"version {before} is in force, not {proposal.replaces}: look at it, and propose yours again"
         )
-    await _check(session, proposal.document)
+    await check(session, proposal.document)
     last = await session.scalar(select(func.max(col(PolicyRow.version))))
     row = PolicyRow(
         version=(last or 0) + 1,
@@ -75,7 +75,7 @@ async def approve(session: AsyncSession, version: int, decision: PolicyDecision)
     if decision.actor.strip().casefold() == row.proposed_by.strip().casefold():
         raise Refused(f"version {version} was proposed by {row.proposed_by}: somebody else has to approve it")
     document = PolicyDocument.model_validate(row.document)
-    await _check(session, document)
+    await check(session, document)
     now = datetime.now(UTC)
     before = await active_row(session)
     if before is not None:
@@ -123,7 +123,8 @@ async def _keep_back(session: AsyncSession, row: PolicyRow, document: PolicyDocu
         )
 
 
-async def _check(session: AsyncSession, document: PolicyDocument) -> None:
+async def check(session: AsyncSession, document: PolicyDocument) -> None:
+    """Raise ``InvalidDocument`` with all that makes no sense in a document, as the network and the stock are now."""
     nodes = await session.execute(select(col(NodeRow.node_id), col(NodeRow.active)))
     known = {str(node): bool(is_active) for node, is_active in nodes}
     if problems := problems_of(document, nodes=known, stocked=await _stocked(session, document)):

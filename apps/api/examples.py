@@ -439,6 +439,8 @@ _ROUTE_PLAN: dict[str, Any] = {
     "promised_at": "2026-03-05T23:59:59Z",
     "router": "exact/1",
     "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (sets)"],
+    "policy": "policy/1",
+    "promise": None,
     "left_out": [],
     "late": None,
     "proof": {
@@ -1078,6 +1080,45 @@ POLICY: dict[str, Any] = {
             "cost_floor_minor": 2000,
         },
     },
+    "backtest": None,
+}
+BACKTEST_REQUEST: dict[str, Any] = {"version": 1, "since": "2026-11-01T00:00:00Z", "limit": 300}
+BACKTEST: dict[str, Any] = {
+    "policy": "policy/1",
+    "against": "built-in",
+    "since": "2026-11-01T00:00:00Z",
+    "asked": 300,
+    "tried": 300,
+    "skipped": 0,
+    "proven": 291,
+    "changed": 44,
+    "fill_before": 0.9987,
+    "fill_after": 0.9987,
+    "figures": [
+        {
+            "figure": "cost",
+            "unit": "GBP",
+            "orders": 300,
+            "before": 8.41,
+            "after": 8.66,
+            "difference": 0.25,
+            "low": 0.17,
+            "high": 0.34,
+        },
+        {
+            "figure": "parcels",
+            "unit": "",
+            "orders": 300,
+            "before": 1.42,
+            "after": 1.28,
+            "difference": -0.14,
+            "low": -0.19,
+            "high": -0.1,
+        },
+    ],
+    "happened": {"parcels": 418.0, "delivered": 402.0, "share_delivered_late": 0.03},
+    "made_at": "2026-11-27T10:12:00Z",
+    "notes": ["no distances: nodes or postcodes have no coordinates"],
 }
 POLICY_HISTORY: dict[str, Any] = {"active": 1, "versions": [_POLICY_ENTRY]}
 

@@ -39,6 +39,7 @@ from apps.api.contracts import (
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
+from models.policy import BacktestRequest
 from models.routing import RouteQuestion
 from models.webhooks import WebhookEnvelope
 
@@ -59,6 +60,7 @@ refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
     {"name": "routing", "description": "Why an order goes this way, and what if it did not."},
+    {"name": "promises", "description": "When a cart would be there, before it is ordered."},
     {
         "name": "policy",
         "description": "What people decide once for all orders: proposed by one, approved by another.",
@@ -144,6 +146,7 @@ _READ_BY_HAND = (
     PromiseAsked,
     PolicyProposalRequest,
     PolicyDecisionRequest,
+    BacktestRequest,
     TenderRequest,
     PayRequest,
     *STOCK_REQUESTS,

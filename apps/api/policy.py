@@ -1,26 +1,42 @@
 """The policy over HTTP: what is in force, what was, and how another one comes to be."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.store import policies, proposing
+from activities.store import plans, policies, proposing
+from activities.store.network import network
+from activities.store.plans import Past
+from activities.store.problems import under
 from apps.api import examples
 from apps.api.bodies import body_of, parse_message, read_body, read_message
 from apps.api.contracts import PolicyDecisionRequest, PolicyProposalRequest
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
-from models.policy import MAX_POLICY_BYTES, PolicyDecision, PolicyHistory, PolicyView
+from models.network import Network
+from models.policy import (
+    MAX_POLICY_BYTES,
+    BacktestReport,
+    BacktestRequest,
+    PolicyDecision,
+    PolicyHistory,
+    PolicyView,
+)
+from policies.document import Policy
+from policies.routing.problem import RoutingProblem
 
 router = APIRouter(prefix="/v1/policy", tags=["policy"], dependencies=[Depends(only_known_parameters)])
 
 _Version = Annotated[
     int, Path(ge=0, le=2**31 - 1, description="The version; 0 is what is built in", examples=[1])
 ]
+_BACKTEST_SECONDS = 15.0
 _SHOWN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": examples.POLICY}}}
 }
@@ -94,6 +110,87 @@ async def approve_policy(version: _Version, request: Request, parts: PartsOf) ->
 async def refuse_policy(version: _Version, request: Request, parts: PartsOf) -> PolicyView:
     """It will never hold. Its author may take it back like this."""
     return await _decided(parts, request, version, proposing.refuse)
+
+
+@router.post(
+    "/backtest",
+    summary="Try a policy on orders of the past",
+    openapi_extra=body_of(BacktestRequest, {"a proposed one": examples.BACKTEST_REQUEST}),
+    responses=answers(401, 404, 409, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.BACKTEST}}}},
+)
+async def try_policy(request: Request, parts: PartsOf) -> BacktestReport:
+    """What another policy would have made of orders that were planned: cost, parcels, fill, days, distance, each with
+    how sure that is. Nothing acts on it. It takes up to fifteen seconds, and says how many orders it got through.
+
+    Of a stored version it is kept, for whoever is to approve it.
+    """
+    raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
+    asked = parse_message(raw, BacktestRequest)
+    async with parts.store.transaction() as session:
+        if asked.document is not None:
+            await proposing.check(session, asked.document)
+            policy = Policy(version=0, document=asked.document)
+        else:
+            policy = await policies.of_version(session, asked.version or 0)
+        in_force = await policies.active(session)
+        past = await plans.decisions_since(session, asked.since, asked.limit)
+        known = await network(session)
+        happened = await plans.happened_since(session, asked.since)
+    report = await asyncio.to_thread(
+        _backtest, asked, policy, in_force=in_force, past=past, known=known, happened=happened
+    )
+    if asked.version:
+        async with parts.store.transaction() as session:
+            await policies.keep_backtest(session, asked.version, report)
+    return report
+
+
+def _backtest(
+    asked: BacktestRequest,
+    policy: Policy,
+    *,
+    in_force: Policy,
+    past: Sequence[Past],
+    known: Network,
+    happened: Mapping[str, float],
+) -> BacktestReport:
+    # The optimiser's libraries are large, and the API rarely needs them.
+    from policies.routing.backtest import Decided, backtest  # noqa: PLC0415
+    from policies.routing.exact import ExactRouter  # noqa: PLC0415
+
+    decisions = (
+        Decided(one.plan, under(policy, one.asker, _as_the_network_has_it(one.problem, known)))
+        for one in past
+        if one.problem is not None
+    )
+    found = backtest(
+        decisions, ExactRouter(), seconds=_BACKTEST_SECONDS, carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km
+    )
+    kept = sum(one.problem is not None for one in past)
+    notes = []
+    if found.tried < kept:
+        notes.append(
+            f"time ran out after {found.tried} of {kept} orders: ask for fewer, or again with a later since"
+        )
+    if found.figures and not any(one.figure == "distance" for one in found.figures):
+        notes.append("no distances: nodes or postcodes have no coordinates")
+    return BacktestReport(
+        policy="the document" if asked.document is not None else policy.label,
+        against=in_force.label,
+        since=asked.since,
+        asked=len(past),
+        skipped=len(past) - kept,
+        happened=happened,
+        made_at=datetime.now(UTC),
+        notes=tuple(notes),
+        **found._asdict(),
+    )
+
+
+def _as_the_network_has_it(problem: RoutingProblem, known: Network) -> RoutingProblem:
+    """Without what the policy of that time put on top."""
+    return problem.model_copy(update={"split_penalty_minor": known.split_penalty_minor})
 
 
 async def _decided(

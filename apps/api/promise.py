@@ -8,8 +8,8 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Depends, Header, Path, Request
 
-from activities.problems import problem_of_cart
 from activities.store import promises
+from activities.store.problems import problem_of_cart
 from apps.api import examples
 from apps.api.bodies import body_of, parse_message, read_body
 from apps.api.contracts import PromiseAsked
@@ -23,7 +23,7 @@ from models.promise import CartLine, PromiseAnswer, PromiseView
 from policies.routing.problem import RoutingProblem
 from policies.routing.router import Router
 
-router = APIRouter(prefix="/v1/promise", tags=["promise"], dependencies=[Depends(only_known_parameters)])
+router = APIRouter(prefix="/v1/promise", tags=["promises"], dependencies=[Depends(only_known_parameters)])
 
 MAX_CART_BYTES = 256 * 1024
 # A customer waits at the checkout: the best plan that is found in so long has to do.
@@ -37,7 +37,7 @@ _BUDGET_SECONDS = 0.05
     responses=answers(401, 409, 413, 422, 503)
     | {200: {"content": {"application/json": {"example": examples.PROMISE}}}},
 )
-async def promise(
+async def make_promise(
     request: Request,
     parts: PartsOf,
     business_start: Annotated[

@@ -1,10 +1,8 @@
 """``orderwright policy``: what people decide once for all orders; one proposes it, another one approves it."""
 
 import json
-import tomllib
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +12,7 @@ from rich.console import Console
 
 from apps.api.contracts import PolicyDecisionRequest, PolicyProposalRequest
 from apps.cli.output import console, facts, listing, plain, print_json, when
+from apps.cli.policy_files import document_in, print_backtest
 from apps.cli.remote import (
     Actor,
     Api,
@@ -23,7 +22,6 @@ from apps.cli.remote import (
     Reason,
     Token,
     acting_as,
-    bad_input,
     needs_reason,
     open_api,
 )
@@ -99,7 +97,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """What a version or a file says otherwise than the policy in force, or than another version."""
-    document = None if new.isdecimal() else _document(Path(new))
+    document = None if new.isdecimal() else document_in(Path(new))
     with open_api(api_url, token, data_dir) as api:
         before = _view(api, old)
         after = _view(api, int(new)).document if document is None else document
@@ -141,7 +139,7 @@ def propose(
     as_json: AsJson = False,
 ) -> None:
     """Propose FILE as the policy. It holds once somebody else has approved it."""
-    document = _document(file)
+    document = document_in(file)
     sent = _checked(
         {
             "request_id": request_id or f"cli-{uuid.uuid4()}",
@@ -208,21 +206,6 @@ def _view(api: Api, version: int | None) -> PolicyView:
     return api.get("/v1/policy" if version is None else f"/v1/policy/versions/{version}", PolicyView)
 
 
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise bad_input(str(file), f"cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise bad_input(str(file), "is no policy: its keys are described in docs/policy.md")
-    return {name: _without_times(value) for name, value in found.items()}
-
-
-def _without_times(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
 def _checked(fields: Mapping[str, Any], file: Path) -> PolicyProposalRequest:
     """The proposal. Raises ``InvalidDocument`` with every problem of the document, by where it is in the file."""
     try:
@@ -246,6 +229,11 @@ def _print_decided(view: PolicyView, *, as_json: bool) -> None:
         return
     if view.entry is not None:
         console().print(_stands(view.entry))
+    if view.backtest is not None:
+        console().print()
+        print_backtest(view.backtest)
+    elif view.entry is not None and view.entry.state is PolicyState.ACTIVE:
+        console().print(f"No back test was made of it: orderwright route backtest --policy {view.version}")
 
 
 def _stands(entry: PolicyEntry) -> str:

@@ -126,7 +126,7 @@ class Api:
             ) from error
 
 
-def open_api(url: str | None, token: str | None, data_dir: Path | None) -> Api:
+def open_api(url: str | None, token: str | None, data_dir: Path | None, *, timeout: float = 20.0) -> Api:
     """The API by option or environment, else that of the live stack of the data directory.
 
     Raises ``NotReachable`` when there is none, ``InvalidDocument`` when no token is known for a given URL.
@@ -134,7 +134,7 @@ def open_api(url: str | None, token: str | None, data_dir: Path | None) -> Api:
     directory = (data_dir or get_settings().data_dir).expanduser().absolute()
     stack = read_stack(directory)
     if url is None and stack is not None:
-        return Api(stack.api_url, token if token and data_dir is None else stack.api_token)
+        return Api(stack.api_url, token if token and data_dir is None else stack.api_token, timeout=timeout)
     if url is None:
         raise NotReachable(
             f"no stack is running on {directory}. Start one with orderwright up, name another with --data-dir,"
@@ -144,7 +144,7 @@ def open_api(url: str | None, token: str | None, data_dir: Path | None) -> Api:
         token = stack.api_token
     if not token:
         raise bad_input("--token", f"is missing: the API at {url} asks for it; or set ORDERWRIGHT_API_TOKEN")
-    return Api(url, token)
+    return Api(url, token, timeout=timeout)
 
 
 def paged(

@@ -1,6 +1,7 @@
 """``orderwright route``: why an order goes this way, what if it did not, and would it again."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -8,9 +9,11 @@ from rich.text import Text
 
 from apps.cli.app import REFUSED
 from apps.cli.output import console, facts, listing, plain, print_json, when
+from apps.cli.policy_files import document_in, moment_of, print_backtest
 from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, message, open_api, path_part
 from models.base import Contract
 from models.plan import Plan
+from models.policy import BacktestReport, BacktestRequest
 from models.routing import CostTerm, RouteAnswer, RouteExplanation, RouteQuestion, RouteReplay
 
 app = typer.Typer(no_args_is_help=True)
@@ -127,6 +130,47 @@ def replay(
             console().print(Text(plain(f"  {difference}")))
     if not answer.identical:
         raise typer.Exit(REFUSED)
+
+
+@app.command()
+def backtest(
+    *,
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--policy", metavar="FILE|VERSION", help="A TOML or JSON file, or a version of the policy."
+        ),
+    ],
+    since: Annotated[
+        str | None, typer.Option("--since", help="Orders planned since then, such as 2026-11-01.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=2_000, help="At most so many, the last first.")
+    ] = 500,
+    carbon: Annotated[
+        int | None,
+        typer.Option("--carbon", min=1, help="Grams of CO2 that a tonne carried a kilometre weighs."),
+    ] = None,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """What another policy would have made of orders that were planned; nothing acts on it."""
+    asked: dict[str, Any] = {"limit": limit, "carbon_g_per_tonne_km": carbon}
+    if policy.isdecimal():
+        asked["version"] = int(policy)
+    else:
+        asked["document"] = document_in(Path(policy))
+    if since is not None:
+        asked["since"] = moment_of("--since", since)
+    question = message(BacktestRequest, **asked)
+    with open_api(api_url, token, data_dir, timeout=60.0) as api:
+        report = api.post("/v1/policy/backtest", question, BacktestReport)
+    if as_json:
+        print_json(report)
+        return
+    print_backtest(report)
 
 
 def _path(order_id: str, plan_id: str | None, then: str = "") -> str:

@@ -14,6 +14,8 @@ from models.tables.base import moment, one_of
 class PolicyRow(SQLModel, table=True):
     """A version of the policy. What it says is never changed; a trigger sees to it, and to what may become of it.
 
+    ``backtest`` is the last that was made of it.
+
     Whoever proposed it cannot be the one who approves it, also not by SQL.
     """
 
@@ -44,3 +46,4 @@ class PolicyRow(SQLModel, table=True):
     decided_at: datetime | None = moment(default=None)
     decided_because: str | None = None
     replaced_at: datetime | None = moment(default=None)
+    backtest: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))

@@ -39,6 +39,7 @@ class ExactRouter:
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
+        problem = problem.within_rules()
         if not problem.sequence:
             return self._route(problem)
         tried: set[str] = set()

@@ -1,6 +1,7 @@
 """The routing problem of one order: everything a router may look at, and nothing it would have to fetch."""
 
 from datetime import date
+from typing import Self
 
 from pydantic import AwareDatetime, Field
 
@@ -43,8 +44,8 @@ class RoutingProblem(Contract):
     ``carrier_service`` (``carrier/service``): the only one that will do. ``holidays`` are those of the nodes' calendars
     and, where a service does not deliver on them, of the country that the order goes to. ``destination``: about where.
     ``sequence``: nodes that are tried alone before the next ones are added. ``weights`` and ``max_parcels`` are the
-    policy's, whose version is ``policy``; None of ``weights`` are those built in. ``rule``: the policy's rule that the
-    nodes were chosen by.
+    policy's, whose version is ``policy``; None of ``weights`` are those built in. ``rule``: the policy's rule by which
+    the nodes ``barred`` may not be planned with.
     """
 
     order_id: str
@@ -68,6 +69,14 @@ class RoutingProblem(Contract):
     max_parcels: int | None = None
     sequence: tuple[tuple[str, ...], ...] = ()
     rule: str | None = None
+    barred: tuple[str, ...] = ()
+
+    def within_rules(self) -> Self:
+        """The problem with the nodes alone that may be planned with."""
+        if not self.barred:
+            return self
+        nodes = tuple(node for node in self.nodes if node.node_id not in self.barred)
+        return self.model_copy(update={"nodes": nodes, "barred": ()})
 
     def usable_services(self) -> tuple[CarrierService, ...]:
         """The active services that will do."""

@@ -23,8 +23,8 @@ def what_if(problem: RoutingProblem, question: RouteQuestion) -> Plan | Unfillab
             if node.node_id != question.without and question.force in (None, node.node_id)
         )
         if question.force is not None:
-            # Whoever forces a node does not ask when its turn would come.
-            changes["sequence"] = ()
+            # Whoever forces a node asks neither when its turn would come nor whether the policy allows it.
+            changes |= {"sequence": (), "barred": ()}
     if question.split_penalty_minor is not None:
         changes["split_penalty_minor"] = question.split_penalty_minor
     if question.late_day_minor is not None:

@@ -32,6 +32,7 @@ class CheapestNodeRouter:
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
+        problem = problem.within_rules()
         if problem.carrier_service is not None and not problem.usable_services():
             return Unfillable(
                 reasons=(f"{problem.carrier_service} is asked for, and the network has no such service",)

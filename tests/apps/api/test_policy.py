@@ -4,8 +4,12 @@ from typing import Any
 
 import httpx
 
+from activities.routing import RoutingActivities
 from activities.store.store import Store
-from tests.builders import new_number, stocked
+from models.effects import RouteOrder
+from policies.routing.exact import ExactRouter
+from tests.activities.running import run
+from tests.builders import NOON, a_draft, accepted, new_number, skus_of, stocked
 
 
 def a_proposal(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -67,3 +71,38 @@ async def test_every_problem_is_said_and_nothing_is_stored(api: httpx.AsyncClien
     machine = await api.post("/v1/policy/versions", json=a_proposal({}, actor="orderwright"))
     assert machine.status_code == 422
     assert (await api.get("/v1/policy/versions")).json() == before
+
+
+async def test_a_policy_is_tried_on_what_was_planned_and_shown_to_who_approves_it(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    # Each SKU lies in a node of its own: two parcels.
+    draft = a_draft(2)
+    first, second = skus_of(draft)
+    await stocked(store, north={first: 9}, south={second: 9})
+    order_id = await accepted(store, draft)
+    routing = RoutingActivities(store, ExactRouter())
+    assert (await run(routing.route_order, RouteOrder(order_id=order_id, attempt=1, business_now=NOON))).plan
+    tried = await api.post("/v1/policy/backtest", json={"document": {}, "limit": 1})
+    assert tried.status_code == 200, tried.text
+    report = tried.json()
+    assert (report["policy"], report["asked"], report["tried"], report["changed"]) == (
+        "the document",
+        1,
+        1,
+        0,
+    )
+    one_parcel = (
+        await api.post("/v1/policy/versions", json=a_proposal({"routing": {"max_parcels": 1}}))
+    ).json()
+    version = one_parcel["version"]
+    report = (await api.post("/v1/policy/backtest", json={"version": version, "limit": 1})).json()
+    assert (report["policy"], report["changed"], report["fill_before"]) == (f"policy/{version}", 1, 1.0)
+    assert report["fill_after"] < 1 and report["figures"] == []
+    assert report["happened"]["parcels"] == 0
+    approved = await api.post(f"/v1/policy/versions/{version}/approve", json={"actor": "dana"})
+    assert approved.json()["backtest"] == report
+    wrong = await api.post("/v1/policy/backtest", json={"document": {"node_groups": {"x": ["mars"]}}})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_document")
+    assert (await api.post("/v1/policy/backtest", json={})).status_code == 422
+    assert (await api.post("/v1/policy/backtest", json={"version": 4711})).status_code == 404

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 from apps.api import examples
 from tests.apps.cli.conftest import Answers, Run
@@ -72,3 +73,25 @@ def test_a_decision_that_is_another_now_is_no_success(run: Run, answers: Answers
     outcome = run("route", "replay", "web:1001", *at(answers))
     assert outcome.code == 1
     assert "cost: 1 then, 2 now" in outcome.out
+
+
+def test_a_policy_is_tried_on_the_past(run: Run, answers: Answers, tmp_path: Path) -> None:
+    answers.given["POST /v1/policy/backtest"] = (200, json.dumps(examples.BACKTEST))
+    file = tmp_path / "policy.toml"
+    file.write_text("[routing]\nmax_parcels = 2\n")
+    outcome = run("route", "backtest", "--policy", str(file), "--since", "2026-11-01", *at(answers))
+    assert outcome.code == 0, outcome.err
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert "back test policy/1 on 300 of 300 orders, against what was planned" in lines
+    assert "fill 99.87% of the units before, 99.87% after" in lines
+    assert "cost GBP 8.410 8.660 +0.250 +0.170 to +0.340" in lines
+    sent = json.loads(answers.asked[0][2])
+    assert sent["document"]["routing"]["max_parcels"] == 2
+    assert sent["since"] == "2026-11-01T00:00:00Z"
+    as_json = run("route", "backtest", "--policy", "1", "--json", *at(answers))
+    assert json.loads(as_json.out)["policy"] == "policy/1"
+    assert json.loads(answers.asked[1][2])["version"] == 1
+    assert run("route", "backtest", "--policy", "1", "--since", "soon", *at(answers)).code == 2
+    file.write_text("[rooting]\n")
+    refused = run("route", "backtest", "--policy", str(file), *at(answers))
+    assert refused.code == 2 and "rooting" in refused.err

@@ -21,7 +21,7 @@ BEGIN
        OR (OLD.decided_at IS NOT NULL AND (NEW.decided_by, NEW.decided_at, NEW.decided_because)
            IS DISTINCT FROM (OLD.decided_by, OLD.decided_at, OLD.decided_because))
        OR (OLD.state, NEW.state) NOT IN (('proposed', 'proposed'), ('proposed', 'active'), ('proposed', 'refused'),
-           ('active', 'active'), ('active', 'replaced')) THEN
+           ('active', 'active'), ('active', 'replaced'), ('replaced', 'replaced'), ('refused', 'refused')) THEN
         RAISE EXCEPTION 'version % of the policy stays as it is: propose another one', OLD.version
             USING ERRCODE = 'restrict_violation';
     END IF;
@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("decided_because", sa.String(), nullable=True),
         sa.Column("replaced_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("backtest", postgresql.JSONB(), nullable=True),
         sa.CheckConstraint(
             "state IN ('proposed', 'active', 'replaced', 'refused')", name=op.f("ck_policies_state")
         ),

@@ -78,6 +78,8 @@ def _that_adds_up(case: Any) -> None:
     # The same number to JSON Schema; with a decimal point, an amount is refused on purpose.
     for part in (*draft["lines"], *draft["charges"]):
         part |= {name: int(value) for name, value in part.items() if isinstance(value, float)}
+    if isinstance(draft.get("min_shelf_life_days"), float):
+        draft["min_shelf_life_days"] = int(draft["min_shelf_life_days"])
     # JSON Schema knows no range of times.
     for name in ("placed_at", "promise_by"):
         if draft.get(name):
@@ -335,8 +337,19 @@ def _of_the_promise_there_is(case: Any) -> None:
     case.path_parameters["promise_id"] = examples.PROMISE["promise_id"]
 
 
+def _of_a_policy_there_is(case: Any) -> None:
+    """Try the one that was approved, from a time that there is."""
+    body: dict[str, Any] = {
+        name: int(value) for name, value in case.body.items() if isinstance(value, int | float)
+    }
+    if case.body.get("since"):
+        body["since"] = _possible(case.body["since"])
+    case.body = body | {"version": 1}
+
+
 _MENDS = {
-    "promise": _of_a_cart_of_its_own,
+    "try_policy": _of_a_policy_there_is,
+    "make_promise": _of_a_cart_of_its_own,
     "show_promise": _of_the_promise_there_is,
     "propose_policy": _a_policy_that_makes_sense,
     "show_policy_version": _of_the_policies_there_are,

@@ -120,6 +120,9 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
         "policy": policy.label,
         "weights": policy.weights,
         "max_parcels": terms.max_parcels,
+        "rule": None,
+        "barred": (),
+        "sequence": (),
     }
     if terms.split_penalty_minor is not None:
         changes["split_penalty_minor"] = terms.split_penalty_minor
@@ -127,7 +130,7 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
         allowed = set(allowed_nodes(policy, rule, [node.node_id for node in problem.nodes]))
         changes |= {
             "rule": rule.rule_id,
-            "nodes": tuple(node for node in problem.nodes if node.node_id in allowed),
+            "barred": tuple(node.node_id for node in problem.nodes if node.node_id not in allowed),
             "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
         }
     return problem.model_copy(update=changes)
