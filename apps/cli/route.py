@@ -10,7 +10,7 @@ from rich.text import Text
 from apps.cli.app import REFUSED
 from apps.cli.output import console, facts, listing, plain, print_json, when
 from apps.cli.policy_files import document_in, moment_of, print_backtest
-from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, message, open_api, path_part
+from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, bad_input, message, open_api, path_part
 from models.base import Contract
 from models.plan import Plan
 from models.policy import BacktestReport, BacktestRequest
@@ -82,6 +82,12 @@ def what_if(
     late_day: Annotated[
         int | None, typer.Option("--late-day", help="What a day too late counts, in minor units.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", help="A TOML file with split_penalty_minor and late_day_minor, or a policy's."
+        ),
+    ] = None,
     plan_id: _PlanId = None,
     api_url: ApiUrl = None,
     token: Token = None,
@@ -89,12 +95,16 @@ def what_if(
     as_json: AsJson = False,
 ) -> None:
     """The plan that would have been made of what was known then; nothing acts on it. Exit code 1: there is none."""
-    asked = {
+    asked: dict[str, Any] = {} if weights is None else _weights_in(weights)
+    asked |= {
         "plan_id": plan_id,
         "force": force,
         "without": without,
-        "split_penalty_minor": split_penalty,
-        "late_day_minor": late_day,
+    }
+    asked |= {
+        name: value
+        for name, value in (("split_penalty_minor", split_penalty), ("late_day_minor", late_day))
+        if value is not None
     }
     question = message(RouteQuestion, **{name: value for name, value in asked.items() if value is not None})
     with open_api(api_url, token, data_dir) as api:
@@ -130,6 +140,19 @@ def replay(
             console().print(Text(plain(f"  {difference}")))
     if not answer.identical:
         raise typer.Exit(REFUSED)
+
+
+def _weights_in(file: Path) -> dict[str, Any]:
+    found = document_in(file)
+    found = found.get("routing", {} if "schema_version" in found else found)
+    if not isinstance(found, dict) or not found.keys() <= _WEIGHTS | {"max_parcels", "budget_ms"}:
+        raise bad_input(
+            str(file), f"may say {' and '.join(sorted(_WEIGHTS))}, by themselves or under [routing]"
+        )
+    return {name: value for name, value in found.items() if name in _WEIGHTS}
+
+
+_WEIGHTS = {"split_penalty_minor", "late_day_minor"}
 
 
 @app.command()

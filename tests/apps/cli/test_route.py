@@ -95,3 +95,20 @@ def test_a_policy_is_tried_on_the_past(run: Run, answers: Answers, tmp_path: Pat
     file.write_text("[rooting]\n")
     refused = run("route", "backtest", "--policy", str(file), *at(answers))
     assert refused.code == 2 and "rooting" in refused.err
+
+
+def test_weights_come_from_a_file_and_an_option_overrules_it(
+    run: Run, answers: Answers, tmp_path: Path
+) -> None:
+    answers.given["POST /v1/orders/web:1001/route/what-if"] = (200, json.dumps(examples.ROUTE_ANSWER))
+    file = tmp_path / "weights.toml"
+    for said in (
+        "split_penalty_minor = 0\nlate_day_minor = 9\n",
+        "[routing]\nsplit_penalty_minor = 0\nlate_day_minor = 9\n",
+    ):
+        file.write_text(said)
+        run("route", "what-if", "web:1001", "--weights", str(file), "--late-day", "7", *at(answers))
+        assert json.loads(answers.asked[-1][2]) == {"split_penalty_minor": 0, "late_day_minor": 7}
+    file.write_text("split_penalty = 0\n")
+    wrong = run("route", "what-if", "web:1001", "--weights", str(file), *at(answers))
+    assert wrong.code == 2 and "late_day_minor and split_penalty_minor" in wrong.err
