@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, Field
 
 from models.base import Contract
 from models.network import CarrierService, Node, Point
+from policies.routing.weights import RoutingWeights
 
 
 class DemandLine(Contract):
@@ -39,8 +40,12 @@ class PublicHolidays(Contract):
 class RoutingProblem(Contract):
     """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
 
-    ``carrier_service`` (``carrier/service``): the only one that will do. ``holidays`` are those of the nodes' calendars
-    and, where a service does not deliver on them, of the country that the order goes to. ``destination``: about where.
+    ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
+    before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
+    of ``weights`` are those built in. ``rule``: the policy's rule that the nodes were chosen by.
+
+    ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
+    the order goes to; ``destination`` is about where.
     """
 
     order_id: str
@@ -57,6 +62,11 @@ class RoutingProblem(Contract):
     promise_by: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
+    policy: str | None = None
+    weights: RoutingWeights | None = None
+    max_parcels: int | None = None
+    sequence: tuple[tuple[str, ...], ...] = ()
+    rule: str | None = None
     holidays: tuple[PublicHolidays, ...] = ()
     destination: Point | None = None
 

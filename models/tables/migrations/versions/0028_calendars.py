@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0028_calendars"
-down_revision = "0026_decisions"
+down_revision = "0027_policies"
 branch_labels = None
 depends_on = None
 
