@@ -8,6 +8,7 @@ from activities.failures import speaks_temporal
 from activities.holidays import holidays_for
 from activities.implements import implements
 from activities.store import amendments, policies
+from activities.store.carriers import CarrierExperience
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, destination_of, network, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
@@ -24,6 +25,7 @@ from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
 from policies.classification import classify
 from policies.document import Asker, Policy, allowed_nodes, may_substitute
 from policies.money import goods_of
+from policies.routing.carriers import beliefs_of
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 from policies.routing.router import Router
 from policies.shortage import ShortagePolicy, part_ahead
@@ -37,6 +39,7 @@ class RoutingActivities:
     def __init__(self, store: Store, router: Router) -> None:
         self._store = store
         self._router = router
+        self._carriers = CarrierExperience()
 
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
@@ -58,6 +61,7 @@ class RoutingActivities:
             destination = await destination_of(session, draft.ship_to.country, draft.ship_to.postcode)
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
+            carriers = await self._carriers.model(session)
         asker = Asker(
             channel=draft.channel,
             tier=draft.customer_tier,
@@ -83,6 +87,7 @@ class RoutingActivities:
             destination=destination,
         )
         problem = under(policy, asker, problem)
+        problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)
         if isinstance(answer, Unfillable) and effect.substitute and answer.missing:

@@ -441,6 +441,7 @@ _ROUTE_PLAN: dict[str, Any] = {
     "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (sets)"],
     "left_out": [],
     "late": None,
+    "late_risk": None,
     "proof": {
         "method": "sets",
         "proven": True,

@@ -37,6 +37,30 @@ class PublicHolidays(Contract):
     days: dict[date, str]
 
 
+class LegBelief(Contract):
+    """What was expected of parcels from a node by a service, of which ``parcels`` had been seen.
+
+    Late are ``late_per_million`` of a million, each by so many thousandths of a day; they travel for so many.
+    """
+
+    node: str
+    carrier: str
+    service: str
+    parcels: int = Field(ge=0)
+    late_per_million: int = Field(ge=0, le=1_000_000)
+    late_day_thousandths: int = Field(ge=0)
+    transit_day_thousandths: int | None = Field(default=None, ge=0)
+
+
+class CarrierBeliefs(Contract):
+    """What the carrier model ``model`` had seen and expected; nothing before it had seen ``needed`` parcels."""
+
+    model: str
+    parcels: int = Field(ge=0)
+    needed: int = Field(ge=0)
+    legs: tuple[LegBelief, ...] = ()
+
+
 class RoutingProblem(Contract):
     """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
 
@@ -45,7 +69,7 @@ class RoutingProblem(Contract):
     of ``weights`` are those built in. ``rule``: the policy's rule that the nodes were chosen by.
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
-    the order goes to; ``destination`` is about where.
+    the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
     """
 
     order_id: str
@@ -69,6 +93,7 @@ class RoutingProblem(Contract):
     rule: str | None = None
     holidays: tuple[PublicHolidays, ...] = ()
     destination: Point | None = None
+    carriers: CarrierBeliefs | None = None
 
     def usable_services(self) -> tuple[CarrierService, ...]:
         """The active services that will do."""
