@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities.failures import speaks_temporal
 from activities.implements import implements
 from activities.store import amendments, policies, promises
+from activities.store.carriers import CarrierExperience
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
@@ -39,6 +40,7 @@ class RoutingActivities:
     def __init__(self, store: Store, router: Router) -> None:
         self._store = store
         self._router = router
+        self._carriers = CarrierExperience()
 
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
@@ -65,6 +67,7 @@ class RoutingActivities:
                 policy,
                 order_id=effect.order_id,
                 business_now=effect.business_now,
+                carriers=await self._carriers.model(session),
             )
             promised = await self._promised(session, effect, draft, problem)
         # On a thread: a long calculation must not keep this process from answering the engine.

@@ -68,7 +68,8 @@ class PlanLimits(Contract):
 class Plan(Contract):
     """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later.
 
-    ``late``: what the policy puts on top of the cost because it is late; no money of anybody's. ``policy``: the version
+    ``late``: what the policy puts on top of the cost because it is late; no money of anybody's. ``late_risk``:
+    that parcels may come later than promised, as carriers did before. ``policy``: the version
     that it was made by. ``promise``: the promise whose plan it is.
     """
 
@@ -82,6 +83,7 @@ class Plan(Contract):
     promise: str | None = None
     left_out: tuple[PlannedLine, ...] = ()
     late: Money | None = None
+    late_risk: Money | None = None
     proof: Proof | None = None
     alternatives: tuple[Alternative, ...] = ()
 

@@ -16,6 +16,7 @@ from models.order import OrderDraft
 from models.promise import PromiseRequest
 from policies.classification import classify
 from policies.document import Asker, Policy, allowed_nodes
+from policies.routing.carriers import CarrierModel, beliefs_of
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 
 # What stands for an order where there is none yet.
@@ -73,12 +74,16 @@ class Wish(Contract):
         )
 
 
-async def problem_of_cart(session: AsyncSession, cart: PromiseRequest, now: datetime) -> RoutingProblem:
+async def problem_of_cart(
+    session: AsyncSession, cart: PromiseRequest, now: datetime, carriers: CarrierModel
+) -> RoutingProblem:
     """The problem of a cart, as it would be if it were ordered ``now``. Raises ``NotFound`` without a network."""
     wish = Wish.of_cart(cart)
     levels = await stock_open_to(session, {line.sku for line in wish.lines}, cart.channel, cart.customer_tier)
     policy = await policies.active(session)
-    return await problem_of(session, wish, levels, policy, order_id=NO_ORDER, business_now=now)
+    return await problem_of(
+        session, wish, levels, policy, order_id=NO_ORDER, business_now=now, carriers=carriers
+    )
 
 
 async def problem_of(
@@ -89,6 +94,7 @@ async def problem_of(
     *,
     order_id: str,
     business_now: datetime,
+    carriers: CarrierModel,
 ) -> RoutingProblem:
     """All that a router may look at for ``wish``. Raises ``NotFound`` without a network."""
     known = await network(session)
@@ -110,6 +116,7 @@ async def problem_of(
         holidays=holidays_for(known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
     )
+    problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
     return under(policy, wish.asker, problem)
 
 

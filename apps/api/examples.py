@@ -443,6 +443,7 @@ _ROUTE_PLAN: dict[str, Any] = {
     "promise": None,
     "left_out": [],
     "late": None,
+    "late_risk": None,
     "proof": {
         "method": "sets",
         "proven": True,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from activities.store.carriers import CarrierExperience
 from activities.store.store import Store
 from apps.api.courier import Pace
 from apps.api.invariants import Invariants
@@ -46,6 +47,11 @@ class Parts:
     def streams(self) -> Streams:
         """Who follows availability: one, for all of them are told together."""
         return Streams(self.store, self.outbox, self.metrics, most=self.settings.api_max_streams)
+
+    @cached_property
+    def carriers(self) -> CarrierExperience:
+        """What carriers did so far: one, for it is read once for all."""
+        return CarrierExperience()
 
     @cached_property
     def health(self) -> PartsHealth:

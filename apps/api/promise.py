@@ -60,7 +60,8 @@ async def make_promise(
     async with parts.store.transaction() as session:
         if (before := await promises.known(session, asked)) is not None:
             return before
-        problem = await problem_of_cart(session, asked, now)
+        carriers = await parts.carriers.model(session)
+        problem = await problem_of_cart(session, asked, now, carriers)
     answer = await asyncio.to_thread(_route, _in_time(problem))
     if isinstance(answer, Unfillable):
         return PromiseAnswer(

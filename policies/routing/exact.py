@@ -9,6 +9,7 @@ from typing import NamedTuple
 from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
+from policies.routing.carriers import Leg, late_risks, notes_on_carriers
 from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
 from policies.routing.offers import Offer, in_time, notes_on, offer_of
@@ -82,19 +83,27 @@ class ExactRouter:
         simple = self._rule.route(problem)
         if (
             isinstance(simple, Unfillable)
-            or simple.cost >= plan.cost
             or plan.late is not None
             or not in_time(problem, simple.promised_at)
         ):
             return plan
+        risk = self._risk(problem, simple.shipments)
+        weighs = simple.cost + risk
+        if weighs >= (plan.cost if plan.late_risk is None else plan.cost + plan.late_risk):
+            return plan
         proof = plan.proof.model_copy(
-            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": simple.cost.minor}
+            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": weighs.minor}
         )
         return simple.model_copy(
             update={
                 "router": self.name,
-                "reasons": ("the best that was found in time, by a simple rule", *simple.reasons),
-                "proof": proof.model_copy(update={"proven": proof.bound_minor >= simple.cost.minor}),
+                "reasons": (
+                    "the best that was found in time, by a simple rule",
+                    *simple.reasons,
+                    *notes_on_carriers(problem, simple.shipments),
+                ),
+                "late_risk": risk if risk.minor else None,
+                "proof": proof.model_copy(update={"proven": proof.bound_minor >= weighs.minor}),
                 "alternatives": tuple(_from_one_node(problem, simple.shipments)),
             }
         )
@@ -113,14 +122,20 @@ class ExactRouter:
         cost = Money.total((one.handling + one.freight for one in shipments), problem.currency) + penalty
         weights = self._weights_of(problem)
         late = sum(_late_minor(problem, ways[option], weights) for option in _used(found.assignments))
+        risk = self._risk(problem, shipments)
         return Plan(
             shipments=shipments,
             split_penalty=penalty,
             cost=cost,
             promised_at=max(shipment.promised_at for shipment in shipments),
             router=self.name,
-            reasons=(_reason(problem, ways, shipments, found), *notes_on(problem, shipments)),
+            reasons=(
+                _reason(problem, ways, shipments, found),
+                *notes_on(problem, shipments),
+                *notes_on_carriers(problem, shipments),
+            ),
             late=Money(minor=late, currency=problem.currency) if late else None,
+            late_risk=risk if risk.minor else None,
             proof=Proof(
                 method=found.method,
                 proven=found.proven,
@@ -130,6 +145,11 @@ class ExactRouter:
             ),
             alternatives=tuple(_from_one_node(problem, shipments)),
         )
+
+    def _risk(self, problem: RoutingProblem, shipments: Sequence[PlannedShipment]) -> Money:
+        risks = late_risks(problem, self._weights_of(problem).late_day_minor)
+        weighs = sum(risks[Leg(one.node, one.carrier, one.service)] for one in shipments)
+        return Money(minor=weighs, currency=problem.currency)
 
 
 class _Way(NamedTuple):
@@ -170,12 +190,18 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         )
         for sku, quantity in sorted(asked.items())
     )
+    risks = late_risks(problem, weights.late_day_minor)
     options = tuple(
         Option(
             node=way.node.node_id,
             service=_name(way),
             fixed_mills=_MILLS
-            * (way.node.handling_minor + way.offer.zone.base_minor + _late_minor(problem, way, weights)),
+            * (
+                way.node.handling_minor
+                + way.offer.zone.base_minor
+                + _late_minor(problem, way, weights)
+                + risks[Leg(way.node.node_id, way.offer.service.carrier, way.offer.service.service)]
+            ),
             rate=_rate(way),
             max_weight_g=way.offer.service.max_weight_g,
         )

@@ -38,14 +38,39 @@ class PublicHolidays(Contract):
     days: dict[date, str]
 
 
+class LegBelief(Contract):
+    """What was expected of parcels from a node by a service, of which ``parcels`` had been seen.
+
+    Late are ``late_per_million`` of a million, each by so many thousandths of a day; they travel for so many.
+    """
+
+    node: str
+    carrier: str
+    service: str
+    parcels: int = Field(ge=0)
+    late_per_million: int = Field(ge=0, le=1_000_000)
+    late_day_thousandths: int = Field(ge=0)
+    transit_day_thousandths: int | None = Field(default=None, ge=0)
+
+
+class CarrierBeliefs(Contract):
+    """What the carrier model ``model`` had seen and expected; nothing before it had seen ``needed`` parcels."""
+
+    model: str
+    parcels: int = Field(ge=0)
+    needed: int = Field(ge=0)
+    legs: tuple[LegBelief, ...] = ()
+
+
 class RoutingProblem(Contract):
     """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
 
-    ``carrier_service`` (``carrier/service``): the only one that will do. ``holidays`` are those of the nodes' calendars
-    and, where a service does not deliver on them, of the country that the order goes to. ``destination``: about where.
-    ``sequence``: nodes that are tried alone before the next ones are added. ``weights`` and ``max_parcels`` are the
-    policy's, whose version is ``policy``; None of ``weights`` are those built in. ``rule``: the policy's rule by which
-    the nodes ``barred`` may not be planned with.
+    ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
+    before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
+    of ``weights`` are those built in. ``rule``: the policy's rule by which nodes are ``barred`` from the plan.
+
+    ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
+    the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
     """
 
     order_id: str
@@ -62,14 +87,15 @@ class RoutingProblem(Contract):
     promise_by: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
-    holidays: tuple[PublicHolidays, ...] = ()
-    destination: Point | None = None
     policy: str | None = None
     weights: RoutingWeights | None = None
     max_parcels: int | None = None
     sequence: tuple[tuple[str, ...], ...] = ()
     rule: str | None = None
     barred: tuple[str, ...] = ()
+    holidays: tuple[PublicHolidays, ...] = ()
+    destination: Point | None = None
+    carriers: CarrierBeliefs | None = None
 
     def within_rules(self) -> Self:
         """The problem with the nodes alone that may be planned with."""

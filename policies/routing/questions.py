@@ -51,6 +51,7 @@ def differences(plan: Plan, problem: RoutingProblem) -> list[str]:
             ("cost", plan.cost, again.cost),
             ("promised", plan.promised_at, again.promised_at),
             ("late", plan.late, again.late),
+            ("risk of being late", plan.late_risk, again.late_risk),
             ("proof", plan.proof, again.proof),
             ("alternatives", plan.alternatives, again.alternatives),
         )

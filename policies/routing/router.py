@@ -70,13 +70,6 @@ class CheapestNodeRouter:
         shipments: list[PlannedShipment] = []
         left = dict(demand)
         while left:
-            if problem.max_parcels is not None and len(shipments) >= problem.max_parcels:
-                return Unfillable(
-                    reasons=(
-                        f"it would take more than {problem.max_parcels} parcels, which is the most that "
-                        f"{problem.policy or 'the policy'} allows",
-                    )
-                )
             candidates = [
                 (covered, shipment)
                 for node in nodes
@@ -91,6 +84,13 @@ class CheapestNodeRouter:
                         for line in problem.lines
                         if line.line_id in left
                     ),
+                )
+            if problem.max_parcels is not None and len(shipments) >= problem.max_parcels:
+                return Unfillable(
+                    reasons=(
+                        f"it would take more than {problem.max_parcels} parcels, which is the most that "
+                        f"{problem.policy or 'the policy'} allows",
+                    )
                 )
             covered, shipment = min(
                 candidates, key=lambda pair: (-sum(pair[0].values()), *_preference(problem, pair[1]))

@@ -15,4 +15,6 @@ def terms_of(plan: Plan) -> tuple[CostTerm, ...]:
     ]
     if plan.late is not None:
         terms.append(CostTerm(term="days late", amount=plan.late))
+    if plan.late_risk is not None:
+        terms.append(CostTerm(term="risk of being late", amount=plan.late_risk))
     return tuple(terms)

@@ -6,7 +6,8 @@ from models.base import Contract
 
 
 class RoutingWeights(Contract):
-    """``late_day_minor``: what each day begun after the date that the order asks for counts, for each shipment.
+    """``late_day_minor``: what each day begun after the date that the order asks for counts, for each shipment; and, as
+    likely as it is, each after the promise.
 
     ``budget_seconds``: how long the optimiser may look for a better plan before it answers with the best one so far.
     """

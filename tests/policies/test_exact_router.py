@@ -155,3 +155,14 @@ def test_a_plan_that_would_be_another_today_is_told_apart() -> None:
     assert differences(renumbered, problem) == []
     with pytest.raises(Refused, match="does not have any more"):
         differences(plan.model_copy(update={"router": "gone/1"}), problem)
+
+
+def test_no_plan_has_more_parcels_than_the_policy_allows_and_what_is_missing_is_still_named() -> None:
+    problem = a_problem({"a": 2, "b": 1}, {("n1", "a"): 1, ("n2", "a"): 1, ("n2", "b"): 1}, max_parcels=1)
+    for router in (ROUTER, CheapestNodeRouter()):
+        refused = router.route(problem)
+        assert isinstance(refused, Unfillable)
+        assert refused.reasons[0].startswith("it would take more than 1 parcels") and not refused.missing
+        short = router.route(problem.model_copy(update={"stock": problem.stock[:1]}))
+        assert isinstance(short, Unfillable) and short.missing
+    assert len(routed(ROUTER, problem.model_copy(update={"max_parcels": 2})).shipments) == 2

@@ -1,15 +1,24 @@
 """The policy over HTTP: proposed by one, approved by another, refused as a whole where it makes no sense."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 
 from activities.routing import RoutingActivities
 from activities.store.store import Store
 from models.effects import RouteOrder
 from policies.routing.exact import ExactRouter
 from tests.activities.running import run
-from tests.builders import NOON, a_draft, accepted, new_number, skus_of, stocked
+from tests.builders import NOON, a_draft, accepted, new_number, skus_of, stocked, under_policy
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(store: Store) -> AsyncIterator[None]:
+    """Other tests share the database, and are about no policy."""
+    yield
+    await under_policy(store, {})
 
 
 def a_proposal(document: dict[str, Any], **changes: Any) -> dict[str, Any]:

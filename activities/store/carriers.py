@@ -1,0 +1,59 @@
+"""What carriers did with the parcels that they were given, by the outcomes that were kept."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from policies.routing.carriers import CarrierModel, FrequencyTable, LegRecord
+
+# What was longer ago says little of what a carrier does now.
+_REMEMBERED = timedelta(days=365)
+# It adds up a year of parcels; a few minutes more or less change none of it.
+_READ_EVERY_SECONDS = 600.0
+
+
+class CarrierExperience:
+    """A model of carriers that is read from the store, at most every ten minutes in each process."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._model: CarrierModel | None = None
+        self._read_again_at = 0.0
+
+    async def model(self, session: AsyncSession) -> CarrierModel:
+        """The model; what others ask for while it is read anew is answered by the one before."""
+        if self._model is None or self._clock() >= self._read_again_at:
+            self._read_again_at = self._clock() + _READ_EVERY_SECONDS
+            self._model = FrequencyTable(await leg_records(session, datetime.now(UTC) - _REMEMBERED))
+        return self._model
+
+
+async def leg_records(session: AsyncSession, since: datetime) -> list[LegRecord]:
+    """The parcels of each leg of whose delivery we learned after ``since``, by node, carrier and service."""
+    rows = await session.execute(text(_RECORDS), {"since": since})
+    return [LegRecord.model_validate(row) for row in rows.mappings()]
+
+
+# A day late that has begun counts, as in what a late plan weighs.
+_RECORDS = """
+WITH delivered AS (
+    SELECT details ->> 'node' AS node, details ->> 'carrier' AS carrier, details ->> 'service' AS service,
+           greatest(ceil(extract(epoch FROM actual_at - promised_at) / 86400), 0) AS days_late,
+           greatest(extract(epoch FROM actual_at - CAST(details ->> 'handed_over_at' AS timestamptz)) / 86400, 0)
+               AS transit_days,
+           details ->> 'handed_over_at' IS NOT NULL AS handed_over
+      FROM outcomes
+     WHERE kind = 'shipment' AND decision = 'delivered' AND known_at > :since
+       AND actual_at IS NOT NULL AND promised_at IS NOT NULL)
+SELECT node, carrier, service, count(*) AS parcels,
+       count(*) FILTER (WHERE days_late > 0) AS late,
+       CAST(sum(days_late) AS bigint) AS days_late,
+       count(*) FILTER (WHERE handed_over) AS handed_over,
+       CAST(coalesce(sum(transit_days) FILTER (WHERE handed_over), 0) AS float8) AS transit_days
+  FROM delivered
+ GROUP BY node, carrier, service
+ ORDER BY node, carrier, service
+"""
