@@ -39,7 +39,7 @@ class RoutingActivities:
     def __init__(self, store: Store, router: Router) -> None:
         self._store = store
         self._router = router
-        self._carriers = CarrierExperience()
+        self._carriers = CarrierExperience(store)
 
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
@@ -61,7 +61,6 @@ class RoutingActivities:
             destination = await destination_of(session, draft.ship_to.country, draft.ship_to.postcode)
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
-            carriers = await self._carriers.model(session)
         asker = Asker(
             channel=draft.channel,
             tier=draft.customer_tier,
@@ -87,7 +86,7 @@ class RoutingActivities:
             destination=destination,
         )
         problem = under(policy, asker, problem)
-        problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
+        problem = problem.model_copy(update={"carriers": beliefs_of(await self._carriers.model(), problem)})
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)
         if isinstance(answer, Unfillable) and effect.substitute and answer.missing:
