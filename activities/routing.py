@@ -40,7 +40,7 @@ class RoutingActivities:
     def __init__(self, store: Store, router: Router) -> None:
         self._store = store
         self._router = router
-        self._carriers = CarrierExperience()
+        self._carriers = CarrierExperience(store)
 
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
@@ -49,6 +49,7 @@ class RoutingActivities:
 
         Of an order of which nothing is on its way yet it may be for a part.
         """
+        carriers = await self._carriers.model()
         async with self._store.transaction() as session:
             await record(session, effect.order_id, effect.carried)
             known = await summary_of_attempt(session, effect.order_id, effect.attempt)
@@ -67,7 +68,7 @@ class RoutingActivities:
                 policy,
                 order_id=effect.order_id,
                 business_now=effect.business_now,
-                carriers=await self._carriers.model(session),
+                carriers=carriers,
             )
             promised = await self._promised(session, effect, draft, problem)
         # On a thread: a long calculation must not keep this process from answering the engine.

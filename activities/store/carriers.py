@@ -7,6 +7,7 @@ from time import monotonic
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from activities.store.store import Store
 from policies.routing.carriers import CarrierModel, FrequencyTable, LegRecord
 
 # What was longer ago says little of what a carrier does now.
@@ -18,16 +19,20 @@ _READ_EVERY_SECONDS = 600.0
 class CarrierExperience:
     """A model of carriers that is read from the store, at most every ten minutes in each process."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = monotonic) -> None:
+        self._store = store
         self._clock = clock
         self._model: CarrierModel | None = None
         self._read_again_at = 0.0
 
-    async def model(self, session: AsyncSession) -> CarrierModel:
+    async def model(self) -> CarrierModel:
         """The model; what others ask for while it is read anew is answered by the one before."""
         if self._model is None or self._clock() >= self._read_again_at:
             self._read_again_at = self._clock() + _READ_EVERY_SECONDS
-            self._model = FrequencyTable(await leg_records(session, datetime.now(UTC) - _REMEMBERED))
+            # In a transaction of its own: of half a million parcels it takes a second and a half.
+            async with self._store.transaction() as session:
+                records = await leg_records(session, datetime.now(UTC) - _REMEMBERED)
+            self._model = FrequencyTable(records)
         return self._model
 
 

@@ -51,7 +51,7 @@ class Parts:
     @cached_property
     def carriers(self) -> CarrierExperience:
         """What carriers did so far: one, for it is read once for all."""
-        return CarrierExperience()
+        return CarrierExperience(self.store)
 
     @cached_property
     def health(self) -> PartsHealth:

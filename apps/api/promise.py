@@ -57,10 +57,10 @@ async def make_promise(
     asked = parse_message(raw, PromiseAsked)
     structlog.contextvars.bind_contextvars(channel=asked.channel)
     now = possible(business_start) or datetime.now(UTC)
+    carriers = await parts.carriers.model()
     async with parts.store.transaction() as session:
         if (before := await promises.known(session, asked)) is not None:
             return before
-        carriers = await parts.carriers.model(session)
         problem = await problem_of_cart(session, asked, now, carriers)
     answer = await asyncio.to_thread(_route, _in_time(problem))
     if isinstance(answer, Unfillable):

@@ -16,6 +16,7 @@ from benchmarks.chaos.evidence import (
     Evidence,
     Movement,
     Operation,
+    Order,
     Place,
     Shipment,
 )
@@ -516,7 +517,7 @@ def paid_for_what_was_delivered(evidence: Evidence) -> Result:
 
     def wrong() -> Iterator[_Wrong]:
         for order in ended:
-            due = _due(order.state, order.total_minor, order.order_id, evidence, delivered)
+            due = _due(order, evidence, delivered)
             due -= short[order.order_id]
             moved = provider.get(order.order_id, _Sums(0, 0, 0))
             charged = moved.captured - moved.refunded + beside[order.order_id]
@@ -531,17 +532,16 @@ def paid_for_what_was_delivered(evidence: Evidence) -> Result:
     return _result(Invariant.PAID_FOR_WHAT_WAS_DELIVERED, len(ended), wrong())
 
 
-def _due(
-    state: OrderState | None,
-    total: int,
-    order_id: str,
-    evidence: Evidence,
-    delivered: Mapping[str, int],
-) -> int:
-    """What an ended order costs: all of it if all of it arrived, else its delivered shipments."""
-    shipments = [one for one in evidence.shipments.values() if one.order_id == order_id]
+def _due(order: Order, evidence: Evidence, delivered: Mapping[str, int]) -> int:
+    """What an ended order costs: all of it if all of it arrived, else its delivered shipments.
+
+    Who adds units and calls the order off at the same moment has the parcels that went before, and the order says so.
+    """
+    shipments = [one for one in evidence.shipments.values() if one.order_id == order.order_id]
     all_arrived = bool(shipments) and all(one.state is ShipmentState.DELIVERED for one in shipments)
-    return total if state is OrderState.CLOSED and all_arrived else delivered[order_id]
+    given_up = order.rest_dropped and sum(one.units for one in shipments) < order.unit_count
+    whole = order.state is OrderState.CLOSED and all_arrived and not given_up
+    return order.total_minor if whole else delivered[order.order_id]
 
 
 def charged_once(evidence: Evidence) -> Result:

@@ -28,12 +28,17 @@ _TAKEN_WITHIN = 20.0
 
 
 class Order(NamedTuple):
-    """An accepted document, and the order that became of it (``state`` None: none did)."""
+    """An accepted document, and the order that became of it (``state`` None: none did).
+
+    ``rest_dropped``: it says that what was not on its way will not be shipped.
+    """
 
     order_id: str
     started: bool
     state: OrderState | None
     total_minor: int
+    unit_count: int
+    rest_dropped: bool
 
 
 class Shipment(NamedTuple):
@@ -273,8 +278,15 @@ async def collect(
         # All of our own books as of one moment.
         await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         orders = [
-            Order(order_id, state == "started", None if became is None else OrderState(became), total or 0)
-            for order_id, state, became, total in await _rows(session, _ORDERS)
+            Order(
+                order_id,
+                started=state == "started",
+                state=None if became is None else OrderState(became),
+                total_minor=total or 0,
+                unit_count=units or 0,
+                rest_dropped=dropped,
+            )
+            for order_id, state, became, total, units, dropped in await _rows(session, _ORDERS)
         ]
         shipments = [
             Shipment(row[0], row[1], ShipmentState(row[2]), *row[3:])
@@ -416,7 +428,8 @@ _WEBHOOKS = "select event_id, state, due_at < ?, last_error, body from webhooks 
 _OVERSOLD = "reserved > on_hand OR reserved < 0 OR on_hand < 0"
 _STOCK = "SELECT node, sku, on_hand, reserved FROM stock"
 _ORDERS = """
-    SELECT intake.order_id, intake.state, orders.state, orders.total_minor
+    SELECT intake.order_id, intake.state, orders.state, orders.total_minor, orders.unit_count,
+           EXISTS (SELECT FROM timeline WHERE timeline.order_id = intake.order_id AND kind = 'order.rest_dropped')
     FROM intake LEFT JOIN orders USING (order_id)
 """
 _WORKED_ON = """

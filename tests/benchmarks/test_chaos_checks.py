@@ -414,6 +414,20 @@ async def test_an_order_charged_less_than_its_total_though_all_arrived_is_found(
     assert list(await world.broken()) == [I.AMENDED_ONCE, I.PAID_FOR_WHAT_WAS_DELIVERED]
 
 
+async def test_units_that_were_added_and_given_up_again_are_not_to_be_paid_but_others_are(
+    world: World,
+) -> None:
+    await world.sql("UPDATE orders SET total_minor = total_minor + 500, unit_count = unit_count + 2")
+    assert I.PAID_FOR_WHAT_WAS_DELIVERED in await world.broken(), "nobody said that they will not come"
+    await world.sql(
+        "INSERT INTO timeline (entry_id, order_id, at, business_at, actor, kind, what, details, recorded_at) "
+        f"SELECT 'dropped', '{ORDER}', now(), now(), 'orderwright', 'order.rest_dropped', 'the rest', '{{}}', now()"
+    )
+    assert I.PAID_FOR_WHAT_WAS_DELIVERED not in await world.broken()
+    await world.sql("UPDATE orders SET unit_count = unit_count - 2")
+    assert I.PAID_FOR_WHAT_WAS_DELIVERED in await world.broken(), "all of it arrived"
+
+
 async def test_a_hold_that_is_left_on_an_ended_order_is_found(world: World) -> None:
     key = f"order:{ORDER}:authorise:2"
     await money(world, key, "authorise", 500, "auth-2")

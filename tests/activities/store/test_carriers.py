@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.routing import RoutingActivities
+from activities.store import carriers
 from activities.store.carriers import CarrierExperience, leg_records
 from activities.store.plans import decision
 from activities.store.store import Store
@@ -110,14 +111,35 @@ async def test_what_shipments_leave_behind_is_what_is_counted(fresh_store: Store
 
 async def test_it_is_read_again_after_a_while_and_not_for_each_order(fresh_store: Store) -> None:
     now = [1_000.0]
-    experience = CarrierExperience(clock=lambda: now[0])
+    experience = CarrierExperience(fresh_store, clock=lambda: now[0])
+    assert (await experience.model()).parcels == 0
     async with fresh_store.transaction() as session:
-        assert (await experience.model(session)).parcels == 0
         await delivered(session, 5)
-        now[0] += 599
-        assert (await experience.model(session)).parcels == 0
-        now[0] += 1
-        assert (await experience.model(session)).parcels == 5
+    now[0] += 599
+    assert (await experience.model()).parcels == 0
+    now[0] += 1
+    assert (await experience.model()).parcels == 5
+
+
+async def test_a_store_that_does_not_answer_is_asked_again_and_meanwhile_the_model_before_holds(
+    fresh_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: object) -> list[LegRecord]:
+        raise ConnectionError("gone")
+
+    now = [1_000.0]
+    experience = CarrierExperience(fresh_store, clock=lambda: now[0])
+    with monkeypatch.context() as broken:
+        broken.setattr(carriers, "leg_records", gone)
+        with pytest.raises(ConnectionError):
+            await experience.model()
+    known = await experience.model()
+    now[0] += 601
+    with monkeypatch.context() as broken:
+        broken.setattr(carriers, "leg_records", gone)
+        with pytest.raises(ConnectionError):
+            await experience.model()
+    assert await experience.model() is known
 
 
 async def test_an_order_is_routed_by_what_carriers_did_and_again_by_what_they_had_done_then(
