@@ -42,7 +42,11 @@ def test_another_one_shows_what_it_costs_and_how_sure_that_is() -> None:
     assert -1 <= parcels.low < -0.5 < parcels.high <= 0
     cost = figures["cost"]
     assert cost.difference == pytest.approx(cost.after - cost.before)
+    # What is paid: a penalty for the split is nobody's money.
     assert cost.difference > 0
+    assert cost.before * 100 == pytest.approx(
+        sum((s.handling + s.freight).minor for s in past[0].plan.shipments)
+    )
     assert "distance" not in figures and "carbon" not in figures
 
 
