@@ -1,9 +1,10 @@
 """Few lines, each from one option: the best division of the order's lines into shipments, by dynamic programming.
 
 First the cheapest shipment for each of the 2^n sets of lines, over all options; freight may be any function of what a
-shipment weighs. Then the cheapest division of each set, from those of its subsets: 3^n / 2 steps; only where the most
-shipments that are allowed are too few for it, one more shipment at a time. What couples shipments (an option used twice, stock or capacity of a node that two of them share) is looked at afterwards:
-a plan that keeps to it is the best of all; one that does not is only a bound.
+shipment weighs. Then the cheapest division of each set, from those of its subsets: 3^n / 2 steps; only where it has
+more shipments than are allowed, one more shipment at a time. What couples shipments (an option used twice, stock or
+capacity of a node that two of them share) is looked at afterwards: a plan that keeps to it is the best of all; one that
+does not is only a bound.
 
 Of equal plans: the fewest shipments; then the set of lines, the division and the option that come first in the
 instance's order.
