@@ -1,7 +1,7 @@
 """Made-up orders to route, of chosen size and kind; the same seed gives the same order."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from policies.routing.instance import Brackets, Instance, Line, Linear, Option, Rate, Stepped
 
@@ -12,6 +12,7 @@ class Kind:
 
     ``partly``: how often a node holds a part of a line; ``none``: how often nothing of it. ``spread_mills``: by how
     much the services of a node differ for a unit of a line, beyond freight; the more, the more of them pay together.
+    ``alike``: all units weigh the same, and cost the same from an option, as in the example network.
     """
 
     lines: int
@@ -33,6 +34,8 @@ class Kind:
     ship_complete: bool = False
     served: bool = True
     spread_mills: int = 20_000
+    # Not part of what is drawn from: the other kinds stay what they were.
+    alike: bool = field(default=False, repr=False)
 
 
 def instance(kind: Kind, seed: int) -> Instance:
@@ -40,6 +43,8 @@ def instance(kind: Kind, seed: int) -> Instance:
     chance = random.Random(f"{kind}:{seed}")
     nodes = [f"node-{number}" for number in range(kind.nodes)]
     lines = tuple(_line(kind, number, chance) for number in range(kind.lines))
+    if kind.alike:
+        lines = tuple(replace(line, unit_weight_g=lines[0].unit_weight_g) for line in lines)
     distance = {node: chance.randint(15, 130) for node in nodes}
     weight = sum(line.quantity * line.unit_weight_g for line in lines)
     options = tuple(
@@ -48,6 +53,8 @@ def instance(kind: Kind, seed: int) -> Instance:
         for service in range(kind.services)
     )
     unit_cost = tuple(_row(kind, options, distance, chance) for _ in lines)
+    if kind.alike:
+        unit_cost = unit_cost[:1] * len(lines)
     stock: dict[tuple[str, str], int] = {}
     for line in lines:
         for node in nodes:

@@ -4,6 +4,7 @@ The files are not part of this repository: they are read from a folder with ``or
 ``sellers``, ``products`` and ``geo_zip_prefix`` as ``.parquet``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +28,18 @@ _CLASSES_G = (500, 2000, 5000)
 _FILES = ("orders", "order_items", "customers", "sellers", "products", "geo_zip_prefix")
 
 
+class Month(Contract):
+    """How well a formula tells one month later than it was fitted on."""
+
+    month: str
+    told: int
+    mean: float
+    mean_error: float
+    bias: float
+
+
 class Fit(Contract):
-    """How well a formula, fitted on the months before, tells the later ones. Errors in ``unit``."""
+    """How well a formula, fitted on the months before, tells the later ones; errors in ``unit``."""
 
     what: str
     unit: str
@@ -40,6 +51,7 @@ class Fit(Contract):
     mean_later: float
     mean_error_later: float
     bias_later: float
+    months: tuple[Month, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,10 +200,11 @@ def _drawn(
     counts = np.array([len(one.lines) for one in routed])
     sku = np.array([skus[name] for one in routed for name in one.lines])
     units = np.array([many for one in routed for many in one.lines.values()])
-    base, per_kg, per_km, per_kg_km = freight
+    base, per_kg, per_root, per_kg_root = freight
+    root = np.sqrt(km)
     # Reais × 100,000 are mills; kilograms ÷ 1,000 are grams.
-    opening = np.maximum((base + per_km * km) * 100_000, 0).astype(np.int64) + _HANDLING
-    rate = np.maximum((per_kg + per_kg_km * km) * 100, 0)
+    opening = np.maximum((base + per_root * root) * 100_000, 0).astype(np.int64) + _HANDLING
+    rate = np.maximum((per_kg + per_kg_root * root) * 100, 0)
     order = np.repeat(np.arange(len(routed)), counts)
     chance = np.random.default_rng(1)
     stock = spread(np.bincount(sku, units, len(skus)) * 1.05, _shares(names, nodes, selling), chance)
@@ -291,17 +304,21 @@ def _unit_weights(purchases: list[_Purchase], names: list[str]) -> Floats:
 
 # --- fitting ---
 def _freight(before: list[_Purchase], later: list[_Purchase]) -> tuple[Floats, Fit]:
-    """Reais of one item: base, per kilogram, per kilometre, per kilogram and kilometre."""
+    """Reais of one item: base, per kilogram, per root of the kilometres, per kilogram and root.
+
+    Each further kilometre costs less: with the root the formula fits the months before better than with kilometres.
+    """
     x, y = _freight_rows(before)
     later_x, later_y = _freight_rows(later)
     return _fit(
         "freight of an item",
         "BRL",
-        ("{:.2f}", "{:+.3f}·kg", "{:+.5f}·km", "{:+.6f}·kg·km"),
+        ("{:.2f}", "{:+.3f}·kg", "{:+.4f}·√km", "{:+.5f}·kg·√km"),
         x,
         y,
         later_x,
         later_y,
+        _months(later, lambda one: one.seller is not None and one.freight is not None),
     )
 
 
@@ -310,8 +327,8 @@ def _freight_rows(purchases: list[_Purchase]) -> tuple[Floats, Floats]:
     for one in purchases:
         if one.seller is not None and one.freight is not None:
             (km,) = _distance(one)
-            kg = next(iter(one.grams.values())) / 1000
-            rows.append((1.0, kg, km, kg * km))
+            root, kg = km**0.5, next(iter(one.grams.values())) / 1000
+            rows.append((1.0, kg, root, kg * root))
             freight.append(one.freight)
     return np.array(rows), np.array(freight)
 
@@ -320,7 +337,15 @@ def _days(before: list[_Purchase], later: list[_Purchase]) -> tuple[Floats, Fit]
     """Days on the road: base, per kilometre."""
     x, y = _days_rows(before)
     later_x, later_y = _days_rows(later)
-    return _fit("days from carrier to customer", "days", ("{:.2f}", "{:+.5f}·km"), x, y, later_x, later_y)
+    months = _months(later, lambda one: one.seller is not None and one.carried_days is not None)
+    return _fit(
+        "days from carrier to customer", "days", ("{:.2f}", "{:+.5f}·km"), x, y, later_x, later_y, months
+    )
+
+
+def _months(purchases: list[_Purchase], told: Callable[[_Purchase], bool]) -> list[str]:
+    """The month of each purchase that can be held against the formula."""
+    return [f"{one.at:%Y-%m}" for one in purchases if told(one)]
 
 
 def _days_rows(purchases: list[_Purchase]) -> tuple[Floats, Floats]:
@@ -339,7 +364,14 @@ def _distance(one: _Purchase) -> tuple[float]:
 
 
 def _fit(  # noqa: PLR0917
-    what: str, unit: str, formula: tuple[str, ...], x: Floats, y: Floats, later_x: Floats, later_y: Floats
+    what: str,
+    unit: str,
+    formula: tuple[str, ...],
+    x: Floats,
+    y: Floats,
+    later_x: Floats,
+    later_y: Floats,
+    months: list[str],
 ) -> tuple[Floats, Fit]:
     """Least squares; what it is worth is judged on the later months."""
     weights = np.linalg.lstsq(x, y, rcond=None)[0].astype(np.float64)
@@ -355,6 +387,17 @@ def _fit(  # noqa: PLR0917
         mean_later=round(float(later_y.mean()), 2),
         mean_error_later=round(float(np.abs(errors).mean()), 2),
         bias_later=round(float(errors.mean()), 2),
+        months=tuple(
+            Month(
+                month=month,
+                told=int(of_month.sum()),
+                mean=round(float(later_y[of_month].mean()), 2),
+                mean_error=round(float(np.abs(errors[of_month]).mean()), 2),
+                bias=round(float(errors[of_month].mean()), 2),
+            )
+            for month in sorted(set(months))
+            for of_month in [np.array(months) == month]
+        ),
     )
 
 

@@ -1,9 +1,10 @@
 """Few lines, each from one option: the best division of the order's lines into shipments, by dynamic programming.
 
 First the cheapest shipment for each of the 2^n sets of lines, over all options; freight may be any function of what a
-shipment weighs. Then the cheapest division of each set, one more shipment at a time: 3^n / 2 steps per shipment. What
-couples shipments (an option used twice, stock or capacity of a node that two of them share) is looked at afterwards:
-a plan that keeps to it is the best of all; one that does not is only a bound.
+shipment weighs. Then the cheapest division of each set, from those of its subsets: 3^n / 2 steps; only where it has
+more shipments than are allowed, one more shipment at a time. What couples shipments (an option used twice, stock or
+capacity of a node that two of them share) is looked at afterwards: a plan that keeps to it is the best of all; one that
+does not is only a bound.
 
 Of equal plans: the fewest shipments; then the set of lines, the division and the option that come first in the
 instance's order.
@@ -11,6 +12,7 @@ instance's order.
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,6 @@ MOST_LINES = 12
 METHOD = "dp"
 
 Ints = NDArray[np.int64]
-
-# Options at a time: their costs for 1,024 sets of lines then stay in the processor's cache.
-_BLOCK = 32
 
 
 def supports(instance: Instance) -> str | None:
@@ -60,50 +59,73 @@ def _obstacles(instance: Instance) -> Iterator[str]:
 
 def solve(instance: Instance, *, compiled: bool | None = None) -> Outcome:
     """The cheapest plan. ``compiled``: with numba (``True``), with numpy alone, or whichever is there."""
+    fast = kernels.kernels(compiled)
     sets = _Sets(instance)
-    cheapest, most = sets.cheapest(), instance.most_shipments
+    most = instance.most_shipments
+    cheapest = sets.cheapest(fast)
     cheapest += instance.split_penalty_mills
+    np.minimum(cheapest, sets.forbidden, out=cheapest)
     # ``alone`` is for plans of one shipment, which may be worth less than each of several.
     alone = cheapest if most else np.full_like(cheapest, sets.forbidden)
     alone[0] = 0
-    worthy = np.where(sets.value < instance.min_split_value_minor, sets.forbidden, alone)
-    worthy[0] = 0
-    layers = kernels.division(compiled)(worthy, most)
-    costs = np.minimum(alone, layers[-1]) + sets.left_out()
-    costs[1:] -= instance.split_penalty_mills
-    chosen = int(costs.argmin())
-    if costs[chosen] > sets.affordable:
+    worthy = alone
+    if instance.min_split_value_minor:
+        worthy = np.where(sets.value() < instance.min_split_value_minor, sets.forbidden, alone)
+        worthy[0] = 0
+    left_out = sets.left_out()
+    counted = (worthy << kernels.COUNT_BITS) + 1
+    counted[0] = 0
+    best = fast.divisions(counted)
+    chosen, cost, single = _chosen(instance, alone, best >> kernels.COUNT_BITS, left_out)
+    if single:
+        shipped = [chosen] if chosen else []
+    elif best[chosen] & kernels.COUNTED <= most:
+        shipped = _divide(counted, best, chosen)
+    else:
+        layers = kernels.within(worthy, most)
+        chosen, cost, single = _chosen(instance, alone, layers[-1], left_out)
+        shipped = ([chosen] if chosen else []) if single else _divide_in_few(worthy, layers, chosen)
+    if cost > sets.affordable:
         return NoPlan()
-    single = alone[chosen] <= layers[-1][chosen]
-    shipped = ([chosen] if chosen else []) if single else _divide(worthy, layers, chosen)
     used = [sets.option_for(served) for served in shipped]
     assignments = tuple(
         Assignment(line, option, instance.lines[line].quantity)
         for served, option in zip(shipped, used, strict=True)
         for line in _members(served)
     )
-    if len(set(used)) == len(used) and fits(instance, assignments):
+    if len(set(used)) == len(used) and (not sets.coupled or fits(instance, assignments)):
         return solution(instance, assignments, METHOD)
-    return OnlyBound(int(costs[chosen]), assignments)
+    return OnlyBound(cost, assignments)
 
 
-def _divide(worthy: Ints, layers: list[Ints], chosen: int) -> list[int]:
-    """The sets of lines of the shipments that make up the cheapest division of ``chosen``.
+def _chosen(instance: Instance, alone: Ints, divided: Ints, left_out: Ints) -> tuple[int, int, bool]:
+    """The set of lines that is best to ship, what that costs, and whether as one shipment."""
+    costs = np.minimum(alone, divided) + left_out
+    costs[1:] -= instance.split_penalty_mills
+    chosen = int(costs.argmin())
+    return chosen, int(costs[chosen]), bool(alone[chosen] <= divided[chosen])
 
-    ``layers[k]`` (2^n): the cheapest division of each set into at most ``k`` shipments.
-    """
+
+def _divide(prices: Ints, best: Ints, chosen: int) -> list[int]:
+    """The sets of lines of the shipments that make up the cheapest division of ``chosen``."""
+    shipped = []
+    while chosen:
+        part = kernels.first_part(prices, best, chosen, int(best[chosen]))
+        shipped.append(part)
+        chosen ^= part
+    return shipped
+
+
+def _divide_in_few(prices: Ints, layers: list[Ints], chosen: int) -> list[int]:
+    """The same from ``layers[k]`` (2^n), the cheapest division of each set into at most ``k`` shipments."""
     shipped = []
     number = len(layers) - 1
     while chosen:
         while layers[number - 1][chosen] == layers[number][chosen]:
             number -= 1
-        others = chosen & (chosen - 1)
-        rest = others
-        # ``rest`` runs downwards through all sets of the other lines: what goes with the first line runs upwards.
-        while worthy[chosen ^ rest] + layers[number - 1][rest] != layers[number][chosen]:
-            rest = (rest - 1) & others
-        shipped.append(chosen ^ rest)
-        chosen, number = rest, number - 1
+        part = kernels.first_part(prices, layers[number - 1], chosen, int(layers[number][chosen]))
+        shipped.append(part)
+        chosen, number = chosen ^ part, number - 1
     return shipped
 
 
@@ -118,31 +140,47 @@ class _Sets:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        lines, options = instance.lines, instance.options
+        options = instance.options
         # A plan above ``affordable`` leaves out what must be served or uses what it must not.
         self.affordable = instance.prohibitive_mills // 2
         self.forbidden = instance.prohibitive_mills
-        self.weight = _subset_sums([line.quantity * line.unit_weight_g for line in lines])
-        self.value = _subset_sums([line.quantity * line.unit_value_minor for line in lines])
-        self._units = _subset_sums([line.quantity for line in lines])
         self._shared = self._shared_skus()
+        # Where neither stock nor capacity is shared, what each shipment keeps to by itself is all there is.
+        self.coupled = bool(self._shared or instance.capacity)
         self._line_cost = self._line_costs()
         self._fixed = np.array([option.fixed_mills for option in options], dtype=np.int64)
         self._more = {
-            place: more for place in range(len(options)) if (more := self._beyond(place)) is not None
+            place: more
+            for place, option in enumerate(options)
+            if (self.coupled or option.max_weight_g is not None or not isinstance(option.rate, Linear))
+            and (more := self._beyond(place)) is not None
         }
 
-    def cheapest(self) -> Ints:
+    def cheapest(self, fast: kernels.Kernels) -> Ints:
         """The cheapest shipment of each set of lines, its split penalty not included."""
-        found = np.full(self.weight.size, self.forbidden, dtype=np.int64)
-        for start in range(0, len(self._fixed), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            costs = _subset_sums_of(self._line_cost[block], self._fixed[block])
-            for place, more in self._more.items():
-                if start <= place < start + _BLOCK:
-                    costs[place - start] += more
-            np.minimum(found, costs.min(axis=0), out=found)
+        plain = [place for place in range(len(self._fixed)) if place not in self._more]
+        found = fast.shipments(
+            *((self._line_cost[plain], self._fixed[plain]) if self._more else (self._line_cost, self._fixed)),
+            self.forbidden,
+        )
+        for place, more in self._more.items():
+            costs = _subset_sums(self._line_cost[place].tolist())
+            costs += more
+            costs += self._fixed[place]
+            np.minimum(found, costs, out=found)
         return found
+
+    def value(self) -> Ints:
+        """Minor units that each set is worth."""
+        return _subset_sums([line.quantity * line.unit_value_minor for line in self._instance.lines])
+
+    @cached_property
+    def _weight(self) -> Ints:
+        return _subset_sums([line.quantity * line.unit_weight_g for line in self._instance.lines])
+
+    @cached_property
+    def _units(self) -> Ints:
+        return _subset_sums([line.quantity for line in self._instance.lines])
 
     def left_out(self) -> Ints:
         """What it costs to ship each set and no other line."""
@@ -181,9 +219,9 @@ class _Sets:
         instance = self._instance
         option = instance.options[place]
         limit, capacity = option.weight_limit_g, instance.capacity.get(option.node)
-        allowed = np.ones(self.weight.size, dtype=bool)
-        if limit is not None and limit < self.weight[-1]:
-            allowed &= self.weight <= limit
+        allowed = np.ones(self._weight.size, dtype=bool)
+        if limit is not None and limit < self._weight[-1]:
+            allowed &= self._weight <= limit
         if capacity is not None and capacity < self._units[-1]:
             allowed &= self._units <= capacity
         for sku, units in self._shared:
@@ -207,12 +245,12 @@ class _Sets:
     def _freight(self, rate: Rate) -> Ints:
         match rate:
             case Stepped(step_g=step_g, step_mills=step_mills):
-                return -(-self.weight // step_g) * step_mills
+                return -(-self._weight // step_g) * step_mills
             case Brackets(rows=rows):
                 mills = np.array([*(mills for _, mills in rows), 0], dtype=np.int64)
-                return mills[np.searchsorted([up_to_g for up_to_g, _ in rows], self.weight)]
+                return mills[np.searchsorted([up_to_g for up_to_g, _ in rows], self._weight)]
             case Linear(mills_per_g=mills_per_g):
-                return self.weight * mills_per_g
+                return self._weight * mills_per_g
 
 
 def _subset_sums(values: list[int]) -> Ints:
@@ -221,15 +259,4 @@ def _subset_sums(values: list[int]) -> Ints:
     for place, value in enumerate(values):
         size = 1 << place
         np.add(sums[:size], value, out=sums[size : 2 * size])
-    return sums
-
-
-def _subset_sums_of(values: Ints, first: Ints) -> Ints:
-    """The same for each row of ``values`` (R × n), on top of ``first`` (R): R × 2^n."""
-    rows, count = values.shape
-    sums = np.empty((rows, 1 << count), dtype=np.int64)
-    sums[:, 0] = first
-    for place in range(count):
-        size = 1 << place
-        np.add(sums[:, :size], values[:, place, None], out=sums[:, size : 2 * size])
     return sums

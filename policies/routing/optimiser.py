@@ -2,16 +2,17 @@
 
 1. ``complete`` for orders that must not be split.
 2. ``dp`` for up to twelve lines that each come from one option.
-3. ``sets`` for linear freight, any number of lines, and quantities that may be split.
-4. ``cp-sat`` for the rest, from the best plan and bound that the others found.
+3. ``parcels`` for units that all weigh and cost the same, any number of lines, and quantities that may be split.
+4. ``sets`` for linear freight, any number of lines, and quantities that may be split.
+5. ``cp-sat`` for the rest, from the best plan and bound that the others found.
 
-The second and third leave out what couples lines; where their plan keeps to it all the same it is proven, and that is
+``dp`` and ``sets`` leave out what couples lines; where their plan keeps to it all the same it is proven, and that is
 so for most orders. Deterministic: the same instance gives the same plan, unless time ran out on one of the runs.
 """
 
 import time
 
-from policies.routing import complete, dp, exact_general, explain, greedy, kernels, sets
+from policies.routing import complete, dp, exact_general, explain, greedy, kernels, parcels, sets
 from policies.routing.instance import Instance
 from policies.routing.solution import (
     Assignment,
@@ -58,6 +59,8 @@ def best(instance: Instance, deadline: float) -> Outcome:
     relaxed: Outcome = _NOTHING
     if dp.supports(instance) is None:
         relaxed = dp.solve(instance)
+    elif parcels.supports(instance) is None:
+        relaxed = parcels.solve(instance, budget_s=_left(deadline))
     elif sets.supports(instance) is None:
         relaxed = sets.solve(instance, budget_s=_left(deadline))
     return _general(instance, relaxed, deadline) if isinstance(relaxed, OnlyBound) else relaxed

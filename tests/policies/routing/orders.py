@@ -84,3 +84,25 @@ def linear_freight(draw: st.DrawFn) -> Instance:
         served=draw(st.booleans()),
     )
     return instance(kind, draw(SEEDS))
+
+
+@st.composite
+def units_alike(draw: st.DrawFn) -> Instance:
+    """What the search over parcels is for: units that weigh and cost the same, limits of weight, counts, capacity."""
+    kind = Kind(
+        lines=draw(st.integers(1, 12)),
+        nodes=draw(st.integers(1, 6)),
+        services=draw(st.integers(1, 3)),
+        most_units=draw(st.sampled_from((1, 4, 40))),
+        splittable=1.0,
+        partly=draw(st.sampled_from((0.0, 0.5))),
+        none=draw(st.sampled_from((0.1, 0.4))),
+        stepped=draw(st.sampled_from((0.0, 0.0, 0.3))),
+        weight_limits=draw(st.sampled_from((0.0, 0.5, 1.0))),
+        capacities=draw(st.sampled_from((0.0, 0.5))),
+        shared_skus=draw(st.booleans()),
+        max_shipments=draw(st.sampled_from((None, 1, 2, 3))),
+        served=draw(st.booleans()),
+        alike=True,
+    )
+    return instance(kind, draw(SEEDS))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from benchmarks.routing_instances import Kind, instance
-from policies.routing import complete, dp, exact_general, greedy, kernels, optimiser, sets
+from policies.routing import complete, dp, exact_general, greedy, kernels, optimiser, parcels, sets
 from policies.routing.instance import Instance, Stepped
 from policies.routing.solution import (
     Assignment,
@@ -89,6 +89,8 @@ def test_a_method_that_solves_less_than_the_whole_says_so_and_its_bound_holds(or
         outcomes += [dp.solve(order, compiled=False), dp.solve(order, compiled=True)]
     if sets.supports(order) is None:
         outcomes.append(sets.solve(order, budget_s=AMPLE_S))
+    if parcels.supports(order) is None:
+        outcomes.append(parcels.solve(order, budget_s=AMPLE_S))
     for outcome in outcomes:
         if isinstance(outcome, OnlyBound):
             assert best is None or outcome.lower_bound_mills <= best
@@ -174,8 +176,9 @@ def test_a_quantity_is_split_where_no_node_holds_all_of_it() -> None:
         unit_cost=((7, 1),),
     )
     found = solved(order)
-    assert found.method == sets.METHOD
+    assert found.method == parcels.METHOD
     assert found.assignments == (Assignment(0, 0, 1), Assignment(0, 1, 4))
+    assert replace(found, method=sets.METHOD) == sets.solve(order, budget_s=AMPLE_S)
 
 
 def test_lines_of_one_sku_share_what_lies_at_a_node() -> None:
@@ -195,8 +198,9 @@ def test_lines_that_only_differ_in_their_id_are_served_as_one() -> None:
         unit_cost=((1, 2), (1, 2)),
     )
     found = solved(order)
-    assert found.method == sets.METHOD
+    assert found.method == parcels.METHOD
     assert found.assignments == (Assignment(0, 0, 2), Assignment(1, 0, 2), Assignment(1, 1, 1))
+    assert replace(found, method=sets.METHOD) == sets.solve(order, budget_s=AMPLE_S)
 
 
 def test_a_kilogram_begun_is_paid_once_for_what_travels_together() -> None:
