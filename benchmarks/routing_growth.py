@@ -51,8 +51,7 @@ def _few(kind: Kind, count: int) -> Iterator[Latency]:
     if importlib.util.find_spec("numba"):
         methods["dp, numba"] = routing_exact.by_dp_compiled
     methods["cp-sat, tuned"] = routing_exact.by_cp_sat
-    for name, solve in methods.items():
-        yield routing_exact.timed(name, solve, (kind.lines, kind.nodes, 1), orders)
+    yield from routing_exact.in_turns(methods, (kind.lines, kind.nodes, 1), orders)
 
 
 def _many(lines: int, count: int) -> Iterator[Latency]:
