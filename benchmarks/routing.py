@@ -75,7 +75,7 @@ class Closed(Contract):
 class Figures(Contract):
     """Everything of one run; what the aims are about comes first.
 
-    ``…_ms`` on the clock. ``times_quicker_than_cp_sat``: medians, by lines × nodes. ``wave_…``: a wave of 10,000 orders
+    ``…_ms`` on the clock. ``times_quicker_than_cp_sat``: by lines × nodes. ``wave_…``: a wave of 10,000 orders
     on 20 nodes, its gap in percent of the bound; ``None`` where it was not routed. ``others_cpu_percent``: of all
     cores, what other programs used meanwhile.
     """

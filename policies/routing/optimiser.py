@@ -26,6 +26,8 @@ from policies.routing.solution import (
 )
 
 BUDGET_S = 0.25
+# Of the budget; the rest is for the step that is under way when that is over, and for the plan.
+_SEARCHED = 0.9
 
 
 def solve(instance: Instance, *, budget_s: float = BUDGET_S) -> Solution | Unfillable:
@@ -34,7 +36,7 @@ def solve(instance: Instance, *, budget_s: float = BUDGET_S) -> Solution | Unfil
     Where no better plan than the quick one was found in time, ``fallback`` is set. It never raises for an instance that
     merely cannot be served. The budget is kept to within what it takes to make a model, which cannot be interrupted.
     """
-    found = best(instance, time.monotonic() + budget_s)
+    found = best(instance, time.monotonic() + _SEARCHED * budget_s)
     if isinstance(found, Solution):
         return found
     if impossible := explain.impossible_lines(instance):
