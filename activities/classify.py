@@ -5,26 +5,23 @@ Models will advise here; rules and thresholds decide.
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
+from activities.store import policies
 from activities.store.intake import stored_draft
 from activities.store.prices import agreed_for_order
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import AssessOrder, RiskAssessment
 from policies.classification import classify
-from policies.pricing import PricePolicy, check_prices, with_prices
-from policies.risk import RiskPolicy, assess, features_of
+from policies.pricing import check_prices, with_prices
+from policies.risk import assess, features_of
 from workflows import steps
 
 
 class ClassifyActivities:
-    """Assess orders under one risk policy and one for prices."""
+    """Assess orders under the policy in force."""
 
-    def __init__(
-        self, store: Store, risk_policy: RiskPolicy | None = None, price_policy: PricePolicy | None = None
-    ) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._policy = risk_policy or RiskPolicy()
-        self._prices = price_policy or PricePolicy()
 
     @implements(steps.ASSESS_ORDER)
     @speaks_temporal
@@ -34,6 +31,7 @@ class ClassifyActivities:
             await record(session, effect.order_id, effect.carried)
             draft = (await stored_draft(session, effect.order_id)).draft
             agreed = await agreed_for_order(session, draft)
+            policy = await policies.active(session)
         customer_type, _ = classify(draft)
-        assessed = assess(features_of(draft, customer_type), self._policy)
-        return with_prices(assessed, check_prices(draft, agreed, self._prices), self._prices)
+        assessed = assess(features_of(draft, customer_type), policy.risk)
+        return with_prices(assessed, check_prices(draft, agreed, policy.pricing), policy.pricing)

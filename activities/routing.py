@@ -6,30 +6,36 @@ from collections.abc import Sequence
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
+from activities.store import amendments, policies
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, network, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
 from activities.store.record import record
 from activities.store.store import Store
+from models.amendment import AmendmentRequest, LineChange
 from models.effects import RouteAnswer, RouteOrder
 from models.errors import Refused
+from models.journal import SYSTEM
+from models.messages import AmendOrder
 from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
+from policies.classification import classify
+from policies.document import Asker, Policy, allowed_nodes, may_substitute
 from policies.money import goods_of
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 from policies.routing.router import Router
 from policies.shortage import ShortagePolicy, part_ahead
+from policies.substitution import said_of, substituted
 from workflows import steps
 
 
 class RoutingActivities:
-    """Route orders with one router, and in parts where ``shortage`` or the order's document says so."""
+    """Route orders with one router, under the policy in force: with substitutes, or in parts, where that says so."""
 
-    def __init__(self, store: Store, router: Router, shortage: ShortagePolicy | None = None) -> None:
+    def __init__(self, store: Store, router: Router) -> None:
         self._store = store
         self._router = router
-        self._shortage = shortage or ShortagePolicy()
 
     @implements(steps.ROUTE_ORDER)
     @speaks_temporal
@@ -49,6 +55,13 @@ class RoutingActivities:
             demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             known_network = await network(session)
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
+            policy = await policies.active(session)
+        asker = Asker(
+            channel=draft.channel,
+            tier=draft.customer_tier,
+            customer_type=classify(draft)[0],
+            country=draft.ship_to.country,
+        )
         problem = RoutingProblem(
             order_id=effect.order_id,
             currency=known_network.currency,
@@ -65,15 +78,23 @@ class RoutingActivities:
             ship_complete=draft.ship_complete,
             carrier_service=draft.carrier_service,
         )
+        problem = under(policy, asker, problem)
         # On a thread: a long calculation must not keep this process from answering the engine.
         answer = await asyncio.to_thread(self._router.route, problem)
+        if isinstance(answer, Unfillable) and effect.substitute and answer.missing:
+            replaced = await self._substitute(effect, problem, answer, draft, policy)
+            if isinstance(replaced, AmendOrder):
+                return RouteAnswer(unfillable=answer.reasons, substitution=replaced)
+            answer = answer.model_copy(update={"reasons": (*answer.reasons, *replaced)})
         if isinstance(answer, Unfillable) and not effect.kept and not draft.ship_complete:
-            problem, answer = await self._route_part(problem, answer, levels, draft)
+            problem, answer = await self._route_part(problem, answer, levels, draft, policy.shortage)
         if isinstance(answer, Unfillable):
             return RouteAnswer(unfillable=answer.reasons)
-        plan = _numbered(answer, effect.first_number)
+        plan = _numbered(answer, effect.first_number).model_copy(update={"policy": policy.label})
         shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
-        summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared)
+        summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared).model_copy(
+            update={"limits": policy.plan_limits}
+        )
         async with self._store.transaction() as session:
             return RouteAnswer(
                 plan=await keep_plan(
@@ -87,12 +108,62 @@ class RoutingActivities:
                 )
             )
 
+    async def _substitute(
+        self,
+        effect: RouteOrder,
+        problem: RoutingProblem,
+        whole: Unfillable,
+        draft: OrderDraft,
+        policy: Policy,
+    ) -> AmendOrder | tuple[str, ...]:
+        """An amendment that replaces what is missing, stored for the order's run to apply; or why there is none."""
+        if not policy.substitutes or not may_substitute(policy.shortage, draft.allow_substitutes):
+            return ()
+        request_id = f"substitute:{effect.attempt}"
+        async with self._store.transaction() as session:
+            known = await amendments.proposed(session, effect.order_id, request_id)
+            if known is None:
+                others = {sku for line in whole.missing for sku in policy.substitutes.get(line.sku, ())}
+                levels = await stock_of(session, others, effect.order_id) if others else []
+        if known is not None:
+            return _amend_order(known)
+        units = Counter[str]()
+        for row in _stock(levels, ()):
+            units[row.sku] += row.available if row.node in {node.node_id for node in problem.nodes} else 0
+        changes = substituted(draft.lines, whole.missing, policy.substitutes, units)
+        if not changes:
+            return (f"{policy.label} has no substitutes that are there for all of it",)
+        instead = problem.model_copy(
+            update={
+                "lines": _replaced(problem.lines, changes),
+                "stock": (*problem.stock, *_stock(levels, ())),
+            }
+        )
+        if isinstance(await asyncio.to_thread(self._router.route, instead), Unfillable):
+            return (f"{said_of(changes)} cannot be sent either",)
+        wish = AmendmentRequest(
+            request_id=request_id,
+            actor=SYSTEM,
+            reason=f"{said_of(changes)}, which is short ({policy.label})"[:1000],
+            lines=changes,
+        )
+        async with self._store.transaction() as session:
+            proposal = await amendments.propose(session, effect.order_id, wish)
+        if isinstance(proposal, amendments.Proposal):
+            return _amend_order(proposal)
+        return tuple(f"{said_of(changes)} cannot be had: {problem.message}" for problem in proposal)
+
     async def _route_part(
-        self, problem: RoutingProblem, whole: Unfillable, levels: Sequence[OpenStock], draft: OrderDraft
+        self,
+        problem: RoutingProblem,
+        whole: Unfillable,
+        levels: Sequence[OpenStock],
+        draft: OrderDraft,
+        shortage: ShortagePolicy,
     ) -> tuple[RoutingProblem, Plan | Unfillable]:
         """A plan for what is there of an order that is ``Unfillable`` as a whole, if that may go ahead; for what."""
         prices = {line.line_id: line.unit_price_minor for line in draft.lines}
-        part = part_ahead(problem.lines, whole.missing, prices, self._shortage, draft.allow_partial)
+        part = part_ahead(problem.lines, whole.missing, prices, shortage, draft.allow_partial)
         if not part:
             return problem, whole
         ahead = problem.model_copy(update={"lines": part, "stock": _stock(levels, part)})
@@ -102,9 +173,61 @@ class RoutingActivities:
         return ahead, plan.model_copy(
             update={
                 "left_out": whole.missing,
-                "reasons": (*plan.reasons, f"a part goes ahead ({self._shortage.version})", *whole.reasons),
+                "reasons": (*plan.reasons, f"a part goes ahead ({shortage.version})", *whole.reasons),
             }
         )
+
+
+def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProblem:
+    """``problem`` as ``policy`` has it: what it weighs, how many parcels there may be, and from which nodes."""
+    terms = policy.document.routing
+    changes: dict[str, object] = {
+        "policy": policy.label,
+        "weights": policy.weights,
+        "max_parcels": terms.max_parcels,
+    }
+    if terms.split_penalty_minor is not None:
+        changes["split_penalty_minor"] = terms.split_penalty_minor
+    if (rule := policy.routing_rule(asker)) is not None:
+        allowed = set(allowed_nodes(policy, rule, [node.node_id for node in problem.nodes]))
+        changes |= {
+            "rule": rule.rule_id,
+            "nodes": tuple(node for node in problem.nodes if node.node_id in allowed),
+            "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
+        }
+    return problem.model_copy(update=changes)
+
+
+def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tuple[DemandLine, ...]:
+    """The demand with its substitutes; what is kept of a line by parcels that go on is no part of it."""
+    fewer = {change.line_id: change for change in changes if change.line_id is not None}
+    instead = [change for change in changes if change.sku is not None]
+    units = dict(zip(fewer, (change.quantity for change in instead), strict=True))
+    left = [
+        line.model_copy(update={"quantity": line.quantity - units.get(line.line_id, 0)})
+        for line in lines
+        if line.quantity > units.get(line.line_id, 0)
+    ]
+    return (
+        *left,
+        *(
+            DemandLine(line_id=f"instead:{number}", sku=change.sku or "", quantity=change.quantity)
+            for number, change in enumerate(instead)
+        ),
+    )
+
+
+def _amend_order(proposal: amendments.Proposal) -> AmendOrder:
+    view = proposal.view
+    return AmendOrder(
+        request_id=view.request_id,
+        actor=view.actor,
+        reason=view.reason,
+        amendment_id=view.amendment_id,
+        number=view.number,
+        total=proposal.total,
+        told=view.reason[:200],
+    )
 
 
 def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[DemandLine, ...]:

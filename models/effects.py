@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field
 from models.base import Contract
 from models.errors import Problem
 from models.journal import Carried
-from models.messages import CarrierEvent, WmsEvent
+from models.messages import AmendOrder, CarrierEvent, WmsEvent
 from models.money import Money
 from models.order import CustomerType
 from models.plan import PlanSummary
@@ -270,7 +270,8 @@ class RouteOrder(Contract):
     """Choose nodes and services for the stored order. ``business_now`` is when the plan starts.
 
     Where shipments of earlier plans are ``kept`` the plan is for the rest alone: its shipments count from
-    ``first_number``, and ``outstanding`` is the part of the order's total that they share.
+    ``first_number``, and ``outstanding`` is the part of the order's total that they share. ``substitute``: what is
+    short may be replaced, if policy and document agree.
     """
 
     order_id: str
@@ -279,14 +280,16 @@ class RouteOrder(Contract):
     kept: tuple[KeptShipment, ...] = ()
     first_number: int = 1
     outstanding: Money | None = None
+    substitute: bool = False
     carried: Carried = Carried()
 
 
 class RouteAnswer(Contract):
-    """A stored plan, or why there is none."""
+    """A stored plan, or why there is none. ``substitution``: a stored amendment with which there would be one."""
 
     plan: PlanSummary | None = None
     unfillable: tuple[str, ...] = ()
+    substitution: AmendOrder | None = None
 
 
 class ReserveStock(Contract):

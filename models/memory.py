@@ -109,6 +109,7 @@ class OrderMemory(CaseMemory):
     passed_gates: list[str] = Field(default_factory=list)
     fruitless_plans: int = 0
     shortages: int = 0
+    substitutions: int = 0
     cancel_answer: CancelAnswer | None = None
     cancel_sent: bool = False
     cancel_unheard: list[int] = Field(default_factory=list)

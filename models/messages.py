@@ -141,7 +141,8 @@ class CancelAnswer(Contract):
 class AmendOrder(Contract):
     """Update or signal ``amend_order``: go on by a proposed amendment, which is stored under its id.
 
-    ``total`` is the order's total by it, ``number`` the version of the document that it makes.
+    ``total`` is the order's total by it, ``number`` the version of the document that it makes. ``told``: what the
+    customer is told of an amendment that nobody asked for.
     """
 
     request_id: RequestId
@@ -150,6 +151,7 @@ class AmendOrder(Contract):
     amendment_id: Detail
     number: int
     total: Money
+    told: Detail = ""
 
 
 class AmendOutcome(StrEnum):

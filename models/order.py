@@ -160,6 +160,7 @@ class OrderDraft(Document):
 
     ``min_shelf_life_days``: goods that expire are to be good for so many days more on the promised day of delivery.
     ``allow_partial``: whether what there is may go ahead when something is short; left out, the policy decides.
+    ``allow_substitutes``: whether goods that are short may be replaced by what the policy names, at no higher price.
     """
 
     schema_version: int = Field(default=1, ge=1, le=1)
@@ -182,5 +183,6 @@ class OrderDraft(Document):
     promise_by: SentMoment | None = None
     ship_complete: bool = False
     allow_partial: bool | None = None
+    allow_substitutes: bool | None = None
     carrier_service: CarrierServiceName | None = None
     min_shelf_life_days: Annotated[int, Field(strict=True, ge=0, le=MAX_SHELF_LIFE_DAYS)] | None = None

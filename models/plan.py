@@ -52,10 +52,20 @@ class Alternative(Contract):
     why_not: str | None = None
 
 
+class PlanLimits(Contract):
+    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in."""
+
+    policy: str
+    max_shipments: int
+    max_cost_percent: int
+    cost_floor_minor: int
+
+
 class Plan(Contract):
     """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later.
 
-    ``late``: what the policy puts on top of the cost because it is late; no money of anybody's.
+    ``late``: what the policy puts on top of the cost because it is late; no money of anybody's. ``policy``: the version
+    that it was made by.
     """
 
     shipments: tuple[PlannedShipment, ...]
@@ -64,6 +74,7 @@ class Plan(Contract):
     promised_at: AwareDatetime
     router: str
     reasons: tuple[str, ...] = ()
+    policy: str | None = None
     left_out: tuple[PlannedLine, ...] = ()
     late: Money | None = None
     proof: Proof | None = None
@@ -96,7 +107,10 @@ class ShipmentRef(Contract):
 
 
 class PlanSummary(Contract):
-    """A stored plan as the workflow carries it. ``left_out``: units that are to be planned later."""
+    """A stored plan as the workflow carries it. ``left_out``: units that are to be planned later.
+
+    ``limits``: of the policy that it was made by; None: as built in.
+    """
 
     plan_id: str
     shipments: tuple[ShipmentRef, ...]
@@ -105,3 +119,4 @@ class PlanSummary(Contract):
     promised_at: AwareDatetime
     router: str
     left_out: int = 0
+    limits: PlanLimits | None = None

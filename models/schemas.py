@@ -38,6 +38,7 @@ from models.network import Network
 from models.order import OrderDraft
 from models.outbox import OutboxEnvelope
 from models.plan import Plan
+from models.policy import PolicyDocument
 from models.review import ReviewTask
 from models.runs import OrderResult, OrderRun, ShipmentResult, ShipmentRun
 from models.webhooks import WebhookEnvelope
@@ -71,6 +72,7 @@ PUBLIC_CONTRACTS: tuple[type[BaseModel], ...] = (
     ReviewTask,
     TimelineEntry,
     Plan,
+    PolicyDocument,
     Network,
     Money,
     Problem,

@@ -59,17 +59,21 @@ class ApprovalPolicy(Contract):
 
 
 def gate_b(facts: OrderFacts, plan: PlanSummary, policy: ApprovalPolicy) -> tuple[Flag, ...]:
-    """Why a person must see this plan before anything is released; empty when nobody needs to."""
+    """Why a person must see this plan before anything is released; empty when nobody needs to.
+
+    The limits that the plan was made under hold, where it carries any.
+    """
+    limits = plan.limits or policy
     flags: list[Flag] = []
-    if len(plan.shipments) > policy.max_shipments:
+    if len(plan.shipments) > limits.max_shipments:
         flags.append(
             Flag(
                 code="many_shipments",
-                reason=f"{len(plan.shipments)} shipments, policy allows {policy.max_shipments}",
+                reason=f"{len(plan.shipments)} shipments, policy allows {limits.max_shipments}",
             )
         )
     allowed = Money(
-        minor=max(facts.total.minor * policy.max_cost_percent // 100, policy.cost_floor_minor),
+        minor=max(facts.total.minor * limits.max_cost_percent // 100, limits.cost_floor_minor),
         currency=facts.total.currency,
     )
     if plan.cost.currency != facts.total.currency:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from models.base import Contract
 from models.plan import PlannedLine
+from models.policy import Substitution
 from policies.routing.problem import DemandLine
 
 
@@ -19,6 +20,7 @@ class ShortagePolicy(Contract):
 
     version: str = "shortage-2026-11-1"
     part_at_least_percent: int = Field(default=50, ge=1, le=100)
+    substitute: Substitution = Substitution.IF_AGREED
 
 
 def part_ahead(

@@ -5,6 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from activities.store import proposing
 from activities.store.intake import Accepted, accept_draft
 from activities.store.network import StockLevel, load_network, seed_stock
 from activities.store.record import record
@@ -14,6 +15,7 @@ from models.journal import Carried, OrderProjection, ShipmentProjection, Timelin
 from models.money import Money
 from models.network import CarrierService, Network, Node, ServiceZone
 from models.order import OrderDraft
+from models.policy import PolicyDecision, PolicyDocument, PolicyProposal
 from models.review import Flag, ReviewKind, ReviewTask, Verdict
 from models.states import OrderState, ShipmentState
 
@@ -174,3 +176,17 @@ async def stocked(store: Store, **on_hand: dict[str, int]) -> None:
     async with store.transaction() as session:
         await load_network(session, a_network(*on_hand))
         await seed_stock(session, levels)
+
+
+async def under_policy(store: Store, document: dict[str, Any]) -> int:
+    """Have ``document`` be the policy in force; its version."""
+    proposal = PolicyProposal(
+        request_id=f"p-{new_number()}",
+        actor="jo",
+        reason="a test",
+        document=PolicyDocument.model_validate(document),
+    )
+    async with store.transaction() as session:
+        version = (await proposing.propose(session, proposal)).version
+        await proposing.approve(session, version, PolicyDecision(actor="dana"))
+    return version

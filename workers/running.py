@@ -144,7 +144,6 @@ async def open_activities(
     from activities.notify import PayLinks, ReviewDesk  # noqa: PLC0415
     from activities.reconciliation import Terms  # noqa: PLC0415
     from activities.store.store import Store  # noqa: PLC0415
-    from policies.risk import RiskPolicy  # noqa: PLC0415
 
     store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
     try:
@@ -169,7 +168,7 @@ async def open_activities(
                 steps.INVENTORY: ((store,), (store, terms)),
                 steps.PAYMENTS: ((store, near.payments), (store, near.payments, terms)),
                 steps.ROUTING: ((store, *await _router(wanted)),),
-                steps.CLASSIFY: ((store, RiskPolicy()),),
+                steps.CLASSIFY: ((store,),),
                 steps.SHIPPING: (
                     (store, near.warehouse, near.carrier),
                     (store, near.carrier, terms),

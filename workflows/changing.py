@@ -176,7 +176,7 @@ class Changing(Paying):
         if answer.facts is None:
             return False
         memory.facts, memory.rest_dropped = answer.facts, answer.units_left == 0
-        if not memory.earlier:
+        if not memory.earlier and not amendment.told:
             memory.assessment = None
             memory.passed_gates.clear()
         memory.fruitless_plans = memory.shortages = 0
@@ -185,7 +185,22 @@ class Changing(Paying):
             AmendOutcome.APPLIED,
             f"the order is {answer.facts.total} now, {answer.facts.unit_count} units",
         )
-        self.tell(e.Template.ORDER_AMENDED, total=str(answer.facts.total))
+        facts = {"total": str(answer.facts.total)}
+        if amendment.told:
+            facts["why"] = amendment.told
+        self.tell(e.Template.ORDER_AMENDED, e.Audience.CUSTOMER, **facts)
+        return True
+
+    def _substitute(self, amendment: AmendOrder) -> bool:
+        """Go on by a substitution, unless somebody wants something else of the order first; whether that is so.
+
+        Each counts, whatever becomes of it: one that is refused again and again must not keep the order from waiting.
+        """
+        memory = self.memory
+        memory.substitutions += 1
+        if self._why_not_amend(amendment) is not None or amendment.request_id in memory.amend_answers:
+            return False
+        self._take_amendment(amendment)
         return True
 
     async def _decide_amendment(self, amendment: AmendOrder, refusal: Problem | None) -> e.AmendmentApplied:

@@ -50,6 +50,7 @@ _BACKORDER_TRIES = 3
 _ROLL_CALL_EVERY = timedelta(days=7)
 _ROLL_CALL_FLOOR = timedelta(minutes=10)
 _SHORTAGE_TRIES = 3
+_SUBSTITUTION_TRIES = 3
 _CANCEL_AGAIN_AFTER, _CANCEL_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(hours=1)
 # A caller who waits for the answer gives up after five seconds.
 _TELL_WITHIN = timedelta(seconds=3)
@@ -274,10 +275,13 @@ class OrderWorkflow(Changing):
                 kept=self._kept_shipments(),
                 first_number=memory.last_number + 1,
                 outstanding=self._outstanding() if memory.earlier else None,
+                substitute=memory.substitutions < _SUBSTITUTION_TRIES,
             ),
         )
         memory.plan = plan = answer.plan
         if plan is None:
+            if answer.substitution is not None and self._substitute(answer.substitution):
+                self._turn_back()
             return answer.unfillable
         self.note(
             "order.routed",

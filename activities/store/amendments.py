@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from activities.settlement import left
-from activities.store import accounts, reads
+from activities.store import accounts, policies, reads
 from activities.store.intake import canonical_hash, document_facts, line_rows, stored_draft
 from activities.store.network import active_services, stock_of, unknown_skus
 from activities.store.plans import kept_lines, plan_of_each
@@ -39,7 +39,6 @@ from models.tables.journal import TimelineRow
 from models.tables.orders import IntakeRow, OrderLineRow, OrderRow
 from policies.amendment import Kept, Priced, Versions, amend, cut_off, preview, priced, units_left
 from policies.classification import classify
-from policies.pricing import PricePolicy
 
 ORDER_ENDED = Problem(
     path="",
@@ -131,6 +130,16 @@ async def propose(
     session.add(row)
     await session.flush()
     return _proposal(row, repeated=False)
+
+
+async def proposed(session: AsyncSession, order_id: str, request_id: str) -> Proposal | None:
+    """What was proposed under ``request_id``, or None."""
+    row = await session.scalar(
+        select(AmendmentRow).where(
+            col(AmendmentRow.order_id) == order_id, col(AmendmentRow.request_id) == request_id
+        )
+    )
+    return None if row is None else _proposal(row, repeated=True)
 
 
 async def apply(session: AsyncSession, effect: ApplyAmendment) -> AmendmentApplied:
@@ -266,7 +275,7 @@ async def _with_prices(session: AsyncSession, versions: Versions, request: Amend
     agreed = await agreed_for_order(session, versions.current, skus)
     if not isinstance(agreed, AgreedPrices):
         return Priced(request=request, notes=() if agreed is None else (agreed.why,))
-    return priced(versions, request, agreed, PricePolicy())
+    return priced(versions, request, agreed, (await policies.active(session)).pricing)
 
 
 async def _unknown_service(session: AsyncSession, request: AmendmentRequest) -> tuple[Problem, ...]:

@@ -1,8 +1,11 @@
 """Goods that back-ordered orders wait for: which runs are to look at the stock again."""
 
+import json
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from activities.store import policies
 from models.base import Contract
 from models.messages import StockArrived
 from models.states import OrderState
@@ -28,8 +31,17 @@ class Arrival(Contract):
 
 
 async def arrivals(session: AsyncSession, limit: int) -> list[Arrival]:
-    """The back-ordered orders for which there is more than when they looked, whoever was placed first first."""
-    rows = await session.execute(text(_ARRIVALS), {"state": OrderState.BACKORDERED.value, "limit": limit})
+    """The back-ordered orders for which there is more than when they looked.
+
+    In the order of the policy's priorities; among equals whoever was placed first is first.
+    """
+    priorities = (await policies.active(session)).document.priorities
+    values = {
+        "state": OrderState.BACKORDERED.value,
+        "limit": limit,
+        "priorities": json.dumps([rule.model_dump(mode="json") for rule in priorities]),
+    }
+    rows = await session.execute(text(_ARRIVALS), values)
     return [Arrival.model_validate(row) for row in rows.mappings()]
 
 
@@ -56,6 +68,13 @@ SELECT waiting.order_id, came.movement_id, came.sku, came.node, came.kind
         ORDER BY last.movement_id DESC LIMIT 1) AS came
  WHERE waiting.state = :state AND NOT waiting.needs_review
    AND came.at > waiting.updated_at - interval '1 minute'
- ORDER BY waiting.placed_at, waiting.order_id
+ ORDER BY (SELECT CAST(rule -> 'rank' AS integer)
+             FROM jsonb_array_elements(CAST(:priorities AS jsonb)) WITH ORDINALITY AS listed (rule, place)
+            WHERE (rule -> 'channels' = '[]' OR rule -> 'channels' ? waiting.channel)
+              AND (rule -> 'tiers' = '[]' OR rule -> 'tiers' ? waiting.customer_tier)
+              AND (rule -> 'customer_types' = '[]' OR rule -> 'customer_types' ? waiting.customer_type)
+              AND (rule -> 'countries' = '[]' OR rule -> 'countries' ? waiting.ship_country)
+            ORDER BY place LIMIT 1) NULLS LAST,
+          waiting.placed_at, waiting.order_id
  LIMIT :limit
 """

@@ -16,6 +16,7 @@ from models.messages import Actor, AmendOutcome, CancelOutcome, Reason, RequestI
 from models.money import MAX_MINOR, Currency, Money
 from models.order import PositiveMinor, TenderKind
 from models.outbox import Secret, SubscriberId, SubscriberUrl, Topic
+from models.policy import PolicyDecision, PolicyProposal
 from models.prices import AssigneeKind, AssigneeName, PriceListDocument
 from models.reconciliation import Area
 from models.review import Verdict
@@ -111,6 +112,19 @@ class ShortPickRequest(ShortPick):
 
 class SafetyStockRequest(SafetyStock):
     """Units that are kept back. With the same ``document_id`` a repeat changes nothing."""
+
+    actor: Person
+
+
+class PolicyProposalRequest(PolicyProposal):
+    """A policy that somebody else is to approve. With the same ``request_id`` a repeat changes nothing."""
+
+    request_id: SentRequestId
+    actor: Person
+
+
+class PolicyDecisionRequest(PolicyDecision):
+    """Somebody's word on a proposed policy; not its author's, where it is approved."""
 
     actor: Person
 

@@ -24,6 +24,7 @@ _SAMPLES = {
     "token": examples.PAY_TOKEN,
     "subscriber_id": "erp",
     "position": "4711",
+    "version": "1",
 }
 
 

@@ -1031,3 +1031,51 @@ AVAILABILITY: dict[str, Any] = {
         }
     ],
 }
+
+_POLICY_DOCUMENT: dict[str, Any] = {
+    "node_groups": {"stores": ["north"]},
+    "routing": {"late_day_minor": 800, "max_parcels": 3},
+    "routing_rules": [{"rule_id": "stores-first", "sequence": [["stores"], ["south"]]}],
+    "shortage": {"substitute": "if_agreed"},
+    "priorities": [{"tiers": ["gold"], "rule_id": "gold-first", "rank": 1}],
+    "plan_review": {"max_shipments": 4},
+}
+POLICY_PROPOSAL: dict[str, Any] = {
+    "request_id": "policy-2026-11-27",
+    "actor": "jo",
+    "reason": "stores are to be sold off first",
+    "replaces": 0,
+    "document": _POLICY_DOCUMENT,
+}
+POLICY_DECISION: dict[str, Any] = {"actor": "dana", "reason": "as agreed on Monday"}
+_POLICY_ENTRY: dict[str, Any] = {
+    "version": 1,
+    "state": "active",
+    "reason": "stores are to be sold off first",
+    "proposed_by": "jo",
+    "proposed_at": "2026-11-27T09:00:00Z",
+    "decided_by": "dana",
+    "decided_at": "2026-11-27T10:30:00Z",
+    "decided_because": "as agreed on Monday",
+    "replaced_at": None,
+}
+POLICY: dict[str, Any] = {
+    "version": 1,
+    "entry": _POLICY_ENTRY,
+    "document": _POLICY_DOCUMENT,
+    "effective": {
+        "routing": {"version": "policy/1", "late_day_minor": 800, "budget_seconds": 0.25, "max_parcels": 3},
+        "shortage": {
+            "version": "policy/1",
+            "part_at_least_percent": 50,
+            "substitute": "if_agreed",
+        },
+        "plan_review": {
+            "version": "policy/1",
+            "max_shipments": 4,
+            "max_cost_percent": 60,
+            "cost_floor_minor": 2000,
+        },
+    },
+}
+POLICY_HISTORY: dict[str, Any] = {"active": 1, "versions": [_POLICY_ENTRY]}

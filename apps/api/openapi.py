@@ -21,6 +21,8 @@ from apps.api.contracts import (
     DropRequest,
     NewSubscriber,
     PayRequest,
+    PolicyDecisionRequest,
+    PolicyProposalRequest,
     PriceAssignmentRequest,
     PriceListRequest,
     ProviderSettlement,
@@ -56,6 +58,10 @@ refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
     {"name": "routing", "description": "Why an order goes this way, and what if it did not."},
+    {
+        "name": "policy",
+        "description": "What people decide once for all orders: proposed by one, approved by another.",
+    },
     {"name": "reviews", "description": "Decisions that are prepared for a person."},
     {
         "name": "pay",
@@ -134,6 +140,8 @@ _READ_BY_HAND = (
     CancelRequest,
     DecisionRequest,
     RouteQuestion,
+    PolicyProposalRequest,
+    PolicyDecisionRequest,
     TenderRequest,
     PayRequest,
     *STOCK_REQUESTS,
@@ -156,6 +164,9 @@ _READ_BY_HAND = (
 
 # FastAPI leaves nulls out of what it describes, also of examples of fields that are always there.
 _EXAMPLES_WITH_NULLS = {
+    "/v1/policy": examples.POLICY,
+    "/v1/policy/versions": examples.POLICY_HISTORY,
+    "/v1/policy/versions/{version}": examples.POLICY,
     "/v1/orders": examples.PAGE,
     "/v1/orders/{order_id}": examples.VIEW,
     "/v1/orders/{order_id}/ledger": examples.LEDGER,

@@ -28,6 +28,9 @@ _COMMANDS = (
     _Command("orders", "apps.cli.orders", "app", "Submit, show, list, amend and cancel orders."),
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
     _Command("route", "apps.cli.route", "app", "Say why an order goes this way, and what if it did not."),
+    _Command(
+        "policy", "apps.cli.policy", "app", "Show the policy; propose, compare and approve another one."
+    ),
     _Command("ledger", "apps.cli.ledger", "app", "Show what happened to money, and what it adds up to."),
     _Command("prices", "apps.cli.prices", "app", "Load, assign and show price lists of business customers."),
     _Command(

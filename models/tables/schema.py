@@ -8,6 +8,7 @@ from models.tables import (
     operations,
     orders,
     outbox,
+    policies,
     prices,
     reconciliation,
     stock,
@@ -27,6 +28,7 @@ MODULES = (
     reconciliation,
     tenders,
     prices,
+    policies,
 )
 
 __all__ = ["MODULES", "metadata"]

@@ -26,7 +26,8 @@ class ExactRouter:
 
     What arrives in time goes before what is cheaper; where nothing can, days of delay are weighed against money. Lines
     may be split in quantity unless everything is to come at once. Where there is no plan, or the optimiser fails, the
-    simple rule answers: its plan is marked, its reasons name what is missing.
+    simple rule answers: its plan is marked, its reasons name what is missing. Where the policy has a sequence of nodes,
+    the first of them that can fill the order do, whatever later ones would cost.
     """
 
     name = "exact/1"
@@ -37,6 +38,19 @@ class ExactRouter:
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
+        if not problem.sequence:
+            return self._route(problem)
+        tried: set[str] = set()
+        for step, named in enumerate(problem.sequence, start=1):
+            tried |= set(named)
+            nodes = tuple(node for node in problem.nodes if node.node_id in tried)
+            answer = self._route(problem.model_copy(update={"nodes": nodes, "sequence": ()}))
+            if isinstance(answer, Plan):
+                said = f"from step {step} of {len(problem.sequence)} of the sequence of rule {problem.rule}"
+                return answer.model_copy(update={"reasons": (*answer.reasons, said)})
+        return answer
+
+    def _route(self, problem: RoutingProblem) -> Plan | Unfillable:
         ways = _ways(problem)
         timely = [way for way in ways if in_time(problem, way.offer.promised_at)]
         for allowed in [timely, ways] if len(timely) < len(ways) else [ways]:
@@ -51,9 +65,13 @@ class ExactRouter:
     def _solve(self, problem: RoutingProblem, ways: Sequence["_Way"]) -> tuple[Instance, Solution] | None:
         if not ways:
             return None
-        instance = _instance(problem, ways, self._weights)
-        answer = solve(instance, budget_s=self._weights.budget_seconds)
+        weights = self._weights_of(problem)
+        instance = _instance(problem, ways, weights)
+        answer = solve(instance, budget_s=weights.budget_seconds)
         return (instance, answer) if isinstance(answer, Solution) else None
+
+    def _weights_of(self, problem: RoutingProblem) -> RoutingWeights:
+        return problem.weights or self._weights
 
     def _no_dearer_than_the_rule(self, problem: RoutingProblem, plan: Plan) -> Plan:
         """The simple rule's plan, where the optimiser ran out of time before it found one as good."""
@@ -91,7 +109,8 @@ class ExactRouter:
         shipments = _shipments(problem, ways, instance, found.assignments)
         penalty = Money(minor=problem.split_penalty_minor * (len(shipments) - 1), currency=problem.currency)
         cost = Money.total((one.handling + one.freight for one in shipments), problem.currency) + penalty
-        late = sum(_late_minor(problem, ways[option], self._weights) for option in _used(found.assignments))
+        weights = self._weights_of(problem)
+        late = sum(_late_minor(problem, ways[option], weights) for option in _used(found.assignments))
         return Plan(
             shipments=shipments,
             split_penalty=penalty,
@@ -166,6 +185,7 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         unit_cost=((0,) * len(options),) * len(lines),
         stock={(row.node, row.sku): row.available for row in problem.stock},
         split_penalty_mills=problem.split_penalty_minor * _MILLS,
+        max_shipments=problem.max_parcels,
         ship_complete=problem.ship_complete,
     )
 

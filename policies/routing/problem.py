@@ -4,6 +4,7 @@ from pydantic import AwareDatetime, Field
 
 from models.base import Contract
 from models.network import CarrierService, Node
+from policies.routing.weights import RoutingWeights
 
 
 class DemandLine(Contract):
@@ -26,7 +27,9 @@ class StockRow(Contract):
 class RoutingProblem(Contract):
     """One order to be routed. Amounts are minor units of ``currency``, the network's own; weights are grams.
 
-    ``carrier_service`` (``carrier/service``): the only one that will do.
+    ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
+    before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
+    of ``weights`` are those built in. ``rule``: the policy's rule that the nodes were chosen by.
     """
 
     order_id: str
@@ -43,6 +46,11 @@ class RoutingProblem(Contract):
     promise_by: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
+    policy: str | None = None
+    weights: RoutingWeights | None = None
+    max_parcels: int | None = None
+    sequence: tuple[tuple[str, ...], ...] = ()
+    rule: str | None = None
 
     def usable_services(self) -> tuple[CarrierService, ...]:
         """The active services that will do."""

@@ -22,12 +22,15 @@ def what_if(problem: RoutingProblem, question: RouteQuestion) -> Plan | Unfillab
             for node in problem.nodes
             if node.node_id != question.without and question.force in (None, node.node_id)
         )
+        if question.force is not None:
+            # Whoever forces a node does not ask when its turn would come.
+            changes["sequence"] = ()
     if question.split_penalty_minor is not None:
         changes["split_penalty_minor"] = question.split_penalty_minor
-    weights = RoutingWeights()
     if question.late_day_minor is not None:
-        weights = weights.model_copy(update={"late_day_minor": question.late_day_minor})
-    return ExactRouter(weights).route(problem.model_copy(update=changes))
+        weights = problem.weights or RoutingWeights()
+        changes["weights"] = weights.model_copy(update={"late_day_minor": question.late_day_minor})
+    return ExactRouter().route(problem.model_copy(update=changes))
 
 
 def differences(plan: Plan, problem: RoutingProblem) -> list[str]:

@@ -68,6 +68,13 @@ class CheapestNodeRouter:
         shipments: list[PlannedShipment] = []
         left = dict(demand)
         while left:
+            if problem.max_parcels is not None and len(shipments) >= problem.max_parcels:
+                return Unfillable(
+                    reasons=(
+                        f"it would take more than {problem.max_parcels} parcels, which is the most that "
+                        f"{problem.policy or 'the policy'} allows",
+                    )
+                )
             candidates = [
                 (covered, shipment)
                 for node in nodes

@@ -20,7 +20,6 @@ from models.states import OrderState, ShipmentState
 from models.stock import Receipt, ReceivedUnits
 from policies.money import Parts, whole_of
 from policies.routing.router import CheapestNodeRouter
-from policies.shortage import ShortagePolicy
 from tests.activities.running import run
 from tests.activities.test_amending import begun, planned, reserved
 from tests.builders import (
@@ -32,6 +31,7 @@ from tests.builders import (
     order_id_of,
     skus_of,
     stocked,
+    under_policy,
     write_down,
 )
 
@@ -108,10 +108,12 @@ async def test_an_order_that_is_to_come_whole_waits_whole(
     assert answer.plan is None and answer.unfillable
 
 
-async def test_a_policy_that_allows_no_part_and_an_order_that_asks_for_one(store: Store) -> None:
-    strict = RoutingActivities(store, CheapestNodeRouter(), ShortagePolicy(part_at_least_percent=100))
-    assert (await asked(strict, await short_of_two(store))).plan is None
-    willing = await short_of_two(store, allow_partial=True)
+async def test_a_policy_that_allows_no_part_and_an_order_that_asks_for_one(fresh_store: Store) -> None:
+    strict = RoutingActivities(fresh_store, CheapestNodeRouter())
+    order = await short_of_two(fresh_store)
+    await under_policy(fresh_store, {"shortage": {"part_at_least_percent": 100}})
+    assert (await asked(strict, order)).plan is None
+    willing = await short_of_two(fresh_store, allow_partial=True)
     assert (await asked(strict, willing)).plan is not None
 
 

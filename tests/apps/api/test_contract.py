@@ -19,7 +19,7 @@ from sqlalchemy import text
 from temporalio.client import Client
 
 from activities.routing import RoutingActivities
-from activities.store import accounts, ledger, prices, stock, subscribers
+from activities.store import accounts, ledger, prices, proposing, stock, subscribers
 from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.migrate import migrate
 from activities.store.stock import Wanted
@@ -31,6 +31,7 @@ from models.effects import RouteOrder
 from models.ledger import TransactionKind
 from models.money import Money
 from models.outbox import Topic
+from models.policy import PolicyProposal
 from models.states import OrderState
 from models.tables.reconciliation import ReconciliationRunRow
 from policies.routing.exact import ExactRouter
@@ -134,6 +135,10 @@ async def base_url(
             entries=(an_entry(ORDER_ID),),
             reviews=(a_review(ORDER_ID),),
         )
+        async with store.transaction() as session:
+            for number in (1, 2):
+                fields = {"request_id": f"policy-{number}", "actor": "jo", "reason": "a sale", "document": {}}
+                await proposing.propose(session, PolicyProposal.model_validate(fields))
         await a_dead_letter(store)
         async with store.transaction() as session:
             session.add(ReconciliationRunRow.model_validate(examples.RECONCILIATION_RUN))

@@ -57,6 +57,8 @@ ALLOWED = {
     ("0016", "execute", "CREATE TRIGGER"): "on a table that this very migration makes",
     ("0020", "execute", "CREATE FUNCTION"): "called by the trigger below alone",
     ("0020", "execute", "CREATE TRIGGER"): "on tables that this very migration makes",
+    ("0027", "execute", "CREATE FUNCTION"): "called by the trigger below alone",
+    ("0027", "execute", "CREATE TRIGGER"): "on a table that this very migration makes",
     ("0014", "execute", "ALTER TABLE"): "how often a table that is new is vacuumed",
     ("0014", "execute", "CREATE FUNCTION"): "nothing of what is there calls it but the triggers below",
     ("0014", "execute", "CREATE TRIGGER"): "writes into tables that are new, and only if somebody subscribes",

@@ -302,7 +302,25 @@ def _of_a_price_there_is(case: Any) -> None:
     case.query = query | ({} if quantity is None else {"quantity": quantity})
 
 
+def _a_policy_that_makes_sense(case: Any) -> None:
+    """One that says nothing makes sense in any network."""
+    case.body = {"actor": case.body["actor"], "reason": case.body["reason"], "document": {}}
+    case.body["request_id"] = _number_of(case.body)
+
+
+def _of_the_policies_there_are(case: Any) -> None:
+    """The first is approved, and the second refused, by the same person every time."""
+    refusing = case.operation.definition.raw["operationId"] == "refuse_policy"
+    case.path_parameters["version"] = 2 if refusing else 1
+    if isinstance(case.body, dict):
+        case.body = dict(case.body) | {"actor": examples.POLICY_DECISION["actor"]}
+
+
 _MENDS = {
+    "propose_policy": _a_policy_that_makes_sense,
+    "show_policy_version": _of_the_policies_there_are,
+    "approve_policy": _of_the_policies_there_are,
+    "refuse_policy": _of_the_policies_there_are,
     "load_price_list": _with_each_price_once,
     "assign_price_list": _of_the_list_there_is,
     "show_price_list": _of_the_list_there_is,

@@ -1,0 +1,222 @@
+"""The policy document: what people decide once for all orders. What it does not say stays as it is built in."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from models.base import Contract, Document
+from models.identifiers import Channel, NodeId, Sku
+from models.messages import Actor, Reason, RequestId
+from models.money import MAX_MINOR, Currency
+from models.order import Country, CustomerTier, CustomerType
+from models.stock import YesOrNo
+
+MAX_POLICY_BYTES = 1024 * 1024
+BUILT_IN = "built-in"
+_MANY = 1_000
+
+_Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_MINOR)]
+_Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+_Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+RuleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+# A node, or a group of them.
+NodeName = NodeId
+
+
+class Group(Document):
+    """Whom a rule is for: orders by one of ``channels``, of one of ``tiers``, ``customer_types`` and ``countries``.
+
+    An empty list is anybody.
+    """
+
+    channels: tuple[Channel, ...] = Field(default=(), max_length=100)
+    tiers: tuple[CustomerTier, ...] = Field(default=(), max_length=100)
+    customer_types: tuple[CustomerType, ...] = Field(default=(), max_length=2)
+    countries: tuple[Country, ...] = Field(default=(), max_length=300)
+
+
+class RoutingTerms(Document):
+    """What the optimiser weighs, and what it may not do.
+
+    ``split_penalty_minor``: for each parcel beyond the first; left out, the network's. ``late_day_minor``: for each
+    day begun after the asked date, of each parcel. ``max_parcels``: no plan has more. ``budget_ms``: how long it may
+    look for a better plan.
+    """
+
+    split_penalty_minor: _Amount | None = None
+    late_day_minor: _Amount | None = None
+    max_parcels: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
+    budget_ms: Annotated[int, Field(strict=True, ge=10, le=5_000)] | None = None
+
+
+class RoutingRule(Group):
+    """Where orders of a group may come from; of the rules that an order is of, the first counts.
+
+    ``only`` and ``without`` name nodes or groups of nodes. ``sequence``: first these nodes alone; where they cannot
+    fill the order, these and the next ones; and so on.
+    """
+
+    rule_id: RuleName
+    only: tuple[NodeName, ...] = Field(default=(), max_length=_MANY)
+    without: tuple[NodeName, ...] = Field(default=(), max_length=_MANY)
+    sequence: tuple[tuple[NodeName, ...], ...] = Field(default=(), max_length=20)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not (self.only or self.without or self.sequence):
+            raise PydanticCustomError(
+                "routing_rule", "say only, without or sequence: which nodes it is about"
+            )
+        return self
+
+
+class Substitution(StrEnum):
+    """Whether goods that are short are replaced by substitutes: never, where the order's document agrees, or unless it
+    refuses.
+    """
+
+    NEVER = "never"
+    IF_AGREED = "if_agreed"
+    UNLESS_REFUSED = "unless_refused"
+
+
+class ShortageTerms(Document):
+    """What becomes of an order that cannot be filled as a whole."""
+
+    part_at_least_percent: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
+    substitute: Substitution | None = None
+
+
+class Substitute(Document):
+    """What may be sent instead of ``sku``, the best first. The customer pays no more than for what was ordered."""
+
+    sku: Sku
+    by: tuple[Sku, ...] = Field(min_length=1, max_length=20)
+
+
+class PriorityRule(Group):
+    """Who is served first when goods arrive that several wait for: the lowest ``rank``; others come after all of them.
+
+    Of the rules that an order is of, the first counts. Among equals the order that was placed first comes first.
+    """
+
+    rule_id: RuleName
+    rank: Annotated[int, Field(strict=True, ge=1, le=1_000)]
+
+
+class PlanReview(Document):
+    """When a plan is put before a person before anything is released (gate B)."""
+
+    max_shipments: Annotated[int, Field(strict=True, ge=1, le=1_000)] | None = None
+    max_cost_percent: Annotated[int, Field(strict=True, ge=0, le=10_000)] | None = None
+    cost_floor_minor: _Amount | None = None
+
+
+class RiskReview(Document):
+    """When an order is put before a person, or refused, before anything is held (gate A). Amounts by currency."""
+
+    review_value_minor: Mapping[CustomerType, Mapping[Currency, _Amount]] | None = None
+    review_line_quantity: _Count | None = None
+    review_discount_percent: _Percent | None = None
+    guest_abroad_value_minor: Mapping[Currency, _Amount] | None = None
+    refused_countries: tuple[Country, ...] | None = Field(default=None, max_length=300)
+
+
+class PriceReview(Document):
+    """How much a business's price may differ from its price list before a person is asked."""
+
+    tolerance_basis_points: Annotated[int, Field(strict=True, ge=0, le=10_000)] | None = None
+    tolerance_minor: _Amount | None = None
+    review_unlisted: YesOrNo | None = None
+
+
+class KeptBack(Document):
+    """Units of a SKU that are promised to nobody new, at a node or at each node of a group that stocks it."""
+
+    sku: Sku
+    at: NodeName
+    units: Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+
+
+class PolicyDocument(Document):
+    """A shop's policy as a whole: what an earlier version said and this one does not is built in again.
+
+    ``node_groups``: names for several nodes. ``safety_stock`` is set when the policy is approved.
+    """
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    node_groups: Mapping[NodeName, tuple[NodeId, ...]] = Field(default_factory=dict, max_length=_MANY)
+    routing: RoutingTerms = RoutingTerms()
+    routing_rules: tuple[RoutingRule, ...] = Field(default=(), max_length=_MANY)
+    shortage: ShortageTerms = ShortageTerms()
+    substitutes: tuple[Substitute, ...] = Field(default=(), max_length=_MANY)
+    priorities: tuple[PriorityRule, ...] = Field(default=(), max_length=_MANY)
+    plan_review: PlanReview = PlanReview()
+    risk_review: RiskReview = RiskReview()
+    price_review: PriceReview = PriceReview()
+    safety_stock: tuple[KeptBack, ...] = Field(default=(), max_length=_MANY)
+
+
+class PolicyState(StrEnum):
+    """PROPOSED: waits for somebody else's word. ACTIVE: the one in force. REPLACED: it was. REFUSED: it never was."""
+
+    PROPOSED = "proposed"
+    ACTIVE = "active"
+    REPLACED = "replaced"
+    REFUSED = "refused"
+
+
+class PolicyProposal(Document):
+    """A policy that is to hold. Sent twice, it is proposed once.
+
+    ``replaces``: the version that its author knew to be in force, 0 for none; another one is refused.
+    """
+
+    request_id: RequestId
+    actor: Actor
+    reason: Reason
+    replaces: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
+    document: PolicyDocument
+
+
+class PolicyDecision(Document):
+    """Somebody's word on a proposed policy. Whoever proposed it cannot approve it."""
+
+    actor: Actor
+    reason: Reason | None = None
+
+
+class PolicyEntry(Contract):
+    """One version and what became of it, without what it says."""
+
+    version: int
+    state: PolicyState
+    reason: str
+    proposed_by: str
+    proposed_at: AwareDatetime
+    decided_by: str | None = None
+    decided_at: AwareDatetime | None = None
+    decided_because: str | None = None
+    replaced_at: AwareDatetime | None = None
+
+
+class PolicyView(Contract):
+    """A version: ``document`` is what it says (a ``PolicyDocument``), ``effective`` every limit that comes of it.
+
+    ``entry`` None: nobody ever set one, all is as built in.
+    """
+
+    version: int
+    entry: PolicyEntry | None = None
+    document: Mapping[str, Any]
+    effective: Mapping[str, Any]
+
+
+class PolicyHistory(Contract):
+    """All versions, the last first."""
+
+    active: int
+    versions: tuple[PolicyEntry, ...]

@@ -1,0 +1,69 @@
+"""The policy over HTTP: proposed by one, approved by another, refused as a whole where it makes no sense."""
+
+from typing import Any
+
+import httpx
+
+from activities.store.store import Store
+from tests.builders import new_number, stocked
+
+
+def a_proposal(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "request_id": f"p-{new_number()}",
+        "actor": "jo",
+        "reason": "a sale",
+        "document": document,
+    } | changes
+
+
+async def test_a_policy_is_proposed_approved_looked_at_and_refused(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    await stocked(store, north={"P": 1})
+    proposed = await api.post("/v1/policy/versions", json=a_proposal({"routing": {"max_parcels": 2}}))
+    assert proposed.status_code == 200, proposed.text
+    view = proposed.json()
+    path = f"/v1/policy/versions/{view['version']}"
+    assert view["entry"]["state"] == "proposed"
+    own = await api.post(f"{path}/approve", json={"actor": "jo"})
+    assert (own.status_code, own.json()["code"]) == (409, "refused")
+    approved = await api.post(f"{path}/approve", json={"actor": "dana", "reason": "fine"})
+    assert approved.json()["entry"]["decided_because"] == "fine"
+    assert (await api.get("/v1/policy")).json() == approved.json() == (await api.get(path)).json()
+    assert approved.json()["effective"]["routing"]["max_parcels"] == 2
+    other = (await api.post("/v1/policy/versions", json=a_proposal({}))).json()["version"]
+    refused = await api.post(f"/v1/policy/versions/{other}/refuse", json={"actor": "jo"})
+    assert refused.json()["entry"]["state"] == "refused"
+    history = (await api.get("/v1/policy/versions")).json()
+    assert history["active"] == view["version"]
+    assert [entry["state"] for entry in history["versions"]][:2] == ["refused", "active"]
+    assert (await api.get("/v1/policy/versions/0")).json()["document"] == {}
+    assert (await api.get("/v1/policy/versions/4711")).status_code == 404
+
+
+async def test_every_problem_is_said_and_nothing_is_stored(api: httpx.AsyncClient, store: Store) -> None:
+    await stocked(store, north={"P": 1})
+    before = (await api.get("/v1/policy/versions")).json()
+    shape = await api.post(
+        "/v1/policy/versions", json=a_proposal({"rooting": {}, "routing": {"late_day_minor": -1}})
+    )
+    assert shape.status_code == 422
+    assert {problem["path"] for problem in shape.json()["problems"]} == {
+        "document.rooting",
+        "document.routing.late_day_minor",
+    }
+    sense = await api.post(
+        "/v1/policy/versions",
+        json=a_proposal(
+            {
+                "node_groups": {"moons": ["phobos"]},
+                "routing_rules": [{"rule_id": "r", "only": ["mars"]}],
+            }
+        ),
+    )
+    assert (sense.status_code, sense.json()["code"]) == (422, "invalid_document")
+    assert {problem["code"] for problem in sense.json()["problems"]} == {"unknown_node"}
+    machine = await api.post("/v1/policy/versions", json=a_proposal({}, actor="orderwright"))
+    assert machine.status_code == 422
+    assert (await api.get("/v1/policy/versions")).json() == before

@@ -1,0 +1,223 @@
+"""The policy document: what comes of it, whom its rules are for, and what is wrong with one."""
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from models.order import CustomerType
+from models.policy import BUILT_IN, PolicyDocument
+from policies.approval import ApprovalPolicy
+from policies.document import (
+    Asker,
+    Policy,
+    allowed_nodes,
+    differences,
+    may_substitute,
+    problems_of,
+    skus_in,
+)
+from policies.pricing import PricePolicy
+from policies.risk import RiskPolicy
+from policies.routing.weights import RoutingWeights
+from policies.shortage import ShortagePolicy
+from workers.settings import REPOSITORY
+
+NODES = {"north": True, "south": True, "closed": False}
+GOLD = Asker(channel="web", tier="gold", customer_type=CustomerType.B2C, country="GB")
+
+
+def policy(document: dict[str, Any], version: int = 3) -> Policy:
+    return Policy(version=version, document=PolicyDocument.model_validate(document))
+
+
+def codes(document: dict[str, Any], stocked: set[tuple[str, str]] | None = None) -> dict[str, str]:
+    parsed = PolicyDocument.model_validate(document)
+    return {
+        problem.path: problem.code
+        for problem in problems_of(parsed, nodes=NODES, stocked=frozenset(stocked or ()))
+    }
+
+
+def test_what_a_document_does_not_say_is_as_built_in_under_its_own_version() -> None:
+    empty = policy({})
+    assert empty.weights == RoutingWeights()
+    assert empty.shortage == ShortagePolicy()
+    assert empty.approval == ApprovalPolicy()
+    assert empty.risk == RiskPolicy()
+    assert empty.pricing == PricePolicy()
+    assert empty.plan_limits is None
+    assert Policy().label == "built-in"
+
+
+def test_what_it_says_holds_under_its_version_and_the_rest_stays() -> None:
+    said = policy(
+        {
+            "routing": {"late_day_minor": 0, "budget_ms": 100},
+            "plan_review": {"max_shipments": 5},
+            "risk_review": {"review_value_minor": {"b2c": {"GBP": 1}}, "refused_countries": ["XX"]},
+            "price_review": {"review_unlisted": False},
+            "shortage": {"part_at_least_percent": 80},
+        }
+    )
+    assert said.weights == RoutingWeights(version="policy/3", late_day_minor=0, budget_seconds=0.1)
+    assert (said.approval.version, said.approval.max_shipments) == ("policy/3", 5)
+    assert said.approval.max_cost_percent == ApprovalPolicy().max_cost_percent
+    assert said.plan_limits is not None
+    assert (said.plan_limits.policy, said.plan_limits.max_shipments) == ("policy/3", 5)
+    assert said.risk.review_value_minor[CustomerType.B2C] == {"GBP": 1}
+    assert said.risk.review_value_minor[CustomerType.B2B] == RiskPolicy().review_value_minor[CustomerType.B2B]
+    assert said.risk.refused_countries == frozenset({"XX"})
+    assert not said.pricing.review_unlisted
+    assert said.shortage.part_at_least_percent == 80
+    shown = said.effective()
+    assert shown["risk_review"]["refused_countries"] == ["XX"]
+    assert shown["routing"]["late_day_minor"] == 0
+
+
+def test_the_first_rule_that_an_order_is_of_counts() -> None:
+    rules = policy(
+        {
+            "node_groups": {"stores": ["north", "closed"]},
+            "routing_rules": [
+                {"rule_id": "b2b", "customer_types": ["b2b"], "only": ["south"]},
+                {"rule_id": "gold", "tiers": ["gold"], "countries": ["GB", "IE"], "without": ["stores"]},
+                {"rule_id": "all", "sequence": [["stores"], ["south"]]},
+            ],
+        }
+    )
+
+    def rule_of(**changes: Any) -> str:
+        rule = rules.routing_rule(GOLD.model_copy(update=changes))
+        return rule.rule_id if rule else ""
+
+    assert rule_of() == "gold"
+    assert rule_of(customer_type=CustomerType.B2B) == "b2b"
+    assert rule_of(country="DE") == rule_of(tier=None) == "all"
+    by_name = {rule.rule_id: rule for rule in rules.document.routing_rules}
+    assert allowed_nodes(rules, by_name["gold"], NODES) == ["south"]
+    assert allowed_nodes(rules, by_name["all"], NODES) == ["north", "south", "closed"]
+    assert Policy().routing_rule(GOLD) is None
+
+
+@pytest.mark.parametrize(
+    ("substitute", "allowed", "may"),
+    [
+        ("never", True, False),
+        ("if_agreed", None, False),
+        ("if_agreed", True, True),
+        ("unless_refused", None, True),
+        ("unless_refused", False, False),
+    ],
+)
+def test_goods_are_replaced_by_policy_and_consent(substitute: str, allowed: bool | None, may: bool) -> None:
+    shortage = policy({"shortage": {"substitute": substitute}}).shortage
+    assert may_substitute(shortage, allowed) is may
+
+
+def test_all_that_is_wrong_with_the_shape_is_said_at_once() -> None:
+    with pytest.raises(ValidationError) as refused:
+        PolicyDocument.model_validate(
+            {
+                "rooting": {},
+                "routing": {"late_day_minor": -1, "max_parcels": 0, "weight": 3},
+                "routing_rules": [{"rule_id": "says-nothing"}],
+                "risk_review": {"review_discount_percent": 101},
+                "shortage": {"substitute": "sometimes"},
+            }
+        )
+    paths = {".".join(map(str, error["loc"])) for error in refused.value.errors()}
+    assert paths == {
+        "rooting",
+        "routing.late_day_minor",
+        "routing.max_parcels",
+        "routing.weight",
+        "routing_rules.0",
+        "risk_review.review_discount_percent",
+        "shortage.substitute",
+    }
+
+
+def test_all_that_makes_no_sense_is_said_at_once() -> None:
+    found = codes(
+        {
+            "node_groups": {"north": ["south"], "empty": [], "ghosts": ["mars"]},
+            "routing_rules": [
+                {"rule_id": "twice", "only": ["nowhere"]},
+                {"rule_id": "twice", "only": ["closed"]},
+                {"rule_id": "none", "only": ["north"], "without": ["north"]},
+                {"rule_id": "hole", "sequence": [["north"], []]},
+            ],
+            "substitutes": [{"sku": "A", "by": ["A", "B"]}, {"sku": "C", "by": ["B"]}],
+            "priorities": [{"rule_id": "p", "rank": 1}, {"rule_id": "p", "rank": 2}],
+            "safety_stock": [
+                {"sku": "A", "at": "south", "units": 1},
+                {"sku": "A", "at": "north", "units": 1},
+                {"sku": "A", "at": "atlantis", "units": 1},
+            ],
+        },
+        stocked={("north", "A"), ("north", "B")},
+    )
+    assert found == {
+        "node_groups.north": "ambiguous_group",
+        "node_groups.empty": "empty_group",
+        "node_groups.ghosts[0]": "unknown_node",
+        "routing_rules[0].only[0]": "unknown_node",
+        "routing_rules[1]": "no_active_node",
+        "routing_rules[2]": "no_active_node",
+        "routing_rules[3].sequence[1]": "empty_group",
+        "routing_rules": "repeated",
+        "substitutes[0].by[0]": "own_substitute",
+        "substitutes[1].sku": "unknown_sku",
+        "priorities": "repeated",
+        "safety_stock[0].sku": "unknown_sku",
+        # The group north means south, where it is kept back already.
+        "safety_stock[1].sku": "unknown_sku",
+        "safety_stock[1]": "repeated",
+        "safety_stock[2].at": "unknown_node",
+    }
+
+
+def test_a_network_without_an_active_node_takes_no_policy() -> None:
+    (problem,) = problems_of(PolicyDocument(), nodes={"closed": False}, stocked=frozenset())
+    assert problem.code == "no_active_node"
+
+
+def test_the_skus_that_a_document_names() -> None:
+    document = PolicyDocument.model_validate(
+        {
+            "substitutes": [{"sku": "A", "by": ["B", "C"]}],
+            "safety_stock": [{"sku": "D", "at": "north", "units": 0}],
+        }
+    )
+    assert skus_in(document) == {"A", "B", "C", "D"}
+
+
+def test_what_differs_is_told_by_the_names_of_rules() -> None:
+    before = {"routing": {"late_day_minor": 1}, "priorities": [{"rule_id": "a", "rank": 1}]}
+    after = {
+        "routing": {"late_day_minor": 2},
+        "priorities": [{"rule_id": "b", "rank": 2}, {"rule_id": "a", "rank": 1}],
+    }
+    assert differences(before, after) == [
+        ("priorities (in this order)", ["a"], ["b", "a"]),
+        ("priorities[b].rank", None, 2),
+        ("priorities[b].rule_id", None, "b"),
+        ("routing.late_day_minor", 1, 2),
+    ]
+    assert differences(after, after) == []
+
+
+def test_the_example_of_the_page_is_a_policy_and_says_what_is_built_in() -> None:
+    page = (REPOSITORY / "docs" / "policy.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    document = PolicyDocument.model_validate(tomllib.loads(example))
+    said = document.model_fields_set
+    assert said == PolicyDocument.model_fields.keys() - {"schema_version"}
+    effective, built_in = Policy(document=document).effective(), Policy().effective()
+    del effective["routing"]["split_penalty_minor"], effective["routing"]["max_parcels"]
+    assert effective["routing"] == built_in["routing"] | {"version": BUILT_IN}
+    for section in ("shortage", "plan_review", "price_review"):
+        assert effective[section] == built_in[section] | {"version": BUILT_IN}
