@@ -65,6 +65,7 @@ class Subject(Contract):
 
     ``asked``: somebody is asked about it by a review of its own. ``forgotten``: it waits for a person of ours, and
     nobody is asked. ``overdue``: old enough that a run which has not started is nobody's next moment any more.
+    ``over``: a shipment that has come to its end by the books, of which its order may not have heard.
     """
 
     workflow_id: str
@@ -75,6 +76,7 @@ class Subject(Contract):
     overdue: bool = False
     asked: bool = False
     forgotten: bool = False
+    over: bool = False
     first_run_id: str | None = None
 
 
@@ -187,7 +189,41 @@ async def subjects(session: AsyncSession, grace: timedelta, order_ids: Collectio
         )
         for row, asked in shipments
     ]
+    found += await _over_and_quiet(session, and_(wanted, col(OrderRow.updated_at) < before))
     return found + await _unwritten_shipments(session, and_(wanted, col(OrderRow.updated_at) < before))
+
+
+async def _over_and_quiet(session: AsyncSession, wanted: ColumnElement[bool]) -> list[Subject]:
+    """Shipments of orders all of whose shipments have come to their ends by the books, and that do not move on.
+
+    A run writes its end down before it tells its order: one that is ended from outside in between tells nobody.
+    """
+    going = (
+        select(col(ShipmentRow.shipment_id))
+        .where(
+            col(ShipmentRow.order_id) == col(OrderRow.order_id),
+            col(ShipmentRow.state).not_in(SHIPMENT_TERMINAL),
+        )
+        .correlate(OrderRow)
+        .exists()
+    )
+    shipments = await session.execute(
+        select(ShipmentRow, _is_asked(func.concat("shipment:", col(ShipmentRow.shipment_id))))
+        .join(OrderRow, col(OrderRow.order_id) == col(ShipmentRow.order_id))
+        .where(wanted, ~going)
+        .order_by(col(ShipmentRow.shipment_id))
+    )
+    return [
+        Subject(
+            workflow_id=shipment_workflow_id(row.shipment_id),
+            order_id=row.order_id,
+            shipment_id=row.shipment_id,
+            state=row.state,
+            asked=asked,
+            over=True,
+        )
+        for row, asked in shipments
+    ]
 
 
 async def _unwritten_shipments(session: AsyncSession, wanted: ColumnElement[bool]) -> list[Subject]:

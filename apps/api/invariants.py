@@ -45,6 +45,7 @@ _REMEMBERED = 100_000
 _PASSED_OVER_AFTER = timedelta(minutes=10)
 # Those that are answered by a reset of the run.
 _RESET = (Trouble.RUN_ENDED, Trouble.RUN_HANGS, Trouble.PASSED_OVER)
+_COMPLETED = "completed"
 _ONE_ANSWER = timedelta(seconds=5)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 # How far back the API looks for what parcels did that our books have given up: a look that fails, or an API that was
@@ -208,6 +209,8 @@ class Invariants:
                 return None
             return Trouble.NEVER_STARTED, "the document was accepted, and its run could not be started since"
         run = await self._runs.view(subject.workflow_id)
+        if subject.over and (run.standing is not Standing.ENDED or run.status == _COMPLETED):
+            return None
         if run.standing is Standing.MISSING:
             return Trouble.RUN_MISSING, f"Temporal knows no run {subject.workflow_id} (any more)"
         if subject.shipment_id is not None and run.parent not in (None, order_workflow_id(subject.order_id)):

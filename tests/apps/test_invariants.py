@@ -807,6 +807,21 @@ async def test_a_terminated_shipment_goes_on_and_its_order_hears_of_it(shop: Sho
     assert len(shop.done("warehouse", "pick", f"{shop.order_id}:1")) == 1
 
 
+async def test_a_shipment_that_was_ended_between_writing_its_end_down_and_telling_it_is_found(
+    shop: Shop, routing: None
+) -> None:
+    await shop.picking()
+    await shop.terminate(shop.shipment)
+    async with shop.store.transaction() as session:
+        arrived = "UPDATE shipments SET state = 'delivered' WHERE order_id = :order_id"
+        await session.execute(text(arrived), {"order_id": shop.order_id})
+    task = await shop.task(Trouble.RUN_ENDED, shop.shipment)
+    await shop.decide(task, Verdict.APPROVE)
+    assert await shop.well()
+    await shop.delivered()
+    await shop.in_state(OrderState.CLOSED)
+
+
 async def test_a_run_started_by_hand_over_an_order_that_has_moved_is_rejected_and_the_right_one_goes_on(
     shop: Shop, routing: None
 ) -> None:
