@@ -16,7 +16,7 @@ from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id,
 from activities.store.problems import Wish, problem_of, stock_rows
 from activities.store.record import record
 from activities.store.store import Store
-from models.amendment import AmendmentRequest, LineChange
+from models.amendment import AmendmentRequest, AmendmentState, LineChange
 from models.effects import RouteAnswer, RouteOrder
 from models.errors import Refused
 from models.journal import SYSTEM
@@ -117,8 +117,10 @@ class RoutingActivities:
 
         Only the first plan of an order is that one: if its stock is gone, the next one is made anew.
         """
-        if draft.promise_id is None or effect.kept or effect.attempt > 1:
+        if draft.promise_id is None or effect.kept:
             return None
+        if effect.attempt > 1:
+            return f"promise {draft.promise_id} is not kept to: it could not be reserved, or the order was planned anew"
         found = await promises.take(session, draft.promise_id, problem, draft.channel)
         return f"promise {draft.promise_id} is not kept to: {found}" if isinstance(found, str) else found
 
@@ -139,23 +141,32 @@ class RoutingActivities:
             if known is None:
                 others = {sku for line in whole.missing for sku in policy.substitutes.get(line.sku, ())}
                 levels = await stock_of(session, others, effect.order_id) if others else []
+                waiting = await amendments.any_waits(session, effect.order_id)
         if known is not None:
-            return _amend_order(known)
-        units = Counter[str]()
-        open_nodes = {node.node_id for node in problem.within_rules().nodes}
-        for row in stock_rows(levels, ()):
-            units[row.sku] += row.available if row.node in open_nodes else 0
+            ours = known.view.actor == SYSTEM and known.view.state is AmendmentState.PROPOSED
+            return _amend_order(known) if ours else ()
+        if waiting:
+            return ("somebody else has asked for a change of the order",)
+        units = _supply(levels, problem)
         changes = substituted(draft.lines, whole.missing, policy.substitutes, units)
         if not changes:
             return (f"{policy.label} has no substitutes that are there for all of it",)
+        lines = _replaced(problem.lines, changes)
         instead = problem.model_copy(
-            update={
-                "lines": _replaced(problem.lines, changes),
-                "stock": (*problem.stock, *stock_rows(levels, ())),
-            }
+            update={"lines": lines, "stock": (*problem.stock, *stock_rows(levels, lines))}
         )
         if isinstance(await asyncio.to_thread(self._router.route, instead), Unfillable):
             return (f"{said_of(changes)} cannot be sent either",)
+        return await self._proposed(effect.order_id, draft, policy, request_id, changes)
+
+    async def _proposed(
+        self,
+        order_id: str,
+        draft: OrderDraft,
+        policy: Policy,
+        request_id: str,
+        changes: tuple[LineChange, ...],
+    ) -> AmendOrder | tuple[str, ...]:
         wish = AmendmentRequest(
             request_id=request_id,
             actor=SYSTEM,
@@ -163,7 +174,11 @@ class RoutingActivities:
             lines=changes,
         )
         async with self._store.transaction() as session:
-            proposal = await amendments.propose(session, effect.order_id, wish)
+            proposal = await amendments.propose(session, order_id, wish)
+            if isinstance(proposal, amendments.Proposal) and proposal.total.minor > draft.totals.total_minor:
+                # Nobody pays more for what was not ordered; charges that follow the goods may be rounded otherwise.
+                await session.rollback()
+                return (f"{said_of(changes)} would make the order dearer",)
         if isinstance(proposal, amendments.Proposal):
             return _amend_order(proposal)
         return tuple(f"{said_of(changes)} cannot be had: {problem.message}" for problem in proposal)
@@ -191,6 +206,18 @@ class RoutingActivities:
                 "reasons": (*plan.reasons, f"a part goes ahead ({shortage.version})", *whole.reasons),
             }
         )
+
+
+def _supply(levels: Sequence[OpenStock], problem: RoutingProblem) -> Counter[str]:
+    """Units of each SKU that the order can be promised, at all nodes together that it may come from."""
+    open_nodes = {node.node_id for node in problem.within_rules().nodes if node.active}
+    units = Counter[str]()
+    for level in levels:
+        units[level.sku] += level.available if level.node in open_nodes else 0
+    for level in levels:
+        if level.shared is not None:
+            units[level.sku] = min(units[level.sku], max(level.shared, 0))
+    return units
 
 
 def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tuple[DemandLine, ...]:

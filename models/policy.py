@@ -49,7 +49,7 @@ class RoutingTerms(Document):
     split_penalty_minor: _Amount | None = None
     late_day_minor: _Amount | None = None
     max_parcels: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
-    budget_ms: Annotated[int, Field(strict=True, ge=10, le=5_000)] | None = None
+    budget_ms: Annotated[int, Field(strict=True, ge=10, le=1_000)] | None = None
 
 
 class RoutingRule(Group):

@@ -82,10 +82,16 @@ class Policy(Contract):
         if "refused_countries" in changes:
             changes["refused_countries"] = frozenset(changes["refused_countries"])
         if "review_value_minor" in changes:
-            # Of a kind of customer that it does not name, what is built in holds.
+            # Of a kind of customer, or a currency, that it does not name, what is built in holds.
+            said = changes["review_value_minor"]
             changes["review_value_minor"] = {
-                **RiskPolicy().review_value_minor,
-                **changes["review_value_minor"],
+                kind: {**limits, **said.get(kind, {})}
+                for kind, limits in RiskPolicy().review_value_minor.items()
+            }
+        if "guest_abroad_value_minor" in changes:
+            changes["guest_abroad_value_minor"] = {
+                **RiskPolicy().guest_abroad_value_minor,
+                **changes["guest_abroad_value_minor"],
             }
         return self._of(RiskPolicy(), changes)
 
@@ -191,12 +197,19 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
         # By their names, so that a rule that is put before others does not look as if all of them changed.
-        names = [str(inner.get("rule_id") or inner.get("sku") or place) for place, inner in enumerate(value)]
+        names = [_name_of(inner, place) for place, inner in enumerate(value)]
         yield f"{path} (in this order)", names
         for name, inner in zip(names, value, strict=True):
             yield from _flat(inner, f"{path}[{name}]")
     elif value is not None and value not in ([], ()):
         yield path, value
+
+
+def _name_of(entry: Mapping[str, Any], place: int) -> str:
+    """By what an entry of a list is known: its own name, or the SKU and where it lies."""
+    if (named := entry.get("rule_id") or entry.get("sku")) is None:
+        return str(place)
+    return f"{named} at {entry['at']}" if "at" in entry else str(named)
 
 
 def _said(section: BaseModel, *only: str) -> dict[str, Any]:

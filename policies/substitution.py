@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from models.amendment import LineChange
-from models.order import DraftLine
+from models.order import MAX_LINES, DraftLine
 from models.plan import PlannedLine
 
 
@@ -42,7 +42,12 @@ def substituted(
             return ()
         taken.add(instead)
         changes += [
-            LineChange(line_id=line.line_id, quantity=line.quantity - units),
+            # At its own price as well: for fewer units a price list may ask another one.
+            LineChange(
+                line_id=line.line_id,
+                quantity=line.quantity - units,
+                unit_price_minor=line.unit_price_minor,
+            ),
             LineChange(
                 sku=instead,
                 quantity=units,
@@ -50,7 +55,7 @@ def substituted(
                 description=f"instead of {line.sku}",
             ),
         ]
-    return () if short else tuple(changes)
+    return () if short or len(changes) > MAX_LINES else tuple(changes)
 
 
 def said_of(changes: Sequence[LineChange]) -> str:

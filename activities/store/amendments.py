@@ -142,6 +142,16 @@ async def proposed(session: AsyncSession, order_id: str, request_id: str) -> Pro
     return None if row is None else _proposal(row, repeated=True)
 
 
+async def any_waits(session: AsyncSession, order_id: str) -> bool:
+    """Whether an amendment of the order was proposed that nobody has decided yet."""
+    found = await session.scalar(
+        select(col(AmendmentRow.amendment_id))
+        .where(col(AmendmentRow.order_id) == order_id, col(AmendmentRow.state) == AmendmentState.PROPOSED)
+        .limit(1)
+    )
+    return found is not None
+
+
 async def apply(session: AsyncSession, effect: ApplyAmendment) -> AmendmentApplied:
     """Put a proposed amendment in force, or write down why it is refused. What was decided once stays so.
 

@@ -1,5 +1,6 @@
 """What carriers did with the parcels that they were given, by the outcomes that were kept."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -23,17 +24,25 @@ class CarrierExperience:
         self._store = store
         self._clock = clock
         self._model: CarrierModel | None = None
+        self._reading = asyncio.Lock()
         self._read_again_at = 0.0
 
     async def model(self) -> CarrierModel:
         """The model; what others ask for while it is read anew is answered by the one before."""
-        if self._model is None or self._clock() >= self._read_again_at:
-            self._read_again_at = self._clock() + _READ_EVERY_SECONDS
-            # In a transaction of its own: of half a million parcels it takes a second and a half.
-            async with self._store.transaction() as session:
-                records = await leg_records(session, datetime.now(UTC) - _REMEMBERED)
-            self._model = FrequencyTable(records)
-        return self._model
+        if self._model is None:
+            # At first all wait for one: each by itself would read a year of parcels.
+            async with self._reading:
+                made: CarrierModel | None = self._model
+                return await self._read() if made is None else made
+        return await self._read() if self._clock() >= self._read_again_at else self._model
+
+    async def _read(self) -> CarrierModel:
+        self._read_again_at = self._clock() + _READ_EVERY_SECONDS
+        # In a transaction of its own: of half a million parcels it takes a second and a half.
+        async with self._store.transaction() as session:
+            records = await leg_records(session, datetime.now(UTC) - _REMEMBERED)
+        self._model = made = FrequencyTable(records)
+        return made
 
 
 async def leg_records(session: AsyncSession, since: datetime) -> list[LegRecord]:

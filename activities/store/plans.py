@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import exists, select, text
+from sqlalchemy import exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from activities.store.intake import stored_draft
@@ -119,10 +120,17 @@ class Past(NamedTuple):
 
 async def decisions_since(session: AsyncSession, since: datetime | None, limit: int) -> list[Past]:
     """The first decision for each order that was taken ``since`` then, the last first."""
+    first = aliased(PlanRow)
     query = (
         select(PlanRow, OrderRow)
         .join(OrderRow, col(OrderRow.order_id) == col(PlanRow.order_id))
-        .where(col(PlanRow.attempt) == 1)
+        .where(
+            # An order that was short at first has its first plan by a later attempt.
+            col(PlanRow.attempt)
+            == select(func.min(col(first.attempt)))
+            .where(col(first.order_id) == col(PlanRow.order_id))
+            .scalar_subquery()
+        )
         .order_by(col(PlanRow.created_at).desc())
         .limit(limit)
     )

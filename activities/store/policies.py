@@ -1,5 +1,9 @@
 """The policy in force, and every version there ever was."""
 
+import copy
+from typing import Any
+
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -10,12 +14,29 @@ from models.tables.policies import PolicyRow
 from policies.document import Policy
 
 
+def document_of(row: PolicyRow) -> PolicyDocument:
+    """What a stored version says. Keys that a newer process wrote and this one does not know are left out."""
+    try:
+        return PolicyDocument.model_validate(row.document)
+    except ValidationError as error:
+        known = copy.deepcopy(row.document)
+        for item in error.errors():
+            if item["type"] != "extra_forbidden":
+                raise
+            *path, last = item["loc"]
+            inner: Any = known
+            for part in path:
+                inner = inner[part]
+            del inner[last]
+        return PolicyDocument.model_validate(known)
+
+
 async def active(session: AsyncSession) -> Policy:
     """The policy in force; version 0 is what is built in."""
     row = await active_row(session)
     if row is None:
         return Policy()
-    return Policy(version=row.version, document=PolicyDocument.model_validate(row.document))
+    return Policy(version=row.version, document=document_of(row))
 
 
 async def of_version(session: AsyncSession, version: int) -> Policy:
@@ -23,7 +44,7 @@ async def of_version(session: AsyncSession, version: int) -> Policy:
     if version == 0:
         return Policy()
     row = await row_of(session, version)
-    return Policy(version=row.version, document=PolicyDocument.model_validate(row.document))
+    return Policy(version=row.version, document=document_of(row))
 
 
 async def view(session: AsyncSession, version: int | None = None) -> PolicyView:
@@ -60,7 +81,7 @@ async def row_of(session: AsyncSession, version: int) -> PolicyRow:
 
 def view_of(row: PolicyRow) -> PolicyView:
     """A version as people look at it."""
-    document = PolicyDocument.model_validate(row.document)
+    document = document_of(row)
     return PolicyView(
         version=row.version,
         entry=_entry(row),
@@ -72,7 +93,7 @@ def view_of(row: PolicyRow) -> PolicyView:
 
 def _entry(row: PolicyRow) -> PolicyEntry:
     return PolicyEntry.model_validate(
-        row.model_dump(exclude={"document", "document_hash", "request_id", "backtest"})
+        row.model_dump(exclude={"document", "document_hash", "request_id", "base_version", "backtest"})
     )
 
 

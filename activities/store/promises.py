@@ -78,20 +78,23 @@ async def take(session: AsyncSession, promise_id: str, order: RoutingProblem, ch
     if row is None or row.channel != channel:
         return "there is no such promise"
     if row.order_id is not None and row.order_id != order.order_id:
-        return f"order {row.order_id} was shipped by it"
+        return f"order {row.order_id} has taken it"
     problem = RoutingProblem.model_validate(row.problem)
     received = await session.scalar(
         select(col(IntakeRow.received_at)).where(col(IntakeRow.order_id) == order.order_id)
     )
+    plan = Plan.model_validate(row.plan)
     late = received is None or received > row.valid_until
-    why = f"it was valid until {row.valid_until:%Y-%m-%d %H:%M} UTC" if late else why_not(problem, order)
+    why = (
+        f"it was valid until {row.valid_until:%Y-%m-%d %H:%M} UTC" if late else why_not(plan, problem, order)
+    )
     if why is not None:
         if row.order_id is None:
             row.not_taken = f"order {order.order_id}: {why}"
         return why
     if row.order_id is None:
         row.order_id, row.taken_at, row.not_taken = order.order_id, datetime.now(UTC), None
-    return Taken(Plan.model_validate(row.plan), problem)
+    return Taken(plan, problem)
 
 
 async def view(session: AsyncSession, promise_id: str) -> PromiseView:
@@ -180,5 +183,6 @@ def _units(lines: Iterable[PlannedLine]) -> tuple[CartLine, ...]:
 
 
 def _fingerprint(request: PromiseRequest) -> str:
-    content = request.model_dump(mode="json", exclude_defaults=True)
+    # Without the postcode, which could be worked out of it: nothing about a person is kept here.
+    content = request.model_dump(mode="json", exclude_defaults=True, exclude={"destination": {"postcode"}})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from activities.store import warehouse
 from activities.store.policies import active_row, row_of, view_of
 from models.errors import Conflict, InvalidDocument, Refused
 from models.policy import PolicyDecision, PolicyDocument, PolicyProposal, PolicyState, PolicyView
-from models.stock import CountedUnits, SafetyStock
+from models.stock import MOST_LINES, CountedUnits, SafetyStock
 from models.tables.policies import PolicyRow
 from models.tables.stock import NodeRow, StockRow
 from policies.document import Policy, problems_of, skus_in
@@ -50,6 +50,7 @@ async def propose(session: AsyncSession, proposal: PolicyProposal) -> PolicyView
     row = PolicyRow(
         version=(last or 0) + 1,
         request_id=proposal.request_id,
+        base_version=before,
         document=document,
         document_hash=fingerprint,
         reason=proposal.reason,
@@ -65,7 +66,8 @@ async def approve(session: AsyncSession, version: int, decision: PolicyDecision)
     """Put a proposed version in force, with its safety stock, in one transaction.
 
     It is checked anew: the network may have changed since. Approved again by the same person nothing changes. Raises
-    ``Refused`` for who proposed it and for a version that was decided otherwise, ``InvalidDocument``, ``NotFound``.
+    ``Refused`` for who proposed it and for a version that was decided otherwise, ``Conflict`` where another version
+    came into force since, ``InvalidDocument``, ``NotFound``.
     """
     await _alone(session)
     row = await row_of(session, version)
@@ -74,10 +76,16 @@ async def approve(session: AsyncSession, version: int, decision: PolicyDecision)
     _require_open(row)
     if decision.actor.strip().casefold() == row.proposed_by.strip().casefold():
         raise Refused(f"version {version} was proposed by {row.proposed_by}: somebody else has to approve it")
+    before = await active_row(session)
+    in_force = 0 if before is None else before.version
+    if row.base_version != in_force:
+        raise Conflict(
+            f"version {version} was written when {row.base_version} was in force, and {in_force} is now: it would undo "
+            "what that one says. Compare them, and propose it anew"
+        )
     document = PolicyDocument.model_validate(row.document)
     await check(session, document)
     now = datetime.now(UTC)
-    before = await active_row(session)
     if before is not None:
         before.state, before.replaced_at = PolicyState.REPLACED, now
         await session.flush()
@@ -109,18 +117,19 @@ async def _keep_back(session: AsyncSession, row: PolicyRow, document: PolicyDocu
             if (node, one.sku) in stocked:
                 units.setdefault(node, {})[one.sku] = one.units
     for node, kept in sorted(units.items()):
-        await warehouse.keep_back(
-            session,
-            SafetyStock(
-                document_id=f"{policy.label}:{node}",
-                actor=actor,
-                reason=f"{policy.label}: {row.reason}"[:1000],
-                node=node,
-                lines=tuple(
-                    CountedUnits(sku=sku, quantity=quantity) for sku, quantity in sorted(kept.items())
+        lines = [CountedUnits(sku=sku, quantity=quantity) for sku, quantity in sorted(kept.items())]
+        for start in range(0, len(lines), MOST_LINES):
+            await warehouse.keep_back(
+                session,
+                SafetyStock(
+                    # With a part that nobody can have guessed and used for a document of another one's.
+                    document_id=f"{policy.label}:{node}:{start}:{row.document_hash[:12]}",
+                    actor=actor,
+                    reason=f"{policy.label}: {row.reason}"[:1000],
+                    node=node,
+                    lines=tuple(lines[start : start + MOST_LINES]),
                 ),
-            ),
-        )
+            )
 
 
 async def check(session: AsyncSession, document: PolicyDocument) -> None:

@@ -437,7 +437,7 @@ _ROUTE_PLAN: dict[str, Any] = {
     "split_penalty": {"minor": 0, "currency": "GBP"},
     "cost": {"minor": 523, "currency": "GBP"},
     "promised_at": "2026-03-05T23:59:59Z",
-    "router": "exact/1",
+    "router": "exact/2",
     "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (sets)"],
     "policy": "policy/1",
     "promise": None,
@@ -493,7 +493,7 @@ ROUTE_ANSWER: dict[str, Any] = {
 ROUTE_REPLAY: dict[str, Any] = {
     "order_id": "web:1001",
     "plan_id": "web:1001:p1",
-    "router": "exact/1",
+    "router": "exact/2",
     "identical": True,
     "differences": [],
 }

@@ -429,7 +429,11 @@ _OVERSOLD = "reserved > on_hand OR reserved < 0 OR on_hand < 0"
 _STOCK = "SELECT node, sku, on_hand, reserved FROM stock"
 _ORDERS = """
     SELECT intake.order_id, intake.state, orders.state, orders.total_minor, orders.unit_count,
-           EXISTS (SELECT FROM timeline WHERE timeline.order_id = intake.order_id AND kind = 'order.rest_dropped')
+           EXISTS (SELECT FROM timeline AS dropped
+                    WHERE dropped.order_id = intake.order_id AND dropped.kind = 'order.rest_dropped'
+                      AND NOT EXISTS (SELECT FROM timeline AS later
+                                       WHERE later.order_id = intake.order_id AND later.kind = 'order.amended'
+                                         AND later.position > dropped.position))
     FROM intake LEFT JOIN orders USING (order_id)
 """
 _WORKED_ON = """

@@ -14,7 +14,8 @@ from models.tables.base import moment, one_of
 class PolicyRow(SQLModel, table=True):
     """A version of the policy. What it says is never changed; a trigger sees to it, and to what may become of it.
 
-    ``backtest`` is the last that was made of it.
+    ``base_version`` was in force when it was proposed: approved later it would undo what came in between. ``backtest``
+    is the last that was made of it.
 
     Whoever proposed it cannot be the one who approves it, also not by SQL.
     """
@@ -37,6 +38,7 @@ class PolicyRow(SQLModel, table=True):
     version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     state: str = PolicyState.PROPOSED
     request_id: str
+    base_version: int
     document: dict[str, Any] = Field(sa_type=JSONB)
     document_hash: str
     reason: str

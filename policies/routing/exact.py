@@ -32,7 +32,7 @@ class ExactRouter:
     the first of them that can fill the order do, whatever later ones would cost.
     """
 
-    name = "exact/1"
+    name = "exact/2"
 
     def __init__(self, weights: RoutingWeights | None = None) -> None:
         self._weights = weights or RoutingWeights()

@@ -1,23 +1,45 @@
 """The plan of a promise made the plan of the order that takes it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from models.plan import Plan, PlannedLine
 from policies.routing.problem import DemandLine, RoutingProblem
 
 
-def why_not(problem: RoutingProblem, order: RoutingProblem) -> str | None:
-    """Why an order cannot be shipped by the plan of ``problem``; None where it can."""
+def why_not(plan: Plan, problem: RoutingProblem, order: RoutingProblem) -> str | None:
+    """Why an order cannot be shipped by ``plan``, which was made of ``problem``; None where it can.
+
+    ``order`` is its own problem, as it would be planned now: network and policy may have changed since the promise.
+    """
+    return next(chain(_another_order(problem, order), _not_any_more(plan, order)), None)
+
+
+def _another_order(problem: RoutingProblem, order: RoutingProblem) -> Iterator[str]:
     if _units(problem.lines) != _units(order.lines):
-        return "other goods were ordered than it was made for"
+        yield "other goods were ordered than it was made for"
     if problem.ship_country != order.ship_country:
-        return f"it was made for {problem.ship_country}, and the order goes to {order.ship_country}"
+        yield f"it was made for {problem.ship_country}, and the order goes to {order.ship_country}"
     for name in ("ship_complete", "carrier_service", "promise_by"):
         asked = getattr(order, name)
         if asked != getattr(problem, name) and asked not in (None, False):
-            return f"the order asks for another {name}"
-    return None
+            yield f"the order asks for another {name}"
+
+
+def _not_any_more(plan: Plan, order: RoutingProblem) -> Iterator[str]:
+    policy = order.policy or "the policy"
+    open_nodes = {node.node_id for node in order.within_rules().nodes if node.active}
+    services = {(service.carrier, service.service) for service in order.usable_services()}
+    for shipment in plan.shipments:
+        if shipment.node not in open_nodes:
+            yield f"{shipment.node} is closed, or {policy} bars it for this order"
+        if (shipment.carrier, shipment.service) not in services:
+            yield f"{shipment.carrier}/{shipment.service} is not to be had any more"
+    if order.max_parcels is not None and len(plan.shipments) > order.max_parcels:
+        yield f"it has {len(plan.shipments)} parcels, and {policy} allows {order.max_parcels}"
+    if plan.promised_at < order.business_now:
+        yield f"it was for {plan.promised_at:%Y-%m-%d}, which is past"
 
 
 def taken(

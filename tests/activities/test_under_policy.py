@@ -9,9 +9,12 @@ from activities.classify import ClassifyActivities
 from activities.orders import OrderActivities
 from activities.routing import RoutingActivities
 from activities.store import amendments
+from activities.store.allocating import allocate
 from activities.store.arrived import arrivals
 from activities.store.plans import decision
 from activities.store.store import Store
+from models.allocation import AllocationKind, AllocationPolicy, AllocationRule
+from models.amendment import AmendmentRequest, LineChange
 from models.effects import ApplyAmendment, AssessOrder, RiskDecision, RouteAnswer, RouteOrder
 from models.messages import AmendOrder
 from models.order import OrderDraft
@@ -193,6 +196,39 @@ async def test_a_substitute_that_is_not_there_is_said_and_the_order_waits(
     answer = await asked(routing, draft)
     assert answer.substitution is None
     assert "policy/1 has no substitutes that are there for all of it" in answer.unfillable
+
+
+async def test_somebody_else_s_amendment_is_neither_taken_for_a_substitute_nor_outdated_by_one(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = await short_of_red(fresh_store, allow_partial=False)
+    theirs = AmendmentRequest(
+        request_id="substitute:1",
+        actor="ana",
+        reason="fewer",
+        lines=(LineChange(line_id=draft.lines[1].line_id, quantity=1),),
+    )
+    async with fresh_store.transaction() as session:
+        assert isinstance(await amendments.propose(session, order_id_of(draft), theirs), amendments.Proposal)
+    assert (await asked(routing, draft)).substitution is None
+    waiting = await asked(routing, draft, 2)
+    assert waiting.substitution is None
+    assert "somebody else has asked for a change of the order" in waiting.unfillable
+
+
+async def test_no_more_of_a_substitute_is_counted_on_than_the_channel_may_have(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = await short_of_red(fresh_store, allow_partial=False)
+    first, _ = skus_of(draft)
+    rule = AllocationRule(
+        rule_id="few", kind=AllocationKind.LIMIT, sku=f"{first}-pink", channels=(draft.channel,), units=2
+    )
+    async with fresh_store.transaction() as session:
+        await allocate(session, AllocationPolicy(document_id="few", actor="jo", rules=(rule,)))
+    answer = await asked(routing, draft)
+    assert answer.substitution is None
+    assert any("no substitutes that are there" in reason for reason in answer.unfillable)
 
 
 # --- priorities ---

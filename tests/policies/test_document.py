@@ -67,7 +67,8 @@ def test_what_it_says_holds_under_its_version_and_the_rest_stays() -> None:
     assert said.approval.max_cost_percent == ApprovalPolicy().max_cost_percent
     assert said.plan_limits is not None
     assert (said.plan_limits.policy, said.plan_limits.max_shipments) == ("policy/3", 5)
-    assert said.risk.review_value_minor[CustomerType.B2C] == {"GBP": 1}
+    built_in = RiskPolicy().review_value_minor[CustomerType.B2C]
+    assert said.risk.review_value_minor[CustomerType.B2C] == {**built_in, "GBP": 1}
     assert said.risk.review_value_minor[CustomerType.B2B] == RiskPolicy().review_value_minor[CustomerType.B2B]
     assert said.risk.refused_countries == frozenset({"XX"})
     assert not said.pricing.review_unlisted
@@ -208,6 +209,10 @@ def test_what_differs_is_told_by_the_names_of_rules() -> None:
         ("routing.late_day_minor", 1, 2),
     ]
     assert differences(after, after) == []
+    kept = [{"sku": "A", "at": "x", "units": 1}, {"sku": "A", "at": "y", "units": 2}]
+    assert differences({"safety_stock": kept}, {"safety_stock": [kept[0] | {"units": 9}, kept[1]]}) == [
+        ("safety_stock[A at x].units", 1, 9)
+    ]
 
 
 def test_the_example_of_the_page_is_a_policy_and_says_what_is_built_in() -> None:

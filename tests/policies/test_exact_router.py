@@ -116,7 +116,7 @@ def test_a_plan_that_time_ran_out_on_is_no_dearer_than_the_simple_rules(
     assert [shipment.node for shipment in plan.shipments] == ["n2"]
     assert plan.cost == routed(CheapestNodeRouter(), problem).cost
     assert plan.proof is not None
-    assert (plan.router, plan.proof.method, plan.proof.proven) == ("exact/1", "simple rule, hurry", False)
+    assert (plan.router, plan.proof.method, plan.proof.proven) == ("exact/2", "simple rule, hurry", False)
     assert (plan.proof.objective_minor, plan.proof.bound_minor) == (plan.cost.minor, 0)
 
 

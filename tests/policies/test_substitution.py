@@ -22,7 +22,7 @@ def missing(**units: int) -> list[PlannedLine]:
 def test_the_units_that_are_missing_are_replaced_at_the_price_of_the_line() -> None:
     changes = substituted(LINES, missing(red=2), BY, {"pink": 2, "rose": 9, "blue": 9})
     assert [(c.line_id, c.sku, c.quantity, c.unit_price_minor) for c in changes] == [
-        ("1", None, 3, None),
+        ("1", None, 3, 300),
         # Not blue, which the order has already.
         (None, "pink", 2, 300),
     ]

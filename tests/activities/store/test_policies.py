@@ -72,6 +72,26 @@ async def test_the_next_one_replaces_it_and_history_knows_all(shop: Store) -> No
         await approved(shop, 9)
 
 
+async def test_one_that_was_written_before_another_came_into_force_does_not_undo_it(shop: Store) -> None:
+    await proposed(shop, {"routing": {"max_parcels": 2}})
+    await proposed(shop, {"risk_review": {"refused_countries": ["XX"]}}, request_id="r2")
+    await approved(shop, 2)
+    with pytest.raises(Conflict, match="written when 0 was in force, and 2 is now"):
+        await approved(shop, 1)
+    assert await in_force(shop) == 2
+
+
+async def test_keys_of_a_newer_version_are_left_out_by_an_older_process(shop: Store) -> None:
+    await under_policy(shop, {"routing": {"max_parcels": 2}})
+    async with shop.transaction() as session:
+        await session.execute(text("ALTER TABLE policies DISABLE TRIGGER kept"))
+        await session.execute(
+            text("UPDATE policies SET document = CAST(:d AS jsonb)"),
+            {"d": '{"drones": true, "routing": {"max_parcels": 3, "height": 9}}'},
+        )
+        assert (await policies.active(session)).document.routing.max_parcels == 3
+
+
 async def test_what_is_sent_twice_is_proposed_once(shop: Store) -> None:
     first = await proposed(shop, {"routing": {"max_parcels": 2}})
     assert await proposed(shop, {"routing": {"max_parcels": 2}}) == first

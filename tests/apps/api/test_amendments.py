@@ -87,6 +87,7 @@ async def test_amendment_is_stored_and_the_run_is_asked_for_it(
                 "amendment_id": f"{order_id}:a2",
                 "number": 2,
                 "total": {"minor": 650, "currency": "GBP"},
+                "told": "",
             },
         )
     ]

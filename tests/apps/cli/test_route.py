@@ -67,7 +67,7 @@ def test_a_decision_that_is_another_now_is_no_success(run: Run, answers: Answers
     path = "POST /v1/orders/web:1001/route/replay"
     answers.given[path] = (200, json.dumps(examples.ROUTE_REPLAY))
     same = run("route", "replay", "web:1001", *at(answers))
-    assert (same.code, same.out.strip()) == (0, "web:1001:p1: exact/1 decides the same again")
+    assert (same.code, same.out.strip()) == (0, "web:1001:p1: exact/2 decides the same again")
     other = examples.ROUTE_REPLAY | {"identical": False, "differences": ["cost: 1 then, 2 now"]}
     answers.given[path] = (200, json.dumps(other))
     outcome = run("route", "replay", "web:1001", *at(answers))

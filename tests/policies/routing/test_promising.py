@@ -1,5 +1,6 @@
 """The plan of a promise made the plan of the order that takes it."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -45,17 +46,21 @@ def test_an_order_s_own_lines_are_shipped_by_it_and_the_router_decides_the_same_
         ({"ship_complete": True}, "another ship_complete"),
         ({"carrier_service": "a/b"}, "another carrier_service"),
         ({"promise_by": NOW}, "another promise_by"),
+        ({"barred": ("n2",), "policy": "policy/2"}, "n2 is closed, or policy/2 bars it"),
+        ({"services": ()}, "is not to be had any more"),
+        ({"max_parcels": 1}, "it has 2 parcels, and the policy allows 1"),
+        ({"business_now": NOW + timedelta(days=60)}, "which is past"),
     ],
 )
 def test_an_order_that_is_another_one_is_not(change: dict[str, Any], why: str) -> None:
-    _, problem = promised()
+    plan, problem = promised()
     order = problem.model_copy(update={"lines": LINES})
-    assert why_not(problem, order) is None
-    refusal = why_not(problem, order.model_copy(update=change))
+    assert why_not(plan, problem, order) is None
+    refusal = why_not(plan, problem, order.model_copy(update=change))
     assert refusal is not None and why in refusal
 
 
 def test_an_order_that_asks_for_less_than_was_promised_is() -> None:
-    _, problem = promised()
+    plan, problem = promised()
     strict = problem.model_copy(update={"promise_by": NOW, "ship_complete": True})
-    assert why_not(strict, problem) is None
+    assert why_not(plan, strict, problem) is None

@@ -16,8 +16,9 @@ BEGIN
         RAISE EXCEPTION 'version % of the policy is kept: plans name it', OLD.version
             USING ERRCODE = 'restrict_violation';
     END IF;
-    IF (NEW.version, NEW.request_id, NEW.document, NEW.document_hash, NEW.reason, NEW.proposed_by, NEW.proposed_at)
-       <> (OLD.version, OLD.request_id, OLD.document, OLD.document_hash, OLD.reason, OLD.proposed_by, OLD.proposed_at)
+    IF (NEW.version, NEW.request_id, NEW.base_version, NEW.document, NEW.document_hash)
+       <> (OLD.version, OLD.request_id, OLD.base_version, OLD.document, OLD.document_hash)
+       OR (NEW.reason, NEW.proposed_by, NEW.proposed_at) <> (OLD.reason, OLD.proposed_by, OLD.proposed_at)
        OR (OLD.decided_at IS NOT NULL AND (NEW.decided_by, NEW.decided_at, NEW.decided_because)
            IS DISTINCT FROM (OLD.decided_by, OLD.decided_at, OLD.decided_because))
        OR (OLD.state, NEW.state) NOT IN (('proposed', 'proposed'), ('proposed', 'active'), ('proposed', 'refused'),
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("base_version", sa.Integer(), nullable=False),
         sa.Column("document", postgresql.JSONB(), nullable=False),
         sa.Column("document_hash", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
