@@ -144,7 +144,7 @@ class RoutingActivities:
                 waiting = await amendments.any_waits(session, effect.order_id)
         if known is not None:
             ours = known.view.actor == SYSTEM and known.view.state is AmendmentState.PROPOSED
-            return _amend_order(known) if ours else ()
+            return known.message(known.view.reason[:200]) if ours else ()
         if waiting:
             return ("somebody else has asked for a change of the order",)
         units = _supply(levels, problem)
@@ -180,7 +180,7 @@ class RoutingActivities:
                 await session.rollback()
                 return (f"{said_of(changes)} would make the order dearer",)
         if isinstance(proposal, amendments.Proposal):
-            return _amend_order(proposal)
+            return proposal.message(proposal.view.reason[:200])
         return tuple(f"{said_of(changes)} cannot be had: {problem.message}" for problem in proposal)
 
     async def _route_part(
@@ -236,19 +236,6 @@ def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tup
             DemandLine(line_id=f"instead:{number}", sku=change.sku or "", quantity=change.quantity)
             for number, change in enumerate(instead)
         ),
-    )
-
-
-def _amend_order(proposal: amendments.Proposal) -> AmendOrder:
-    view = proposal.view
-    return AmendOrder(
-        request_id=view.request_id,
-        actor=view.actor,
-        reason=view.reason,
-        amendment_id=view.amendment_id,
-        number=view.number,
-        total=proposal.total,
-        told=view.reason[:200],
     )
 
 

@@ -30,6 +30,7 @@ from models.effects import AmendmentApplied, ApplyAmendment, KeptShipment, Order
 from models.errors import Conflict, NotFound, Problem
 from models.identifiers import order_workflow_id
 from models.journal import TimelineEntry
+from models.messages import AmendOrder
 from models.money import Money
 from models.order import CustomerType, OrderDraft, TenderKind
 from models.prices import AgreedPrices
@@ -55,6 +56,18 @@ class Proposal(Contract):
     view: AmendmentView
     total: Money
     repeated: bool = False
+
+    def message(self, told: str = "") -> AmendOrder:
+        """As the order's run is asked to go on by it; ``told``: what the customer hears, where nobody asked for it."""
+        return AmendOrder(
+            request_id=self.view.request_id,
+            actor=self.view.actor,
+            reason=self.view.reason,
+            amendment_id=self.view.amendment_id,
+            number=self.view.number,
+            total=self.total,
+            told=told,
+        )
 
 
 class _Prepared(Contract):

@@ -20,7 +20,7 @@ from apps.api.runs import NoRun, Told
 from models.amendment import AmendmentPreview, AmendmentState, AmendmentView
 from models.errors import AmendmentRefused, Problem, Refused
 from models.identifiers import order_workflow_id
-from models.messages import AmendAnswer, AmendOrder, AmendOutcome
+from models.messages import AmendAnswer, AmendOutcome
 from policies import strict_json
 from policies.amendment import NOT_NOW
 
@@ -103,15 +103,7 @@ async def _read(request: Request, parts: Parts) -> AmendRequest:
 
 async def _ask(parts: Parts, order_id: str, proposal: Proposal) -> AmendAnswer | Queued:
     """The run's answer. Raises ``Refused`` when it says no, or when there is no run to ask and none can be started."""
-    view = proposal.view
-    message = AmendOrder(
-        request_id=view.request_id,
-        actor=view.actor,
-        reason=view.reason,
-        amendment_id=view.amendment_id,
-        number=view.number,
-        total=proposal.total,
-    )
+    message = proposal.message()
     workflow_id = order_workflow_id(order_id)
     try:
         return await ask_or_leave(
