@@ -432,6 +432,8 @@ _ROUTE_PLAN: dict[str, Any] = {
             "transit_days": 2,
             "promised_at": "2026-03-05T23:59:59Z",
             "distance_km": 264,
+            "look_ahead": None,
+            "markdown": None,
         }
     ],
     "split_penalty": {"minor": 0, "currency": "GBP"},
@@ -444,6 +446,8 @@ _ROUTE_PLAN: dict[str, Any] = {
     "left_out": [],
     "late": None,
     "late_risk": None,
+    "look_ahead": None,
+    "markdown": None,
     "proof": {
         "method": "sets",
         "proven": True,
@@ -457,12 +461,16 @@ _ROUTE_PLAN: dict[str, Any] = {
             "cost": {"minor": 593, "currency": "GBP"},
             "promised_at": "2026-03-05T23:59:59Z",
             "why_not": None,
+            "look_ahead": None,
+            "markdown": None,
         },
         {
             "what": "everything from gb-midlands",
             "cost": None,
             "promised_at": None,
             "why_not": "short of 1 line",
+            "look_ahead": None,
+            "markdown": None,
         },
     ],
 }

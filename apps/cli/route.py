@@ -56,13 +56,26 @@ def explain(
     )
     _print_plan(plan, found.terms)
     if plan.alternatives:
-        table = listing("instead", "cost", "more", "promised", "", right=("cost", "more"))
+        ahead = any(other.look_ahead is not None for other in plan.alternatives)
+        credited = any(other.markdown is not None for other in plan.alternatives)
+        table = listing(
+            "instead",
+            "cost",
+            "more",
+            *(("look-ahead",) if ahead else ()),
+            *(("markdown",) if credited else ()),
+            "promised",
+            "",
+            right=("cost", "more", "look-ahead", "markdown"),
+        )
         for other in plan.alternatives:
             more = None if other.cost is None else other.cost - plan.cost
             table.add_row(
                 plain(other.what),
                 str(other.cost or ""),
                 str(more or ""),
+                *((str(other.look_ahead or ""),) if ahead else ()),
+                *((str(other.markdown or ""),) if credited else ()),
                 when(other.promised_at) if other.promised_at else "",
                 plain(other.why_not or ""),
             )
@@ -227,6 +240,8 @@ def _print_answer(answer: RouteAnswer) -> None:
 def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
     target = console()
     far = any(one.distance_km is not None for one in plan.shipments)
+    ahead = any(one.look_ahead is not None for one in plan.shipments)
+    credited = any(one.markdown is not None for one in plan.shipments)
     table = listing(
         "parcel",
         "from",
@@ -235,9 +250,11 @@ def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
         "weight",
         "handling",
         "freight",
+        *(("look-ahead",) if ahead else ()),
+        *(("markdown",) if credited else ()),
         *(("km",) if far else ()),
         "promised",
-        right=("units", "weight", "handling", "freight", "km"),
+        right=("units", "weight", "handling", "freight", "look-ahead", "markdown", "km"),
     )
     for one in plan.shipments:
         table.add_row(
@@ -248,6 +265,8 @@ def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
             f"{one.weight_g / 1000:,.2f} kg",
             str(one.handling),
             str(one.freight),
+            *((str(one.look_ahead or ""),) if ahead else ()),
+            *((str(one.markdown or ""),) if credited else ()),
             *(("" if one.distance_km is None else f"{one.distance_km:,}",) if far else ()),
             when(one.promised_at),
         )

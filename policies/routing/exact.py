@@ -17,6 +17,7 @@ from policies.routing.optimiser import solve
 from policies.routing.problem import RoutingProblem
 from policies.routing.router import CheapestNodeRouter
 from policies.routing.solution import Assignment, Solution
+from policies.routing.stock_values import unit_values, weighed, weighed_by
 from policies.routing.weights import RoutingWeights
 
 _MILLS = 1000
@@ -24,7 +25,8 @@ _DAY = timedelta(days=1)
 
 
 class ExactRouter:
-    """Minimises handling, freight and split penalties over nodes, services and quantities.
+    """Minimises handling, freight, split penalties and what units weigh where they lie, over nodes, services and
+    quantities.
 
     What arrives in time goes before what is cheaper; where nothing can, days of delay are weighed against money. Lines
     may be split in quantity unless everything is to come at once. Where there is no plan, or the optimiser fails, the
@@ -88,11 +90,14 @@ class ExactRouter:
         ):
             return plan
         risk = self._risk(problem, simple.shipments)
-        weighs = simple.cost + risk
-        if weighs >= (plan.cost if plan.late_risk is None else plan.cost + plan.late_risk):
+        worth, worth_of_plan = weighed(problem, simple.shipments), weighed(problem, plan.shipments)
+        weighs = (simple.cost + risk).minor * _MILLS + worth.mills
+        cost_of_plan = plan.cost if plan.late_risk is None else plan.cost + plan.late_risk
+        if weighs >= cost_of_plan.minor * _MILLS + worth_of_plan.mills:
             return plan
+        objective = -(-weighs // _MILLS)
         proof = plan.proof.model_copy(
-            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": weighs.minor}
+            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": objective}
         )
         return simple.model_copy(
             update={
@@ -103,7 +108,9 @@ class ExactRouter:
                     *notes_on_carriers(problem, simple.shipments),
                 ),
                 "late_risk": risk if risk.minor else None,
-                "proof": proof.model_copy(update={"proven": proof.bound_minor >= weighs.minor}),
+                "shipments": _with_values(problem, simple.shipments),
+                **worth.told(problem.currency),
+                "proof": proof.model_copy(update={"proven": proof.bound_minor >= objective}),
                 "alternatives": tuple(_from_one_node(problem, simple.shipments)),
             }
         )
@@ -117,7 +124,7 @@ class ExactRouter:
     def _plan(
         self, problem: RoutingProblem, ways: Sequence["_Way"], instance: Instance, found: Solution
     ) -> Plan:
-        shipments = _shipments(problem, ways, instance, found.assignments)
+        shipments = _with_values(problem, _shipments(problem, ways, instance, found.assignments))
         penalty = Money(minor=problem.split_penalty_minor * (len(shipments) - 1), currency=problem.currency)
         cost = Money.total((one.handling + one.freight for one in shipments), problem.currency) + penalty
         weights = self._weights_of(problem)
@@ -136,6 +143,7 @@ class ExactRouter:
             ),
             late=Money(minor=late, currency=problem.currency) if late else None,
             late_risk=risk if risk.minor else None,
+            **weighed(problem, shipments).told(problem.currency),
             proof=Proof(
                 method=found.method,
                 proven=found.proven,
@@ -190,6 +198,7 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         )
         for sku, quantity in sorted(asked.items())
     )
+    values = unit_values(problem)
     risks = late_risks(problem, weights.late_day_minor)
     options = tuple(
         Option(
@@ -210,7 +219,15 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
     return Instance(
         lines=lines,
         options=options,
-        unit_cost=((0,) * len(options),) * len(lines),
+        unit_cost=tuple(
+            tuple(
+                values[option.node, line.sku].mills if (option.node, line.sku) in values else 0
+                for option in options
+            )
+            for line in lines
+        )
+        if values
+        else ((0,) * len(options),) * len(lines),
         stock={(row.node, row.sku): row.available for row in problem.stock},
         split_penalty_mills=problem.split_penalty_minor * _MILLS,
         max_shipments=problem.max_parcels,
@@ -256,6 +273,17 @@ def _shipments(
     return tuple(
         _shipment(problem, ways[option], tuple(lines[option]), number)
         for number, option in enumerate(order, start=1)
+    )
+
+
+def _with_values(
+    problem: RoutingProblem, shipments: Sequence[PlannedShipment]
+) -> tuple[PlannedShipment, ...]:
+    """Each parcel with what its units weigh where they lie."""
+    values = unit_values(problem)
+    return tuple(
+        one.model_copy(update=weighed_by(values, (one,)).told(problem.currency)) if values else one
+        for one in shipments
     )
 
 
@@ -311,4 +339,9 @@ def _from_one_node(problem: RoutingProblem, chosen: Sequence[PlannedShipment]) -
             why_not = f"short of {lines}" if answer.missing else "; ".join(answer.reasons)
             yield Alternative(what=what, why_not=why_not)
         else:
-            yield Alternative(what=what, cost=answer.cost, promised_at=answer.promised_at)
+            yield Alternative(
+                what=what,
+                cost=answer.cost,
+                promised_at=answer.promised_at,
+                **weighed(problem, answer.shipments).told(problem.currency),
+            )

@@ -1,7 +1,7 @@
 """The routing problem of one order: everything a router may look at, and nothing it would have to fetch."""
 
 from datetime import date
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -18,13 +18,25 @@ class DemandLine(Contract):
     quantity: int = Field(ge=1)
 
 
+# A unit is weighed with no more than that: a thousand orders of the largest kind still add up in 64 bits.
+MOST_MILLS = 1_000_000_000
+Mills = Annotated[int, Field(ge=0, le=MOST_MILLS)]
+
+
 class StockRow(Contract):
-    """``available`` units of a SKU that a node can promise now; ``kept_back`` more lie there, but not for it."""
+    """``available`` units of a SKU that a node can promise now; ``kept_back`` more lie there, but not for it.
+
+    In mills, thousandths of a minor unit, for each unit taken from here: ``look_ahead_mills`` is what it is worth to
+    orders that are still to come, ``markdown_mills`` what the policy credits because too much lies here. Neither is
+    money of anybody's.
+    """
 
     node: str
     sku: str
     available: int = Field(ge=0)
     kept_back: int = 0
+    look_ahead_mills: Mills = 0
+    markdown_mills: Mills = 0
 
 
 class PublicHolidays(Contract):
