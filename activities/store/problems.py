@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities.holidays import holidays_for
 from activities.store import policies
 from activities.store.network import OpenStock, destination_of, network, stock_open_to
+from activities.store.stock_values import known_values
 from models.base import Contract
 from models.order import OrderDraft
 from models.promise import PromiseRequest
 from policies.classification import classify
 from policies.document import Asker, Policy, allowed_nodes
 from policies.routing.carriers import CarrierModel, beliefs_of
+from policies.routing.looking import valued
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 
 # What stands for an order where there is none yet.
@@ -115,6 +117,7 @@ async def problem_of(
         carrier_service=wish.carrier_service,
         holidays=holidays_for(known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
+        values=await known_values(session, {line.sku for line in wish.lines}),
     )
     problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
     return under(policy, wish.asker, problem)
@@ -140,7 +143,7 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
             "barred": tuple(node.node_id for node in problem.nodes if node.node_id not in allowed),
             "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
         }
-    return problem.model_copy(update=changes)
+    return valued(problem.model_copy(update=changes), policy.look_ahead, policy.markdowns)
 
 
 def stock_rows(levels: Sequence[OpenStock], demand: Sequence[DemandLine]) -> tuple[StockRow, ...]:

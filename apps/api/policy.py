@@ -173,6 +173,12 @@ def _backtest(
         notes.append(
             f"time ran out after {found.tried} of {kept} orders: ask for fewer, or again with a later since"
         )
+    if policy.look_ahead.percent or policy.markdowns:
+        valued = sum(one.problem is not None and one.problem.values is not None for one in past)
+        notes.append(
+            f"values of stock were known for {valued} of {kept} orders; cost is money alone, and what later orders gain"
+            " from stock that is spared is not in it"
+        )
     if found.figures and not any(one.figure == "distance" for one in found.figures):
         notes.append("no distances: nodes or postcodes have no coordinates")
     return BacktestReport(

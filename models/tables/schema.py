@@ -14,6 +14,7 @@ from models.tables import (
     reconciliation,
     stock,
     tenders,
+    values,
 )
 from models.tables.base import metadata
 
@@ -31,6 +32,7 @@ MODULES = (
     prices,
     policies,
     promises,
+    values,
 )
 
 __all__ = ["MODULES", "metadata"]

@@ -12,6 +12,7 @@ from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, 
 from policies.routing.carriers import Leg, late_risks, notes_on_carriers
 from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
+from policies.routing.looking import notes_on_values
 from policies.routing.offers import Offer, in_time, notes_on, offer_of
 from policies.routing.optimiser import solve
 from policies.routing.problem import RoutingProblem
@@ -106,6 +107,7 @@ class ExactRouter:
                     "the best that was found in time, by a simple rule",
                     *simple.reasons,
                     *notes_on_carriers(problem, simple.shipments),
+                    *notes_on_values(problem),
                 ),
                 "late_risk": risk if risk.minor else None,
                 "shipments": _with_values(problem, simple.shipments),
@@ -140,6 +142,7 @@ class ExactRouter:
                 _reason(problem, ways, shipments, found),
                 *notes_on(problem, shipments),
                 *notes_on_carriers(problem, shipments),
+                *notes_on_values(problem),
             ),
             late=Money(minor=late, currency=problem.currency) if late else None,
             late_risk=risk if risk.minor else None,

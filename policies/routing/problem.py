@@ -39,6 +39,44 @@ class StockRow(Contract):
     markdown_mills: Mills = 0
 
 
+class StockFigures(Contract):
+    """What was found of a SKU at a node when values were last worked out.
+
+    ``price_mills``: what a unit of it was worth there to orders to come; None: too little was sold to know.
+    ``sold`` units within the window, of ``on_hand``; None: it has not been there that long.
+    """
+
+    node: str
+    sku: str
+    price_mills: int | None = None
+    sold: int | None = None
+    on_hand: int = Field(default=0, ge=0)
+
+
+class KnownValues(Contract):
+    """What was known of an order's SKUs by the last run (``run_id``) that worked values out before it was routed.
+
+    As it was found: what becomes of it in ``RoutingProblem.stock`` is the policy's.
+    """
+
+    run_id: str
+    worked_out_at: AwareDatetime
+    method: str
+    window_days: int = Field(ge=1)
+    least_lines: int = Field(ge=1)
+    figures: tuple[StockFigures, ...] = ()
+
+
+class ValueTerms(Contract):
+    """By which terms of the policy the rows of stock have their values: ``percent`` of the prices, half of it after
+    ``half_life_days``; a credit at the ``overstocked`` nodes, where there is too much.
+    """
+
+    percent: int = Field(default=0, ge=0, le=100)
+    half_life_days: int = Field(default=7, ge=1)
+    overstocked: tuple[str, ...] = ()
+
+
 class PublicHolidays(Contract):
     """The public holidays of a country or a part of it (``GB-ENG``) by date, from the order's day to ``until``.
 
@@ -83,6 +121,8 @@ class RoutingProblem(Contract):
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
+
+    ``values`` None: none were worked out yet. ``value_terms`` None: the policy wants none.
     """
 
     order_id: str
@@ -108,6 +148,8 @@ class RoutingProblem(Contract):
     holidays: tuple[PublicHolidays, ...] = ()
     destination: Point | None = None
     carriers: CarrierBeliefs | None = None
+    values: KnownValues | None = None
+    value_terms: ValueTerms | None = None
 
     def within_rules(self) -> Self:
         """The problem with the nodes alone that may be planned with."""
