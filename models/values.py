@@ -1,9 +1,8 @@
 """What stock is worth where it lies: how it is worked out, and what came of it."""
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
-from models.base import Contract, Document
-from models.messages import RequestId
+from models.base import Contract
 
 
 class StockValuesRun(Contract):
@@ -70,15 +69,3 @@ class StockValuePage(Contract):
     currency: str | None
     values: tuple[StockValue, ...]
     next_cursor: str | None = None
-
-
-class RefreshValues(Document):
-    """Work values out now. With the same ``request_id`` a repeat starts none."""
-
-    request_id: RequestId | None = None
-
-
-class ValuesAsked(Contract):
-    """A run is started; once it is through, its values are shown."""
-
-    run_id: str = Field(min_length=1)

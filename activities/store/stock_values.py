@@ -1,6 +1,5 @@
 """What stock is worth where it lies: what it is worked out from, the last runs, and what orders are given of them."""
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from models.errors import InvalidDocument, Problem
+from activities.store.reads import cursor_of, read_cursor
 from models.tables.values import StockValueRow, StockValueRunRow
 from models.values import ValuesWorkedOut
 from policies.routing.problem import KnownValues, StockFigures
@@ -150,25 +149,13 @@ async def values_page(
         query = query.where(col(StockValueRow.sku) == sku)
     skus = select(col(StockValueRow.sku)).where(col(StockValueRow.run_id) == run.run_id).distinct()
     if cursor is not None:
-        skus = skus.where(col(StockValueRow.sku) > _after(cursor))
+        skus = skus.where(col(StockValueRow.sku) > read_cursor(cursor)[1])
     page = list(await session.scalars(skus.order_by(col(StockValueRow.sku)).limit(limit + 1)))
     if sku is None:
         query = query.where(col(StockValueRow.sku).in_(page[:limit]))
     rows = await session.scalars(query.order_by(col(StockValueRow.sku), col(StockValueRow.node)))
-    following = json.dumps([page[limit - 1]]) if sku is None and len(page) > limit else None
+    following = cursor_of(run.worked_out_at, page[limit - 1]) if sku is None and len(page) > limit else None
     return _known(run, (_figures(row) for row in rows)), following
-
-
-def _after(cursor: str) -> str:
-    try:
-        (sku,) = json.loads(cursor)
-    except (ValueError, TypeError):
-        sku = None
-    if not isinstance(sku, str):
-        raise InvalidDocument(
-            (Problem(path="cursor", code="cursor", message="is not a cursor that this API gave out"),)
-        )
-    return sku
 
 
 def _known(run: ValuesWorkedOut, figures: Iterable[StockFigures]) -> KnownValues:

@@ -1,11 +1,13 @@
 """What the policy makes of the values of stock that were worked out: what counts for an order, and what plans say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from pydantic import Field
 
 from models.base import Contract
+from models.values import StockValue
 from policies.routing.fading import still_counts
 from policies.routing.problem import (
     MOST_MILLS,
@@ -63,32 +65,65 @@ def valued(
 def _valued_rows(
     problem: RoutingProblem, nodes: set[str], look_ahead: LookAheadPolicy, markdowns: Mapping[str, Markdown]
 ) -> Iterator[StockRow]:
-    known = problem.values
+    places = [_Place(row.node, row.sku, row.available > 0 and row.node in nodes) for row in problem.stock]
+    share = _share(problem, problem.values, look_ahead)
+    for row, (ahead, credit) in zip(
+        problem.stock, _weights(places, problem.values, share, markdowns), strict=True
+    ):
+        yield row.model_copy(update={"look_ahead_mills": ahead, "markdown_mills": credit})
+
+
+class _Place(NamedTuple):
+    node: str
+    sku: str
+    has_some: bool
+
+
+def _weights(
+    places: Sequence[_Place], known: KnownValues | None, share: float, markdowns: Mapping[str, Markdown]
+) -> Iterator[tuple[int, int]]:
+    """For each place, in mills: what a unit weighs more because of what is to come, and less because of too many."""
     figures = {(one.node, one.sku): one for one in (known.figures if known else ())}
     unknown = {one.sku for one in figures.values() if one.price_mills is None}
-    share = _share(problem, known, look_ahead)
 
-    def price(row: StockRow) -> int:
-        found = figures.get((row.node, row.sku))
-        return 0 if found is None or row.sku in unknown else int((found.price_mills or 0) * share)
+    def price(place: _Place) -> int:
+        found = figures.get((place.node, place.sku))
+        return 0 if found is None or place.sku in unknown else int((found.price_mills or 0) * share)
 
     least: dict[str, int] = {}
-    for row in problem.stock:
-        if row.available and row.node in nodes:
-            least[row.sku] = min(least.get(row.sku, MOST_MILLS), price(row))
-    for row in problem.stock:
-        found, markdown = figures.get((row.node, row.sku)), markdowns.get(row.node)
-        credited = (
-            known is not None
-            and found is not None
-            and markdown is not None
-            and is_overstocked(found, known.window_days, markdown.weeks_of_supply)
-        )
-        yield row.model_copy(
-            update={
-                "look_ahead_mills": min(max(price(row) - least.get(row.sku, 0), 0), MOST_MILLS),
-                "markdown_mills": markdown.credit_minor * _MILLS if credited and markdown else 0,
-            }
+    for place in places:
+        if place.has_some:
+            least[place.sku] = min(least.get(place.sku, MOST_MILLS), price(place))
+    for place in places:
+        found, markdown = figures.get((place.node, place.sku)), markdowns.get(place.node)
+        credit = 0
+        if known is not None and found is not None and markdown is not None:
+            over = is_overstocked(found, known.window_days, markdown.weeks_of_supply)
+            credit = markdown.credit_minor * _MILLS if over else 0
+        yield min(max(price(place) - least.get(place.sku, 0), 0), MOST_MILLS), credit
+
+
+def values_now(
+    known: KnownValues, look_ahead: LookAheadPolicy, markdowns: Mapping[str, Markdown], moment: datetime
+) -> Iterator[StockValue]:
+    """What the last run found, with what it counts at ``moment``; of each SKU all places must be there."""
+    share = share_at(moment, known, look_ahead.percent, look_ahead.half_life_days)
+    places = [_Place(one.node, one.sku, one.on_hand > 0) for one in known.figures]
+    weights = _weights(places, known, share, markdowns)
+    for one, (ahead, credit) in zip(known.figures, weights, strict=True):
+        moved = None if one.sold is None else one.sold + one.on_hand
+        yield StockValue(
+            sku=one.sku,
+            node=one.node,
+            price_mills=one.price_mills,
+            sold=one.sold,
+            on_hand=one.on_hand,
+            weeks_of_supply=(
+                round(one.on_hand * known.window_days / (_WEEK * one.sold), 1) if one.sold else None
+            ),
+            sell_through_percent=round(100 * (one.sold or 0) / moved) if moved else None,
+            look_ahead_mills=ahead,
+            markdown_mills=credit,
         )
 
 
