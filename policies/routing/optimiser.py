@@ -3,8 +3,9 @@
 1. ``complete`` for orders that must not be split.
 2. ``dp`` for up to twelve lines that each come from one option.
 3. ``parcels`` for units that all weigh and cost the same, any number of lines, and quantities that may be split.
-4. ``sets`` for linear freight, any number of lines, and quantities that may be split.
-5. ``cp-sat`` for the rest, from the best plan and bound that the others found.
+4. The same units at costs that differ: ``parcels`` and ``sets`` for the bound, ``refit`` for the plan.
+5. ``sets`` for linear freight, any number of lines, and quantities that may be split.
+6. ``cp-sat`` for the rest, from the best plan and bound that the others found.
 
 ``dp`` and ``sets`` leave out what couples lines; where their plan keeps to it all the same it is proven, and that is
 so for most orders. Deterministic: the same instance gives the same plan, unless time ran out on one of the runs.
@@ -12,7 +13,7 @@ so for most orders. Deterministic: the same instance gives the same plan, unless
 
 import time
 
-from policies.routing import complete, dp, exact_general, explain, greedy, kernels, parcels, sets
+from policies.routing import complete, dp, exact_general, explain, greedy, kernels, parcels, refit, sets
 from policies.routing.instance import Instance
 from policies.routing.solution import (
     Assignment,
@@ -63,9 +64,27 @@ def best(instance: Instance, deadline: float) -> Outcome:
         relaxed = dp.solve(instance)
     elif parcels.supports(instance) is None:
         relaxed = parcels.solve(instance, budget_s=_left(deadline))
+    elif (alike := refit.alike(instance)) is not None:
+        relaxed = _apart(instance, alike, deadline)
     elif sets.supports(instance) is None:
         relaxed = sets.solve(instance, budget_s=_left(deadline))
     return _general(instance, relaxed, deadline) if isinstance(relaxed, OnlyBound) else relaxed
+
+
+def _apart(instance: Instance, alike: refit.Alike, deadline: float) -> Outcome:
+    """Units that weigh the same but cost differently: the bounds of two methods, and the best plan from both."""
+    found = parcels.solve(alike.instance, budget_s=_left(deadline) / 4)
+    if isinstance(found, NoPlan):
+        return found
+    bound, plans = found.lower_bound_mills + alike.more_mills, [found.assignments]
+    if sets.supports(instance) is None:
+        narrowed = sets.solve(instance, budget_s=_left(deadline) / 3)
+        if not isinstance(narrowed, OnlyBound) and (isinstance(narrowed, NoPlan) or narrowed.proven):
+            return narrowed
+        bound = max(bound, narrowed.lower_bound_mills)
+        plans.append(narrowed.assignments)
+    best = refit.improved(instance, plans, time.monotonic() + _left(deadline) / 2)
+    return OnlyBound(bound, () if best is None else best)
 
 
 def _general(instance: Instance, relaxed: OnlyBound, deadline: float) -> Outcome:

@@ -137,7 +137,7 @@ class _Table:
             if (limit := option.weight_limit_g) is not None and grams:
                 units = min(units, limit // grams)
             opening.append(option.fixed_mills + instance.split_penalty_mills)
-            price.append((instance.unit_cost[0][place] or 0) + _least(option.rate, grams))
+            price.append((instance.unit_cost[0][place] or 0) + least_freight(option.rate, grams))
             most.append(units)
             nodes.append(node)
         numbers = (np.array(column, dtype=np.int64) for column in (opening, price, most))
@@ -223,7 +223,7 @@ class _Table:
         return tuple(sorted(found))
 
 
-def _least(rate: Rate, grams: int) -> int:
+def least_freight(rate: Rate, grams: int) -> int:
     """The least that freight can be for a unit of so many grams, whatever else is in the parcel, rounded down."""
     match rate:
         case Linear(mills_per_g=mills):

@@ -2,8 +2,10 @@
 
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,19 +14,20 @@ from hypothesis import strategies as st
 
 from models.network import CarrierService
 from models.plan import Plan
-from policies.routing import dp, exact, exact_general, parcels, sets
+from policies.routing import dp, exact, exact_general, parcels, refit, sets
 from policies.routing.exact import ExactRouter
 from policies.routing.instance import Instance
 from policies.routing.optimiser import solve
 from policies.routing.problem import RoutingProblem, StockRow
 from policies.routing.questions import differences
-from policies.routing.solution import Assignment, OnlyBound, Solution, solution
+from policies.routing.solution import Assignment, NoPlan, OnlyBound, Solution, fits, solution, terms
 from policies.routing.terms import terms_of
-from tests.policies.routing.orders import a_line, an_instance, an_option
+from policies.routing.weights import RoutingWeights
+from tests.policies.routing.orders import a_line, an_instance, an_option, units_alike
 from tests.policies.test_router import NOW, a_node, a_problem, a_service, routed
 
-ROUTER = ExactRouter()
 AMPLE_S = 30.0
+ROUTER = ExactRouter(RoutingWeights(budget_seconds=AMPLE_S))
 NODES, SKUS = ("n1", "n2", "n3"), ("a", "b")
 # Fractions of a minor unit too, and enough to outweigh a parcel.
 mills = st.sampled_from((0, 0, 1, 499, 1_501, 40_000, 400_333, 2_000_000))
@@ -218,6 +221,53 @@ def test_where_units_of_several_skus_weigh_differently_the_search_over_parcels_l
     found = parcels.solve(alike, budget_s=AMPLE_S)
     assert isinstance(found, Solution)
     assert dp.supports(alike) is not None
+
+
+@st.composite
+def heavy(draw: st.DrawFn) -> Instance:
+    """Units that weigh the same and cost differently, with weight limits that bind."""
+    alike = draw(units_alike())
+    costs = st.sampled_from((-900, 0, 0, 37, 4_000, 90_000))
+    nodes = sorted({option.node for option in alike.options})
+    rows = []
+    for _ in alike.lines:
+        value = {node: draw(costs) for node in nodes}
+        rows.append(tuple(value[option.node] for option in alike.options))
+    return replace(alike, unit_cost=tuple(rows))
+
+
+@settings(max_examples=60)
+@given(heavy())
+def test_units_that_weigh_the_same_and_cost_differently_are_planned_as_the_integer_programme_has_it(
+    order: Instance,
+) -> None:
+    best = exact_general.solve(order, budget_s=AMPLE_S)
+    found = solve(order, budget_s=AMPLE_S)
+    assert isinstance(best, Solution) == isinstance(found, Solution)
+    if isinstance(best, Solution) and isinstance(found, Solution):
+        assert found.proven and fits(order, found.assignments)
+        assert found.cost_mills == best.cost_mills
+    relaxed = refit.alike(order)
+    if relaxed is not None:
+        bound = parcels.solve(relaxed.instance, budget_s=AMPLE_S)
+        if isinstance(best, Solution):
+            assert not isinstance(bound, NoPlan)
+            assert bound.lower_bound_mills + relaxed.more_mills <= best.cost_mills
+            plan = refit.improved(order, [best.assignments], time.monotonic() + AMPLE_S)
+            assert plan is not None and terms(order, plan).total_mills == best.cost_mills
+        else:
+            assert isinstance(bound, NoPlan | OnlyBound)
+
+
+def test_the_cheapest_plan_in_money_is_refitted_to_what_units_weigh() -> None:
+    lines = (a_line("a", 4, splittable=True), a_line("b", 4, splittable=True))
+    options = (an_option("n1", max_weight_g=500), an_option("n2", max_weight_g=500))
+    stock = {(node, sku): 4 for node in ("n1", "n2") for sku in ("a", "b")}
+    order = an_instance(lines, options, stock, unit_cost=((50, 0), (0, 70)))
+    wrong = (Assignment(0, 0, 4), Assignment(1, 1, 4))
+    assert terms(order, wrong).total_mills == 200 + 480
+    plan = refit.improved(order, [wrong], time.monotonic() + AMPLE_S)
+    assert plan == (Assignment(0, 1, 4), Assignment(1, 0, 4))
 
 
 def test_a_row_that_weighs_more_than_can_be_added_up_is_refused() -> None:
