@@ -53,6 +53,7 @@ def warm_up() -> None:
     """
     kernels.warm_up()
     exact_general.warm_up()
+    refit.warm_up()
 
 
 def best(instance: Instance, deadline: float) -> Outcome:

@@ -21,6 +21,11 @@ from policies.routing.solution import Assignment, fits, terms
 METHOD = "refit"
 
 
+def warm_up() -> None:
+    """Import the solver."""
+    from ortools.graph.python import min_cost_flow  # type: ignore[import-untyped] # noqa: F401, PLC0415
+
+
 class Alike(NamedTuple):
     """``instance`` with units that cost the same from an option: what it costs, and ``more_mills``, is a bound."""
 
@@ -125,7 +130,7 @@ class _Flow:
     def units(self, opened: Sequence[int]) -> tuple[Assignment, ...] | None:
         """The cheapest units for these options; None where they cannot ship everything."""
         # Slow to import, and few processes need it.
-        from ortools.graph.python import min_cost_flow  # type: ignore[import-untyped] # noqa: PLC0415
+        from ortools.graph.python import min_cost_flow  # noqa: PLC0415
 
         instance = self._instance
         nodes = list(dict.fromkeys(instance.options[option].node for option in opened))
