@@ -92,6 +92,11 @@ class RoutingPool:
         self._simple = meter.create_counter(
             SIMPLE_PLANS, "Problems that a routing process did not answer, so that the simple rule did"
         )
+        # Whoever watches sees a series grow only from its second value on: the first failure is to be one.
+        for how in ("ended", "hung"):
+            self._lost.add(0, {"how": how})
+        for why in ("busy", "ended", "hung", "raised"):
+            self._simple.add(0, {"why": why})
 
     async def route(self, problem: RoutingProblem, *, within: float) -> Plan | Unfillable:
         """The router's answer; the simple rule's where there is none ``within`` so many seconds, or it failed.

@@ -135,7 +135,7 @@ async def test_a_problem_that_ends_two_processes_is_routed_by_the_simple_rule_an
             after = await pool.route(told_to("nothing"), within=PATIENT)
     assert answer == by_rule(problem, f"its process ended twice, by signal {signalled}")
     assert after == CheapestNodeRouter().route(told_to("nothing"))
-    assert meter.counts == {(LOST_PROCESSES, "ended"): 2, (SIMPLE_PLANS, "ended"): 1}
+    assert +meter.counts == {(LOST_PROCESSES, "ended"): 2, (SIMPLE_PLANS, "ended"): 1}
     lost = [line for line in lines if line["event"] == "routing process lost, starting another"]
     assert [(line["order_id"], line["ended"]) for line in lost] == [
         (problem.order_id, f"signal {signalled}")
