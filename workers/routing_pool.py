@@ -109,7 +109,8 @@ class RoutingPool:
             async with asyncio.timeout(within):
                 return await job.answer
         except TimeoutError:
-            why, how = f"no process was free within {within:.0f} s", "busy"
+            # Tried or not: most of the time went by before a process was free.
+            why, how = f"no process was free for it within {within:.3g} s", "busy"
         except _NoAnswerError as failed:
             why, how = failed.why, failed.how
         log.warning("routed by the simple rule", order_id=problem.order_id, why=why)
@@ -215,7 +216,7 @@ class RoutingPool:
         if not child.answering.done():
             child.process.kill()
             await self._told_lost(child, job, how="hung")
-            job.fail(f"no answer within {self._answer_seconds:.0f} s", "hung")
+            job.fail(f"no answer within {self._answer_seconds:.3g} s", "hung")
             return False
         frame = child.answering.result()
         if frame is None:

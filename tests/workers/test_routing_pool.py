@@ -198,7 +198,9 @@ async def test_without_a_free_process_in_time_the_simple_rule_routes(
     busy = asyncio.create_task(pool.route(told_to("hang", tmp_path / "begun"), within=PATIENT))
     await until((tmp_path / "begun").exists)
     problem = told_to("nothing")
-    assert await pool.route(problem, within=0.2) == by_rule(problem, "no process was free within 0 s")
+    assert await pool.route(problem, within=0.2) == by_rule(
+        problem, "no process was free for it within 0.2 s"
+    )
     await busy
 
 
@@ -213,7 +215,9 @@ async def test_while_no_process_comes_up_any_more_orders_are_routed_and_the_work
         with pytest.raises(NotReachable, match="no routing process runs"):
             await pool.ping()
         problem = told_to("nothing")
-        assert await pool.route(problem, within=0.5) == by_rule(problem, "no process was free within 0 s")
+        assert await pool.route(problem, within=0.5) == by_rule(
+            problem, "no process was free for it within 0.5 s"
+        )
 
 
 # --- who asks, and who stops ---
