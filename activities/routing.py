@@ -5,38 +5,40 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
-from activities.store import amendments, policies, promises
+from activities.store import amendments, policies, promises, rerouting
 from activities.store.carriers import CarrierExperience
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
-from activities.store.problems import Wish, problem_of, stock_rows
+from activities.store.problems import Wish, left_to_plan, problem_of, stock_rows
 from activities.store.record import record
 from activities.store.store import Store
 from models.amendment import AmendmentRequest, AmendmentState, LineChange
 from models.effects import RouteAnswer, RouteOrder
-from models.errors import Refused
 from models.journal import SYSTEM
 from models.messages import AmendOrder
 from models.money import Money
 from models.order import OrderDraft
-from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
+from models.plan import Plan, PlanSummary, ShipmentRef, Unfillable
+from models.rerouting import SetPlan
 from policies.document import Policy, may_substitute
 from policies.money import goods_of
 from policies.routing.problem import DemandLine, RoutingProblem
 from policies.routing.promising import taken
+from policies.routing.rerouting import as_set
 from policies.routing.router import Router
 from policies.shortage import ShortagePolicy, part_ahead
 from policies.substitution import said_of, substituted
 from workflows import steps
 
-# Of the step's twenty, for the three plans at most that an order may need: as it is, with substitutes, and in part.
+# Of the step's twenty, for the four plans at most that an order may need: as a person has set it, as it is, with
+# substitutes, and in part.
 _PLANNING_SECONDS = 12.0
 
 
@@ -46,6 +48,13 @@ class RoutesElsewhere(Protocol):
     async def route(self, problem: RoutingProblem, *, within: float) -> Plan | Unfillable:
         """See ``Router.route``."""
         ...
+
+
+class ByHand(NamedTuple):
+    """The problem in which all comes from where a person wants it from, and its plan."""
+
+    problem: RoutingProblem
+    plan: Plan
 
 
 class RoutingActivities:
@@ -75,7 +84,7 @@ class RoutingActivities:
             await keep_started(session, effect.order_id, effect.kept)
             stored = await stored_draft(session, effect.order_id)
             draft = stored.draft
-            demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
+            demand = left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
             problem = await problem_of(
@@ -86,11 +95,20 @@ class RoutingActivities:
                 order_id=effect.order_id,
                 business_now=effect.business_now,
                 carriers=carriers,
+                avoid=effect.avoid,
             )
             promised = await self._promised(session, effect, draft, problem)
+            wish = (
+                None
+                if effect.set_plan is None
+                else await rerouting.set_plan(session, effect.set_plan, effect.order_id)
+            )
         until = time.monotonic() + _PLANNING_SECONDS
         answer: Plan | Unfillable
-        if isinstance(promised, promises.Taken):
+        by_hand = None if wish is None else await self._by_hand(problem, wish, until)
+        if isinstance(by_hand, ByHand):
+            problem, answer = by_hand
+        elif isinstance(promised, promises.Taken):
             answer, problem = taken(*promised, effect.order_id, demand)
             answer = answer.model_copy(update={"promise": draft.promise_id})
         else:
@@ -105,16 +123,24 @@ class RoutingActivities:
                 problem, answer, levels, draft, policy.shortage, until=until
             )
         if isinstance(answer, Unfillable):
-            return RouteAnswer(unfillable=answer.reasons)
+            return RouteAnswer(unfillable=(*answer.reasons, *problem.notes))
         plan = _numbered(answer, effect.first_number).model_copy(
             update={
                 "policy": problem.policy,
-                "reasons": (*answer.reasons, *([promised] if isinstance(promised, str) else [])),
+                "reasons": (
+                    *answer.reasons,
+                    *([promised] if isinstance(promised, str) else []),
+                    *(by_hand if isinstance(by_hand, list) else []),
+                ),
             }
         )
         shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
         summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared).model_copy(
-            update={"limits": policy.plan_limits}
+            update={
+                "limits": policy.plan_limits,
+                "reroutes": policy.max_reroutes,
+                "set_by": plan.set_by,
+            }
         )
         async with self._store.transaction() as session:
             return RouteAnswer(
@@ -142,6 +168,29 @@ class RoutingActivities:
             return f"promise {draft.promise_id} is not kept to: it could not be reserved, or the order was planned anew"
         found = await promises.take(session, draft.promise_id, problem, draft.channel)
         return f"promise {draft.promise_id} is not kept to: {found}" if isinstance(found, str) else found
+
+    async def _by_hand(self, problem: RoutingProblem, wish: SetPlan, until: float) -> ByHand | list[str]:
+        """The plan as a person has set it, and its problem; or why it is not made, so that the router plans."""
+        restricted = as_set(problem, wish)
+        if not isinstance(restricted, RoutingProblem):
+            return [f"the plan that {wish.actor} has set is not made: {'; '.join(restricted)}"[:1000]]
+        plan = await self._route(restricted, until)
+        if isinstance(plan, Unfillable):
+            return [f"the plan that {wish.actor} has set is not made: {'; '.join(plan.reasons)}"[:1000]]
+        own = await self._route(problem, until)
+        instead = own.cost if isinstance(own, Plan) else "nothing, for it finds none"
+        return ByHand(
+            restricted,
+            plan.model_copy(
+                update={
+                    "set_by": wish.actor,
+                    "reasons": (
+                        f"set by hand by {wish.actor}: {wish.reason}; the router's own would cost {instead}",
+                        *plan.reasons,
+                    ),
+                }
+            ),
+        )
 
     async def _substitute(
         self,
@@ -272,28 +321,6 @@ def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tup
             for number, change in enumerate(instead)
         ),
     )
-
-
-def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[DemandLine, ...]:
-    """What is asked for beside what is kept. Raises ``Refused`` when that does not fit, or nothing is left."""
-    units: Counter[tuple[str, str]] = Counter()
-    for planned in kept:
-        units[(planned.line_id, planned.sku)] += planned.quantity
-    demand = []
-    for line in draft.lines:
-        left = line.quantity - units.pop((line.line_id, line.sku), 0)
-        if left < 0:
-            raise Refused(
-                f"line {line.line_id}: {-left} more units of {line.sku} are kept than are asked for"
-            )
-        if left > 0:
-            demand.append(DemandLine(line_id=line.line_id, sku=line.sku, quantity=left))
-    if units:
-        strange = ", ".join(f"line {line_id}: {sku}" for line_id, sku in sorted(units))
-        raise Refused(f"what is kept is not in the document: {strange}")
-    if not demand:
-        raise Refused("nothing is left to be planned: every unit is in a shipment that goes on")
-    return tuple(demand)
 
 
 def _numbered(plan: Plan, first: int) -> Plan:

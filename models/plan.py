@@ -70,7 +70,7 @@ class Plan(Contract):
 
     ``late``: what the policy puts on top of the cost because it is late; no money of anybody's. ``late_risk``:
     that parcels may come later than promised, as carriers did before. ``policy``: the version
-    that it was made by. ``promise``: the promise whose plan it is.
+    that it was made by. ``promise``: the promise whose plan it is. ``set_by``: who has set it by hand.
     """
 
     shipments: tuple[PlannedShipment, ...]
@@ -81,6 +81,7 @@ class Plan(Contract):
     reasons: tuple[str, ...] = ()
     policy: str | None = None
     promise: str | None = None
+    set_by: str | None = None
     left_out: tuple[PlannedLine, ...] = ()
     late: Money | None = None
     late_risk: Money | None = None
@@ -116,7 +117,8 @@ class ShipmentRef(Contract):
 class PlanSummary(Contract):
     """A stored plan as the workflow carries it. ``left_out``: units that are to be planned later.
 
-    ``limits``: of the policy that it was made by; None: as built in.
+    ``limits``: of the policy that it was made by; None: as built in. ``reroutes``: how often the order may be planned
+    anew without a person. ``set_by``: who has set it by hand.
     """
 
     plan_id: str
@@ -127,3 +129,5 @@ class PlanSummary(Contract):
     router: str
     left_out: int = 0
     limits: PlanLimits | None = None
+    reroutes: int = 0
+    set_by: str | None = None

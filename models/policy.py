@@ -43,13 +43,15 @@ class RoutingTerms(Document):
 
     ``split_penalty_minor``: for each parcel beyond the first; left out, the network's. ``late_day_minor``: for each
     day begun after the asked date, of each parcel. ``max_parcels``: no plan has more. ``budget_ms``: how long it may
-    look for a better plan.
+    look for a better plan. ``max_reroutes``: how often an order is planned anew without a person where a warehouse or
+    a carrier refuses it; 0 asks a person at once.
     """
 
     split_penalty_minor: _Amount | None = None
     late_day_minor: _Amount | None = None
     max_parcels: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
     budget_ms: Annotated[int, Field(strict=True, ge=10, le=1_000)] | None = None
+    max_reroutes: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
 
 
 class RoutingRule(Group):

@@ -131,6 +131,8 @@ class ShipmentRun(Contract):
     planned_at: AwareDatetime
     promised_at: AwareDatetime
     clock: BusinessClock
+    # Whether its order plans it anew of itself where a neighbour refuses it.
+    plan_again: bool = False
     # Ours alone, set when a run continues as new; left out of the published schema.
     memory: SkipJsonSchema[ShipmentMemory | None] = None
 

@@ -20,6 +20,8 @@ from policies.shortage import ShortagePolicy
 
 _Rules = TypeVar("_Rules", bound=Contract)
 
+_MAX_REROUTES = 3
+
 
 class Asker(Contract):
     """Of whom an order is, as rules of the policy ask for it."""
@@ -51,6 +53,12 @@ class Policy(Contract):
         if terms.budget_ms is not None:
             changes["budget_seconds"] = terms.budget_ms / 1000
         return self._of(RoutingWeights(), changes)
+
+    @property
+    def max_reroutes(self) -> int:
+        """How often an order is planned anew without a person where it is refused."""
+        said = self.document.routing.max_reroutes
+        return _MAX_REROUTES if said is None else said
 
     @property
     def shortage(self) -> ShortagePolicy:
@@ -119,7 +127,8 @@ class Policy(Contract):
         gate_b = ("version", "max_shipments", "max_cost_percent", "cost_floor_minor")
         return {
             "routing": _plain(self.weights)
-            | _said(self.document.routing, "split_penalty_minor", "max_parcels"),
+            | _said(self.document.routing, "split_penalty_minor", "max_parcels")
+            | {"max_reroutes": self.max_reroutes},
             "shortage": _plain(self.shortage),
             "plan_review": {name: value for name, value in _plain(self.approval).items() if name in gate_b},
             "risk_review": _plain(self.risk),

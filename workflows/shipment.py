@@ -24,6 +24,8 @@ with workflow.unsafe.imports_passed_through():
         CarrierEventKind,
         DrawOn,
         Recall,
+        Refusal,
+        RefusedShipment,
         ShipmentProgress,
         WmsEvent,
         WmsEventKind,
@@ -42,6 +44,7 @@ _LOOK_EVERY = timedelta(days=1)
 _REPORT_AGAIN_AFTER, _REPORT_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(days=1)
 _REPORT_FOR = timedelta(days=60)
 _ASK_FOR_MONEY_EVERY = timedelta(hours=6)
+_PLANNED_ANEW_WITHIN = timedelta(minutes=10)
 
 
 _Message = TypeVar("_Message", bound=Contract)
@@ -110,6 +113,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory, run = self.memory, self._run_input
         # The event may even overtake the answer to the request; the request is made all the same.
         while memory.pick is None or not self._is_picked():
+            if memory.refused is not None:
+                await self._wait_for_another_plan()
             if memory.pick_again:
                 await self._call_pick_off()
                 continue
@@ -132,12 +137,14 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             problem, memory.pick_problem = memory.pick_problem, None
             if problem is not None:
                 said = problem.detail or f"the warehouse reports {problem.kind}"
+                await self._leave_to_order(_refusal_in(problem), said)
                 await self._ask_about_pick(_PICK_FLAGS[problem.kind], said)
             elif overdue:
                 memory.deadlines.pop("pick")
-                await self._ask_about_pick(
-                    "pick_overdue", "the warehouse has not said that it picked", wait=True
-                )
+                said = "the warehouse has not said that it picked"
+                await self._leave_to_order(Refusal.OVERDUE, said)
+                if not self._is_picked():
+                    await self._ask_about_pick("pick_overdue", said, wait=True)
         if memory.state is ShipmentState.PICK_REQUESTED:
             self._enter(ShipmentState.PICKED)
 
@@ -181,7 +188,37 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         else:
             memory.pick_key = None
             memory.undo.pop()
-            await self._ask_about_pick("pick_refused", answer.reason or "the warehouse refused the pick")
+            said = answer.reason or "the warehouse refused the pick"
+            await self._leave_to_order(answer.refusal, said)
+            await self._ask_about_pick("pick_refused", said)
+
+    async def _leave_to_order(self, refusal: Refusal | None, why: str) -> None:
+        """Let the order plan it anew, where that is the answer and it may without a person.
+
+        Raises ``CalledOff`` when it does. When this returns, a person is to be asked.
+        """
+        memory = self.memory
+        if refusal is None or not self._run_input.plan_again or self._committed():
+            return
+        memory.refusals += 1
+        memory.refused = RefusedShipment(count=memory.refusals, refusal=refusal, why=why)
+        self._changed()
+        self.note("shipment.refused", f"the order is to plan it anew: {refusal.replace('_', ' ')}", why=why)
+        if await self._report(again=True):
+            await self._wait_for_another_plan()
+        memory.refused = None
+
+    async def _wait_for_another_plan(self) -> None:
+        memory, was_picked = self.memory, self._is_picked()
+        await self.until(
+            lambda: self._wants_off() or self._is_picked() is not was_picked,
+            deadline=self.deadline("planned-anew", workflow.now() + _PLANNED_ANEW_WITHIN),
+            summary="until its order plans it anew",
+        )
+        memory.deadlines.pop("planned-anew")
+        memory.refused = None
+        if self._wants_off():
+            raise CalledOff
 
     async def _look_at_pick(self) -> None:
         """Before a silent warehouse is called overdue it is asked: its message may have been lost."""
@@ -276,6 +313,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 return
             memory.label_key = None
             memory.undo.pop()
+            await self._leave_to_order(answer.refusal, answer.reason or "no reason given")
             await self.ask(
                 "label",
                 Question(
@@ -922,6 +960,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     given_up=memory.given_up,
                     goes_on=memory.goes_on,
                     hold_expired=memory.hold_expired,
+                    refused=memory.refused,
                     occurred_at=workflow.now(),
                 ),
             )
@@ -998,6 +1037,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _key(self, step: str, attempt: int = 1) -> str:
         return idempotency_key(workflow.info().workflow_id, step, attempt)
+
+
+def _refusal_in(event: WmsEvent) -> Refusal | None:
+    """What another plan is the answer to. Units that are missing are out of stock, whatever else was said."""
+    if event.refusal is not None:
+        return event.refusal
+    return Refusal.OUT_OF_STOCK if event.missing else None
 
 
 def _understood(start: RawValue) -> ShipmentRun:

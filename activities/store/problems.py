@@ -10,18 +10,28 @@ from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities import holidays
-from activities.store import policies
-from activities.store.network import OpenStock, destination_of, network, stock_open_to
+from activities.settlement import left
+from activities.store import policies, reads, rerouting
+from activities.store.intake import stored_draft
+from activities.store.network import OpenStock, destination_of, network, stock_of, stock_open_to
+from activities.store.plans import kept_lines, plan_of_each
 from models.base import Contract
+from models.effects import KeptShipment
+from models.errors import Refused
+from models.messages import Avoided
 from models.order import OrderDraft
+from models.plan import PlannedLine
 from models.promise import PromiseRequest
+from models.states import ShipmentState
 from policies.classification import classify
 from policies.document import Asker, Policy, allowed_nodes
 from policies.routing.carriers import CarrierModel, beliefs_of
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
+from policies.routing.rerouting import without
 
 # What stands for an order where there is none yet.
 NO_ORDER = "cart"
+_PACKED = frozenset({ShipmentState.PICKED, ShipmentState.LABELLED})
 
 
 class Wish(Contract):
@@ -101,8 +111,12 @@ async def problem_of(
     order_id: str,
     business_now: datetime,
     carriers: CarrierModel,
+    avoid: Sequence[Avoided] = (),
 ) -> RoutingProblem:
-    """All that a router may look at for ``wish``. Raises ``NotFound`` without a network."""
+    """All that a router may look at for ``wish``, without what is to be avoided at present, or by this order.
+
+    Raises ``NotFound`` without a network.
+    """
     known = await network(session)
     problem = RoutingProblem(
         order_id=order_id,
@@ -124,7 +138,35 @@ async def problem_of(
         destination=await destination_of(session, wish.country, wish.postcode),
     )
     problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
+    problem = without(problem, await rerouting.in_force(session), avoid, wish.postcode)
     return under(policy, wish.asker, problem)
+
+
+async def problem_of_rest(
+    session: AsyncSession, order_id: str, now: datetime, carriers: CarrierModel
+) -> RoutingProblem:
+    """The problem of what is not packed yet of an order, as it would be planned ``now``.
+
+    Raises ``NotFound`` without a network, and ``Refused`` when nothing is left to plan.
+    """
+    draft = (await stored_draft(session, order_id)).draft
+    plans = await plan_of_each(session, order_id)
+    kept = [
+        KeptShipment(plan_id=plans[shipment.number], number=shipment.number)
+        for shipment in await reads.shipments(session, order_id)
+        if shipment.number in plans and (left(shipment) or shipment.state in _PACKED)
+    ]
+    demand = left_to_plan(draft, await kept_lines(session, order_id, kept))
+    levels = await stock_of(session, {line.sku for line in demand}, order_id)
+    return await problem_of(
+        session,
+        Wish.of_order(draft, demand),
+        levels,
+        await policies.active(session),
+        order_id=order_id,
+        business_now=now,
+        carriers=carriers,
+    )
 
 
 def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProblem:
@@ -168,3 +210,25 @@ def stock_rows(levels: Sequence[OpenStock], demand: Sequence[DemandLine]) -> tup
             )
         )
     return tuple(rows)
+
+
+def left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[DemandLine, ...]:
+    """What is asked for beside what is kept. Raises ``Refused`` when that does not fit, or nothing is left."""
+    units: Counter[tuple[str, str]] = Counter()
+    for planned in kept:
+        units[(planned.line_id, planned.sku)] += planned.quantity
+    demand = []
+    for line in draft.lines:
+        left = line.quantity - units.pop((line.line_id, line.sku), 0)
+        if left < 0:
+            raise Refused(
+                f"line {line.line_id}: {-left} more units of {line.sku} are kept than are asked for"
+            )
+        if left > 0:
+            demand.append(DemandLine(line_id=line.line_id, sku=line.sku, quantity=left))
+    if units:
+        strange = ", ".join(f"line {line_id}: {sku}" for line_id, sku in sorted(units))
+        raise Refused(f"what is kept is not in the document: {strange}")
+    if not demand:
+        raise Refused("nothing is left to be planned: every unit is in a shipment that goes on")
+    return tuple(demand)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import allocating, expiring, lots, outbox, promises, reads
+from activities.store import allocating, expiring, lots, outbox, promises, reads, rerouting
 from activities.store.arrived import arrivals
 from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
@@ -89,6 +89,8 @@ class Sweeper:
                 await self._guarded(self.prove)
                 await self._guarded(self.tell)
                 await self._guarded(self.plan_anew)
+                while await self._guarded(self.reroute) == _BATCH:
+                    pass
                 await self._guarded(self.turn)
                 await self._guarded(self.wake)
                 looked_on = await self._guarded(self.expire) or looked_on
@@ -176,6 +178,21 @@ class Sweeper:
                     await told_of(session, loss.released)
                 _log.info("stock_lost_told", document_id=loss.document_id, told=told.name.lower())
         return len(losses)
+
+    async def reroute(self) -> int:
+        """Tell runs to plan anew for a notice, or by a plan that a person has set, at most one batch; returns how many.
+
+        An order that has no run any more has nothing to plan. Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            waiting = await rerouting.untold(session, _BATCH)
+        for one in waiting:
+            with bound_contextvars(order_id=one.order_id, actor=one.message.actor):
+                told = await self._parts.runs.tell(order_workflow_id(one.order_id), "plan_again", one.message)
+                async with self._parts.store.transaction() as session:
+                    await rerouting.told_of(session, [one.plan_again_id])
+                _log.info("plan_again_told", event_id=one.message.event_id, told=told.name.lower())
+        return len(waiting)
 
     async def turn(self) -> int:
         """Tell subscribers what rules of allocation that began or ran out, and lots that expired, have made of

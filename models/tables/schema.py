@@ -12,6 +12,7 @@ from models.tables import (
     prices,
     promises,
     reconciliation,
+    rerouting,
     stock,
     tenders,
 )
@@ -31,6 +32,7 @@ MODULES = (
     prices,
     policies,
     promises,
+    rerouting,
 )
 
 __all__ = ["MODULES", "metadata"]

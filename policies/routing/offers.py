@@ -43,10 +43,10 @@ def in_time(problem: RoutingProblem, promised_at: datetime) -> bool:
 
 
 def notes_on(problem: RoutingProblem, shipments: Iterable[PlannedShipment]) -> tuple[str, ...]:
-    """What a person should know of how the days of ``shipments`` were counted, each once."""
+    """What a person should know of the problem, and of how the days of ``shipments`` were counted, each once."""
     nodes = {node.node_id: node for node in problem.nodes}
     services = {(service.carrier, service.service): service for service in problem.services}
-    notes: dict[str, None] = {}
+    notes: dict[str, None] = dict.fromkeys(problem.notes)
     for one in shipments:
         node, service = nodes[one.node], services[one.carrier, one.service]
         if counts_days(node, service):

@@ -69,6 +69,8 @@ class RoutingProblem(Contract):
     before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
     of ``weights`` are those built in. ``rule``: the policy's rule by which nodes are ``barred`` from the plan.
 
+    ``notes``: what it is planned without at present, which the plan says.
+
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
     """
@@ -96,6 +98,7 @@ class RoutingProblem(Contract):
     holidays: tuple[PublicHolidays, ...] = ()
     destination: Point | None = None
     carriers: CarrierBeliefs | None = None
+    notes: tuple[str, ...] = ()
 
     def within_rules(self) -> Self:
         """The problem with the nodes alone that may be planned with."""

@@ -258,6 +258,22 @@ def _of_the_plan_there_is(case: Any) -> None:
         case.body = asked or {"without": "south"}
 
 
+def _of_a_notice_that_harms_nobody(case: Any) -> None:
+    """Post it of a country that no order goes to, once; or lift the one that there is."""
+    if "request_id" not in case.body:
+        case.path_parameters["notice_id"] = 1
+        return
+    said = {name: case.body[name] for name in ("actor", "reason")}
+    case.body = said | {"country": "NZ", "request_id": f"n-{_number_of(case.body)}"}
+
+
+def _from_where_there_is_something(case: Any) -> None:
+    """Set a plan for the one order that was routed, each under an id of its own."""
+    case.path_parameters["order_id"] = "web:1001"
+    said = {name: case.body[name] for name in ("actor", "reason")}
+    case.body = said | {"node": "north", "request_id": f"s-{_number_of(case.body)}"}
+
+
 def _of_the_account_there_is(case: Any) -> None:
     """Look at it, or block it."""
     if isinstance(case.body, dict):
@@ -372,6 +388,9 @@ _MENDS = {
     "explain_route": _of_the_plan_there_is,
     "ask_what_if": _of_the_plan_there_is,
     "replay_route": _of_the_plan_there_is,
+    "post_notice": _of_a_notice_that_harms_nobody,
+    "lift_notice": _of_a_notice_that_harms_nobody,
+    "set_plan": _from_where_there_is_something,
     "block_tender": _of_the_account_there_is,
     "show_account": _of_the_account_there_is,
     "add_subscriber": _nowhere,
