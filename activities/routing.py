@@ -1,9 +1,11 @@
 """Queue ``oms-routing``: put the problem together, let the router decide, keep the plan with its reasons."""
 
 import asyncio
+import inspect
+import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,6 +37,18 @@ from policies.shortage import ShortagePolicy, part_ahead
 from policies.substitution import said_of, substituted
 from workflows import steps
 
+# Of the step's twenty, for the four plans at most that an order may need: as a person has set it, as it is, with
+# substitutes, and in part.
+_PLANNING_SECONDS = 12.0
+
+
+class RoutesElsewhere(Protocol):
+    """A router whose work is done outside of this process, with an answer in any case ``within`` so many seconds."""
+
+    async def route(self, problem: RoutingProblem, *, within: float) -> Plan | Unfillable:
+        """See ``Router.route``."""
+        ...
+
 
 class ByHand(NamedTuple):
     """The problem in which all comes from where a person wants it from, and its plan."""
@@ -44,11 +58,14 @@ class ByHand(NamedTuple):
 
 
 class RoutingActivities:
-    """Route orders with one router, under the policy in force: with substitutes, or in parts, where that says so."""
+    """Route orders with one router, under the policy in force: with substitutes, or in parts, where that says so.
 
-    def __init__(self, store: Store, router: Router) -> None:
+    A plain ``Router`` works on a thread of this process.
+    """
+
+    def __init__(self, store: Store, router: Router | RoutesElsewhere) -> None:
         self._store = store
-        self._router = router
+        self._route = _awaited(router)
         self._carriers = CarrierExperience(store)
 
     @implements(steps.ROUTE_ORDER)
@@ -86,23 +103,25 @@ class RoutingActivities:
                 if effect.set_plan is None
                 else await rerouting.set_plan(session, effect.set_plan, effect.order_id)
             )
-        # On a thread: a long calculation must not keep this process from answering the engine.
+        until = time.monotonic() + _PLANNING_SECONDS
         answer: Plan | Unfillable
-        by_hand = None if wish is None else await self._by_hand(problem, wish)
+        by_hand = None if wish is None else await self._by_hand(problem, wish, until)
         if isinstance(by_hand, ByHand):
             problem, answer = by_hand
         elif isinstance(promised, promises.Taken):
             answer, problem = taken(*promised, effect.order_id, demand)
             answer = answer.model_copy(update={"promise": draft.promise_id})
         else:
-            answer = await asyncio.to_thread(self._router.route, problem)
+            answer = await self._route(problem, until)
         if isinstance(answer, Unfillable) and effect.substitute and answer.missing:
-            replaced = await self._substitute(effect, problem, answer, draft, policy)
+            replaced = await self._substitute(effect, problem, answer, draft, policy, until=until)
             if isinstance(replaced, AmendOrder):
                 return RouteAnswer(unfillable=answer.reasons, substitution=replaced)
             answer = answer.model_copy(update={"reasons": (*answer.reasons, *replaced)})
         if isinstance(answer, Unfillable) and not effect.kept and not draft.ship_complete:
-            problem, answer = await self._route_part(problem, answer, levels, draft, policy.shortage)
+            problem, answer = await self._route_part(
+                problem, answer, levels, draft, policy.shortage, until=until
+            )
         if isinstance(answer, Unfillable):
             return RouteAnswer(unfillable=(*answer.reasons, *problem.notes))
         plan = _numbered(answer, effect.first_number).model_copy(
@@ -150,15 +169,15 @@ class RoutingActivities:
         found = await promises.take(session, draft.promise_id, problem, draft.channel)
         return f"promise {draft.promise_id} is not kept to: {found}" if isinstance(found, str) else found
 
-    async def _by_hand(self, problem: RoutingProblem, wish: SetPlan) -> ByHand | list[str]:
+    async def _by_hand(self, problem: RoutingProblem, wish: SetPlan, until: float) -> ByHand | list[str]:
         """The plan as a person has set it, and its problem; or why it is not made, so that the router plans."""
         restricted = as_set(problem, wish)
         if not isinstance(restricted, RoutingProblem):
             return [f"the plan that {wish.actor} has set is not made: {'; '.join(restricted)}"[:1000]]
-        plan = await asyncio.to_thread(self._router.route, restricted)
+        plan = await self._route(restricted, until)
         if isinstance(plan, Unfillable):
             return [f"the plan that {wish.actor} has set is not made: {'; '.join(plan.reasons)}"[:1000]]
-        own = await asyncio.to_thread(self._router.route, problem)
+        own = await self._route(problem, until)
         instead = own.cost if isinstance(own, Plan) else "nothing, for it finds none"
         return ByHand(
             restricted,
@@ -180,6 +199,8 @@ class RoutingActivities:
         whole: Unfillable,
         draft: OrderDraft,
         policy: Policy,
+        *,
+        until: float,
     ) -> AmendOrder | tuple[str, ...]:
         """An amendment that replaces what is missing, stored for the order's run to apply; or why there is none."""
         if not policy.substitutes or not may_substitute(policy.shortage, draft.allow_substitutes):
@@ -204,7 +225,7 @@ class RoutingActivities:
         instead = problem.model_copy(
             update={"lines": lines, "stock": (*problem.stock, *stock_rows(levels, lines))}
         )
-        if isinstance(await asyncio.to_thread(self._router.route, instead), Unfillable):
+        if isinstance(await self._route(instead, until), Unfillable):
             return (f"{said_of(changes)} cannot be sent either",)
         return await self._proposed(effect.order_id, draft, policy, request_id, changes)
 
@@ -239,6 +260,8 @@ class RoutingActivities:
         levels: Sequence[OpenStock],
         draft: OrderDraft,
         shortage: ShortagePolicy,
+        *,
+        until: float,
     ) -> tuple[RoutingProblem, Plan | Unfillable]:
         """A plan for what is there of an order that is ``Unfillable`` as a whole, if that may go ahead; for what."""
         prices = {line.line_id: line.unit_price_minor for line in draft.lines}
@@ -246,7 +269,7 @@ class RoutingActivities:
         if not part:
             return problem, whole
         ahead = problem.model_copy(update={"lines": part, "stock": stock_rows(levels, part)})
-        plan = await asyncio.to_thread(self._router.route, ahead)
+        plan = await self._route(ahead, until)
         if isinstance(plan, Unfillable):
             return problem, whole
         return ahead, plan.model_copy(
@@ -255,6 +278,18 @@ class RoutingActivities:
                 "reasons": (*plan.reasons, f"a part goes ahead ({shortage.version})", *whole.reasons),
             }
         )
+
+
+def _awaited(
+    router: Router | RoutesElsewhere,
+) -> Callable[[RoutingProblem, float], Awaitable[Plan | Unfillable]]:
+    """The router as it is asked here: for a problem, until a moment of the monotonic clock."""
+    if inspect.iscoroutinefunction(router.route):
+        elsewhere = cast(RoutesElsewhere, router)
+        return lambda problem, until: elsewhere.route(problem, within=max(until - time.monotonic(), 0.0))
+    here = cast(Router, router)
+    # On a thread: a long calculation must not keep this process from answering the engine.
+    return lambda problem, _: asyncio.to_thread(here.route, problem)
 
 
 def _supply(levels: Sequence[OpenStock], problem: RoutingProblem) -> Counter[str]:

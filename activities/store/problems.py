@@ -1,5 +1,6 @@
 """The routing problem put together from what is stored: of an order, or of a cart before there is one."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Self
 from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from activities.holidays import holidays_for
+from activities import holidays
 from activities.settlement import left
 from activities.store import policies, reads, rerouting
 from activities.store.intake import stored_draft
@@ -84,6 +85,11 @@ class Wish(Contract):
         )
 
 
+def warm_up() -> None:
+    """Load what the first problem would wait for."""
+    holidays.warm_up()
+
+
 async def problem_of_cart(
     session: AsyncSession, cart: PromiseRequest, now: datetime, carriers: CarrierModel
 ) -> RoutingProblem:
@@ -127,7 +133,8 @@ async def problem_of(
         promise_by=wish.promise_by,
         ship_complete=wish.ship_complete,
         carrier_service=wish.carrier_service,
-        holidays=holidays_for(known, wish.country, business_now),
+        # On a thread: whoever asks first loads a library.
+        holidays=await asyncio.to_thread(holidays.holidays_for, known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
     )
     problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})

@@ -121,12 +121,17 @@ async def refuse_policy(version: _Version, request: Request, parts: PartsOf) -> 
 )
 async def try_policy(request: Request, parts: PartsOf) -> BacktestReport:
     """What another policy would have made of orders that were planned: cost, parcels, fill, days, distance, each with
-    how sure that is. Nothing acts on it. It takes up to fifteen seconds, and says how many orders it got through.
+    how sure that is. Nothing acts on it. It takes up to fifteen seconds, and says how many orders it got through. One
+    runs at a time: meanwhile another one is answered with 409 `backtest_running`.
 
     Of a stored version it is kept, for whoever is to approve it.
     """
     raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
     asked = parse_message(raw, BacktestRequest)
+    return await parts.backtests.run(lambda: _tried(parts, asked))
+
+
+async def _tried(parts: Parts, asked: BacktestRequest) -> BacktestReport:
     async with parts.store.transaction() as session:
         if asked.document is not None:
             await proposing.check(session, asked.document)
@@ -160,9 +165,9 @@ def _backtest(
     from policies.routing.exact import ExactRouter  # noqa: PLC0415
 
     decisions = (
-        Decided(one.plan, under(policy, one.asker, _as_the_network_has_it(one.problem, known)))
+        Decided(one.read_plan(), under(policy, one.asker, _as_the_network_has_it(problem, known)))
         for one in past
-        if one.problem is not None
+        if (problem := one.read_problem()) is not None
     )
     found = backtest(
         decisions, ExactRouter(), seconds=_BACKTEST_SECONDS, carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km

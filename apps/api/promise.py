@@ -8,7 +8,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Depends, Header, Path, Request
 
-from activities.store import promises
+from activities.store import problems, promises
 from activities.store.problems import problem_of_cart
 from apps.api import examples
 from apps.api.bodies import body_of, parse_message, read_body
@@ -95,7 +95,8 @@ async def show_promise(
 
 
 def warm_up() -> None:
-    """Load the optimiser: the first promise after a start would wait for it, for seconds."""
+    """Load the optimiser and the public holidays: the first promise after a start would wait for them, for seconds."""
+    problems.warm_up()
     _router()
 
 

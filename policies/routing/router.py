@@ -1,6 +1,7 @@
 """Routers: a problem in, a plan with its reasons out; and the simple one, whose rule everybody can follow."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -32,7 +33,9 @@ class CheapestNodeRouter:
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
-        problem = problem.within_rules()
+        return in_sequence(problem, self._route)
+
+    def _route(self, problem: RoutingProblem) -> Plan | Unfillable:
         if problem.carrier_service is not None and not problem.usable_services():
             return Unfillable(
                 reasons=(f"{problem.carrier_service} is asked for, and the network has no such service",)
@@ -101,6 +104,35 @@ class CheapestNodeRouter:
         return _plan(
             problem, tuple(shipments), f"no node holds everything: {len(shipments)} shipments", self.name
         )
+
+
+def in_sequence(
+    problem: RoutingProblem, route: Callable[[RoutingProblem], Plan | Unfillable]
+) -> Plan | Unfillable:
+    """What ``route`` makes of the first nodes of the policy's sequence that can fill the order, within its rules.
+
+    Each step adds its nodes to those of the steps before. Without a sequence all nodes are asked at once.
+    """
+    problem = problem.within_rules()
+    if not problem.sequence:
+        return route(problem)
+    tried: set[str] = set()
+    for step, named in enumerate(problem.sequence, start=1):
+        tried |= set(named)
+        nodes = tuple(node for node in problem.nodes if node.node_id in tried)
+        answer = route(problem.model_copy(update={"nodes": nodes, "sequence": ()}))
+        if isinstance(answer, Plan):
+            said = f"from step {step} of {len(problem.sequence)} of the sequence of rule {problem.rule}"
+            return answer.model_copy(update={"reasons": (*answer.reasons, said)})
+    return answer
+
+
+def by_rule(problem: RoutingProblem, why: str) -> Plan | Unfillable:
+    """The simple rule's answer, for want of a better one; a plan is marked with ``why``."""
+    answer = CheapestNodeRouter().route(problem)
+    if isinstance(answer, Unfillable):
+        return answer
+    return answer.model_copy(update={"reasons": (f"{why}: by a simple rule", *answer.reasons)})
 
 
 def _stock_by_node(problem: RoutingProblem) -> dict[str, dict[str, int]]:

@@ -1,6 +1,7 @@
 """What the exact router adds to the simple one: cheaper splits, proof, alternatives; and questions about its plans."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from policies.routing.problem import DemandLine
 from policies.routing.questions import differences, what_if
 from policies.routing.router import CheapestNodeRouter
 from policies.routing.solution import Assignment, Solution, solution
+from policies.routing.solution import Unfillable as NoSolution
 from policies.routing.terms import terms_of
 from tests.policies.test_router import NOW, a_node, a_problem, a_service, demands, routed, stocks
 
@@ -118,6 +120,41 @@ def test_a_plan_that_time_ran_out_on_is_no_dearer_than_the_simple_rules(
     assert plan.proof is not None
     assert (plan.router, plan.proof.method, plan.proof.proven) == ("exact/2", "simple rule, hurry", False)
     assert (plan.proof.objective_minor, plan.proof.bound_minor) == (plan.cost.minor, 0)
+
+
+def test_all_steps_of_a_sequence_share_one_budget_and_the_last_ones_still_have_a_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, given_to = 100.0, []
+
+    def out_of_time(_: Instance, *, budget_s: float, **__: object) -> NoSolution:
+        nonlocal now
+        now += 0.1
+        given_to.append(round(budget_s, 3))
+        return NoSolution((), proven=False)
+
+    monkeypatch.setattr(exact, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(exact, "solve", out_of_time)
+    stock = {(f"n{number}", "a"): 1 for number in range(1, 6)}
+    problem = a_problem({"a": 5}, stock, sequence=tuple((node,) for node, _ in stock), rule="by turns")
+    plan = routed(ROUTER, problem)
+    assert given_to == [0.25, 0.15, 0.05, 0.01, 0.01]
+    assert plan.reasons[0] == "the optimiser found no plan in time: by a simple rule"
+    assert plan.reasons[-1] == "from step 5 of 5 of the sequence of rule by turns"
+
+
+def test_a_simple_plan_keeps_to_the_sequence_and_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise MemoryError("too much")
+
+    problem = a_problem({"a": 1}, {("n1", "a"): 1, ("n2", "a"): 1}, rule="by turns")
+    problem = problem.model_copy(
+        update={"nodes": (a_node("n1", 100), a_node("n2", 900)), "sequence": (("n2",), ("n1",))}
+    )
+    monkeypatch.setattr(exact, "solve", crash)
+    plan = routed(ROUTER, problem)
+    assert [shipment.node for shipment in plan.shipments] == ["n2"]
+    assert differences(plan, problem) == []
 
 
 # --- questions ---
