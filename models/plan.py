@@ -18,6 +18,7 @@ class PlannedShipment(Contract):
     """One parcel-worth: the lines that one node ships with one carrier service.
 
     ``distance_km``: from the node to about where the order goes, over the ground; None where either is not known.
+    ``look_ahead`` and ``markdown``: its part of the plan's.
     """
 
     number: int = Field(ge=1)
@@ -31,6 +32,8 @@ class PlannedShipment(Contract):
     transit_days: int = Field(ge=0)
     promised_at: AwareDatetime
     distance_km: int | None = Field(default=None, ge=0)
+    look_ahead: Money | None = None
+    markdown: Money | None = None
 
 
 class Proof(Contract):
@@ -48,12 +51,17 @@ class Proof(Contract):
 
 
 class Alternative(Contract):
-    """Another way to ship the same, which the plan was preferred to: what it costs, or why it cannot be."""
+    """Another way to ship the same, which the plan was preferred to: what it costs, or why it cannot be.
+
+    ``look_ahead`` and ``markdown`` as in the plan.
+    """
 
     what: str
     cost: Money | None = None
     promised_at: AwareDatetime | None = None
     why_not: str | None = None
+    look_ahead: Money | None = None
+    markdown: Money | None = None
 
 
 class PlanLimits(Contract):
@@ -69,7 +77,9 @@ class Plan(Contract):
     """The router's answer, stored whole with its reasons. ``left_out``: what is to be planned later.
 
     ``late``: what the policy puts on top of the cost because it is late; no money of anybody's. ``late_risk``:
-    that parcels may come later than promised, as carriers did before. ``policy``: the version
+    that parcels may come later than promised, as carriers did before. ``look_ahead``: what the units are worth where
+    they lie, to orders that are still to come. ``markdown``: what is credited, below zero, for units of which too many
+    lie there. All four are no money of anybody's. ``policy``: the version
     that it was made by. ``promise``: the promise whose plan it is. ``set_by``: who has set it by hand.
     """
 
@@ -85,6 +95,8 @@ class Plan(Contract):
     left_out: tuple[PlannedLine, ...] = ()
     late: Money | None = None
     late_risk: Money | None = None
+    look_ahead: Money | None = None
+    markdown: Money | None = None
     proof: Proof | None = None
     alternatives: tuple[Alternative, ...] = ()
 

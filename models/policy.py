@@ -20,6 +20,7 @@ _MANY = 1_000
 
 _Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_MINOR)]
 _Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+_Days = Annotated[int, Field(strict=True, ge=1, le=365)]
 _Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 RuleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 # A node, or a group of them.
@@ -52,6 +53,29 @@ class RoutingTerms(Document):
     max_parcels: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
     budget_ms: Annotated[int, Field(strict=True, ge=10, le=1_000)] | None = None
     max_reroutes: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
+
+
+class LookAheadTerms(Document):
+    """How much orders spare stock for those that are still to come. What is left out is as built in.
+
+    ``percent`` of the prices counts, 0: none; half of it after ``half_life_days``. They are worked out from the orders
+    of the last ``window_days``, for the time until more comes, at most ``horizon_days``.
+    """
+
+    percent: _Percent | None = None
+    half_life_days: _Days | None = None
+    window_days: _Days | None = None
+    horizon_days: _Days | None = None
+
+
+class MarkdownRule(Document):
+    """Each unit from ``at``, a node or a group, weighs ``credit_minor`` less where there is more than
+    ``weeks_of_supply`` of its SKU.
+    """
+
+    at: NodeName
+    weeks_of_supply: Annotated[int, Field(strict=True, ge=1, le=520)]
+    credit_minor: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 class RoutingRule(Group):
@@ -152,6 +176,8 @@ class PolicyDocument(Document):
     schema_version: int = Field(default=1, ge=1, le=1)
     node_groups: Mapping[NodeName, tuple[NodeId, ...]] = Field(default_factory=dict, max_length=_MANY)
     routing: RoutingTerms = RoutingTerms()
+    look_ahead: LookAheadTerms = LookAheadTerms()
+    markdown: tuple[MarkdownRule, ...] = Field(default=(), max_length=_MANY)
     routing_rules: tuple[RoutingRule, ...] = Field(default=(), max_length=_MANY)
     shortage: ShortageTerms = ShortageTerms()
     substitutes: tuple[Substitute, ...] = Field(default=(), max_length=_MANY)

@@ -15,6 +15,7 @@ from models.policy import BUILT_IN, Group, PolicyDocument, RoutingRule, Substitu
 from policies.approval import ApprovalPolicy
 from policies.pricing import PricePolicy
 from policies.risk import RiskPolicy
+from policies.routing.looking import LookAheadPolicy, Markdown
 from policies.routing.weights import RoutingWeights
 from policies.shortage import ShortagePolicy
 
@@ -59,6 +60,20 @@ class Policy(Contract):
         """How often an order is planned anew without a person where it is refused."""
         said = self.document.routing.max_reroutes
         return _MAX_REROUTES if said is None else said
+
+    @property
+    def look_ahead(self) -> LookAheadPolicy:
+        """How much stock is spared for orders that are still to come."""
+        return self._of(LookAheadPolicy(), _said(self.document.look_ahead))
+
+    @property
+    def markdowns(self) -> Mapping[str, Markdown]:
+        """The nodes whose stock is credited where there is too much of it."""
+        return {
+            node: Markdown(weeks_of_supply=one.weeks_of_supply, credit_minor=one.credit_minor)
+            for one in self.document.markdown
+            for node in self.nodes_named((one.at,))
+        }
 
     @property
     def shortage(self) -> ShortagePolicy:
@@ -129,6 +144,7 @@ class Policy(Contract):
             "routing": _plain(self.weights)
             | _said(self.document.routing, "split_penalty_minor", "max_parcels")
             | {"max_reroutes": self.max_reroutes},
+            "look_ahead": _plain(self.look_ahead),
             "shortage": _plain(self.shortage),
             "plan_review": {name: value for name, value in _plain(self.approval).items() if name in gate_b},
             "risk_review": _plain(self.risk),
@@ -175,6 +191,7 @@ def problems_of(
         *_of_rules(document, nodes),
         *_of_substitutes(document, skus),
         *_of_safety_stock(document, nodes, stocked),
+        *_of_markdown(document, nodes),
         *_of_names("routing_rules", [rule.rule_id for rule in document.routing_rules]),
         *_of_names("priorities", [rule.rule_id for rule in document.priorities]),
     )
@@ -217,7 +234,7 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _name_of(entry: Mapping[str, Any], place: int) -> str:
     """By what an entry of a list is known: its own name, or the SKU and where it lies."""
     if (named := entry.get("rule_id") or entry.get("sku")) is None:
-        return str(place)
+        return str(entry.get("at", place))
     return f"{named} at {entry['at']}" if "at" in entry else str(named)
 
 
@@ -337,6 +354,23 @@ def _of_safety_stock(
                     path=at,
                     code="repeated",
                     message=f"safety_stock[{first}] says it of {one.sku} at {node} already: say it once",
+                )
+
+
+def _of_markdown(document: PolicyDocument, nodes: Mapping[str, bool]) -> Iterator[Problem]:
+    known = nodes.keys() | document.node_groups.keys()
+    policy = Policy(document=document)
+    told: dict[str, int] = {}
+    for place, one in enumerate(document.markdown):
+        at = f"markdown[{place}]"
+        if one.at not in known:
+            yield _unknown_node(f"{at}.at", one.at, nodes)
+        for node in sorted(policy.nodes_named((one.at,))):
+            if (first := told.setdefault(node, place)) != place:
+                yield Problem(
+                    path=at,
+                    code="repeated",
+                    message=f"markdown[{first}] says it of {node} already: say it once",
                 )
 
 

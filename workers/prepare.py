@@ -51,8 +51,14 @@ async def prepare_namespace(*, wait: float = 30.0) -> None:
     client = await connect(wait=wait)
     made = await namespace.create_if_missing(client)
     build_id = current_build_id()
-    every = timedelta(minutes=get_settings().reconcile_minutes)
-    await namespace.prepare(client, build_id, ours=made, reconcile_every=every)
+    settings = get_settings()
+    await namespace.prepare(
+        client,
+        build_id,
+        ours=made,
+        reconcile_every=timedelta(minutes=settings.reconcile_minutes),
+        values_every=timedelta(minutes=settings.values_minutes),
+    )
     log.info("the namespace is ready", namespace=client.namespace, made=made, build_id=build_id)
 
 

@@ -22,7 +22,10 @@ ACTIVITY_CLASSES: dict[str, tuple[str, ...]] = {
         "activities.payments:PaymentActivities",
         "activities.reconciliation:MoneyReconciliation",
     ),
-    steps.ROUTING: ("activities.routing:RoutingActivities",),
+    steps.ROUTING: (
+        "activities.routing:RoutingActivities",
+        "activities.stock_values:StockValueActivities",
+    ),
     steps.CLASSIFY: ("activities.classify:ClassifyActivities",),
     steps.SHIPPING: (
         "activities.shipping:ShippingActivities",
@@ -34,6 +37,7 @@ WORKFLOW_CLASSES: tuple[str, ...] = (
     "workflows.order:OrderWorkflow",
     "workflows.shipment:ShipmentWorkflow",
     "workflows.reconciliation:ReconciliationWorkflow",
+    "workflows.stock_values:StockValuesWorkflow",
 )
 
 

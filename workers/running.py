@@ -190,7 +190,7 @@ async def open_activities(
                 steps.ORDERS: ((store,), (store,)),
                 steps.INVENTORY: ((store,), (store, terms)),
                 steps.PAYMENTS: ((store, near.payments), (store, near.payments, terms)),
-                steps.ROUTING: ((store, *router),),
+                steps.ROUTING: ((store, *router), (store,)),
                 steps.CLASSIFY: ((store,),),
                 steps.SHIPPING: (
                     (store, near.warehouse, near.carrier),

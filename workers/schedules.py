@@ -1,4 +1,4 @@
-"""What runs by itself: one Temporal Schedule per area of the reconciliation."""
+"""What runs by itself: one Temporal Schedule per area of the reconciliation, and one for the values of stock."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,9 +18,12 @@ from temporalio.client import (
 )
 
 from models.reconciliation import Area, ReconciliationRun
+from models.values import StockValuesRun
 from workflows import steps
 
 _OFF = "switched off by ORDERWRIGHT_RECONCILE_MINUTES=0"
+_VALUES_OFF = "switched off by ORDERWRIGHT_VALUES_MINUTES=0"
+STOCK_VALUES = "stock-values"
 # A run that takes longer hangs, and would keep every later one from starting.
 _AT_MOST = timedelta(hours=12)
 # After an outage one run makes up for all that were missed.
@@ -40,6 +43,29 @@ async def schedule_reconciliation(client: Client, every: timedelta) -> None:
             await client.get_schedule_handle(schedule_id(area)).update(_unless_paused(wanted))
 
 
+async def schedule_stock_values(client: Client, every: timedelta) -> None:
+    """Let values of stock be worked out ``every`` so often, zero for never; as above. Raises ``RPCError``."""
+    wanted = Schedule(
+        action=ScheduleActionStartWorkflow(
+            "StockValuesWorkflow",
+            StockValuesRun(),
+            id=STOCK_VALUES,
+            task_queue=steps.WORKFLOWS,
+            execution_timeout=_AT_MOST,
+            static_summary="what stock is worth where it lies",
+        ),
+        spec=ScheduleSpec(
+            intervals=[ScheduleIntervalSpec(every=every or timedelta(days=1), offset=every / 6)]
+        ),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_MAKE_UP),
+        state=ScheduleState(paused=not every, note=None if every else _VALUES_OFF),
+    )
+    try:
+        await client.create_schedule(STOCK_VALUES, wanted)
+    except ScheduleAlreadyRunningError:
+        await client.get_schedule_handle(STOCK_VALUES).update(_unless_paused(wanted))
+
+
 def schedule_id(area: Area) -> str:
     """The Schedule of an area; its runs have this id and the time they were due."""
     return f"reconciliation:{area}"
@@ -50,7 +76,7 @@ def _unless_paused(wanted: Schedule) -> Callable[[ScheduleUpdateInput], Schedule
 
     def update(found: ScheduleUpdateInput) -> ScheduleUpdate:
         state = found.description.schedule.state
-        if state.paused and state.note != _OFF:
+        if state.paused and state.note not in (_OFF, _VALUES_OFF):
             wanted.state = ScheduleState(paused=True, note=state.note)
         return ScheduleUpdate(schedule=wanted)
 

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
 
     # Every so many minutes our books are compared with the neighbours' and with each other; 0: only when asked.
     reconcile_minutes: int = Field(default=60, ge=0, le=7 * 24 * 60)
+    # Every so many minutes what stock is worth where it lies is worked out, where the policy uses it; 0: only when
+    # asked.
+    values_minutes: int = Field(default=60, ge=0, le=7 * 24 * 60)
     # An effect without an answer for so long is looked up in the statement by the reconciliation.
     reconcile_grace_seconds: float = Field(default=300.0, ge=0)
     # What it may mend without a person, and up to how much; 0 leaves it to people.

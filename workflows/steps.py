@@ -17,6 +17,7 @@ from temporalio.common import Priority, RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from models import effects as e
     from models import reconciliation as r
+    from models import values as v
     from models.base import Contract
 
 WORKFLOWS = "oms-workflows"
@@ -285,6 +286,20 @@ FINISH_RECONCILIATION = Step(
     "note how a run ended",
     priority=_LAST,
 )
+
+# --- values of stock ---
+# Nobody waits for it: orders go by the values of the last run that came to its end.
+WORK_OUT_STOCK_VALUES = Step(
+    "work_out_stock_values",
+    ROUTING,
+    v.WorkOutValues,
+    v.ValuesWorkedOut,
+    "what stock is worth where it lies",
+    start_to_close=timedelta(minutes=10),
+    heartbeat=timedelta(minutes=2),
+    priority=_LAST,
+)
+OF_STOCK_VALUES: tuple[Step[Any, Any], ...] = (WORK_OUT_STOCK_VALUES,)
 
 # What no order and no shipment takes.
 OF_RECONCILIATION: tuple[Step[Any, Any], ...] = (

@@ -15,6 +15,7 @@ from activities.store import policies, reads, rerouting
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, destination_of, network, stock_of, stock_open_to
 from activities.store.plans import kept_lines, plan_of_each
+from activities.store.stock_values import known_values
 from models.base import Contract
 from models.effects import KeptShipment
 from models.errors import Refused
@@ -26,6 +27,7 @@ from models.states import ShipmentState
 from policies.classification import classify
 from policies.document import Asker, Policy, allowed_nodes
 from policies.routing.carriers import CarrierModel, beliefs_of
+from policies.routing.looking import valued
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
 from policies.routing.rerouting import without
 
@@ -136,6 +138,7 @@ async def problem_of(
         # On a thread: whoever asks first loads a library.
         holidays=await asyncio.to_thread(holidays.holidays_for, known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
+        values=await known_values(session, {line.sku for line in wish.lines}),
     )
     problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
     problem = without(problem, await rerouting.in_force(session), avoid, wish.postcode)
@@ -189,7 +192,7 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
             "barred": tuple(node.node_id for node in problem.nodes if node.node_id not in allowed),
             "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
         }
-    return problem.model_copy(update=changes)
+    return valued(problem.model_copy(update=changes), policy.look_ahead, policy.markdowns)
 
 
 def stock_rows(levels: Sequence[OpenStock], demand: Sequence[DemandLine]) -> tuple[StockRow, ...]:

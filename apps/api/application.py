@@ -31,6 +31,7 @@ from apps.api import (
     stream,
     subscribers,
     tenders,
+    values,
     webhooks,
 )
 from apps.api.gate import NEIGHBOURS, PROBES, Gate
@@ -129,6 +130,7 @@ def routes_only(
         stock.router,
         availability.router,
         reconciliation.router,
+        values.router,
         webhooks.router,
         subscribers.router,
         stream.router,

@@ -457,6 +457,18 @@ class ReconciliationAsked(Contract):
     area: Area
 
 
+class RefreshValues(Document):
+    """Work out now what stock is worth where it lies. With the same ``request_id`` a repeat starts no other run."""
+
+    request_id: SentRequestId | None = None
+
+
+class ValuesAsked(Contract):
+    """A run is started; ``GET /v1/routing/values`` names it as soon as it is through."""
+
+    run_id: str
+
+
 class ReconciliationRuns(Contract):
     """The newest run of each area that has ended; areas without any are left out."""
 

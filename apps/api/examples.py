@@ -432,6 +432,8 @@ _ROUTE_PLAN: dict[str, Any] = {
             "transit_days": 2,
             "promised_at": "2026-03-05T23:59:59Z",
             "distance_km": 264,
+            "look_ahead": None,
+            "markdown": None,
         }
     ],
     "split_penalty": {"minor": 0, "currency": "GBP"},
@@ -445,6 +447,8 @@ _ROUTE_PLAN: dict[str, Any] = {
     "left_out": [],
     "late": None,
     "late_risk": None,
+    "look_ahead": None,
+    "markdown": None,
     "proof": {
         "method": "sets",
         "proven": True,
@@ -458,12 +462,16 @@ _ROUTE_PLAN: dict[str, Any] = {
             "cost": {"minor": 593, "currency": "GBP"},
             "promised_at": "2026-03-05T23:59:59Z",
             "why_not": None,
+            "look_ahead": None,
+            "markdown": None,
         },
         {
             "what": "everything from gb-midlands",
             "cost": None,
             "promised_at": None,
             "why_not": "short of 1 line",
+            "look_ahead": None,
+            "markdown": None,
         },
     ],
 }
@@ -729,6 +737,52 @@ DIFFERENCE: dict[str, Any] = {
     "settled_at": None,
 }
 DIFFERENCE_PAGE: dict[str, Any] = {"differences": [DIFFERENCE], "next_cursor": None}
+STOCK_VALUES: dict[str, Any] = {
+    "run": {
+        "run_id": "stock-values:before-the-sale",
+        "worked_out_at": "2026-03-02T12:00:00Z",
+        "method": "shadow-prices/1",
+        "policy": "policy/1",
+        "window_days": 28,
+        "horizon_days": 28,
+        "least_lines": 10,
+        "orders": 412,
+        "skus": 1250,
+        "priced": 310,
+        "priced_rows": 95,
+        "left_out": 0,
+        "countries_left_out": 0,
+        "skipped": None,
+    },
+    "currency": "GBP",
+    "values": [
+        {
+            "sku": "85123A",
+            "node": "gb-north",
+            "price_mills": 120000,
+            "sold": 36,
+            "on_hand": 9,
+            "weeks_of_supply": 1.0,
+            "sell_through_percent": 80,
+            "look_ahead_mills": 90000,
+            "markdown_mills": 0,
+        },
+        {
+            "sku": "85123A",
+            "node": "gb-south",
+            "price_mills": 0,
+            "sold": 4,
+            "on_hand": 60,
+            "weeks_of_supply": 60.0,
+            "sell_through_percent": 6,
+            "look_ahead_mills": 0,
+            "markdown_mills": 25000,
+        },
+    ],
+    "next_cursor": None,
+}
+VALUES_REQUEST: dict[str, Any] = {"request_id": "before-the-sale"}
+VALUES_ASKED: dict[str, Any] = {"run_id": "stock-values:before-the-sale"}
 RECONCILIATION_RUN: dict[str, Any] = {
     "run_id": "reconciliation:money:api-1",
     "area": "money",

@@ -30,6 +30,7 @@ from apps.api.contracts import (
     PromiseAsked,
     ProviderSettlement,
     ReconciliationRequest,
+    RefreshValues,
     ReplayRequest,
     RetryRequest,
     Reversal,
@@ -62,7 +63,10 @@ refused, not ignored. `HEAD` works wherever `GET` does, and `OPTIONS` says which
 """
 TAGS = [
     {"name": "orders", "description": "Hand over orders, look at them, call them off."},
-    {"name": "routing", "description": "Why an order goes this way, and what if it did not."},
+    {
+        "name": "routing",
+        "description": "Why an order goes this way, and what if it did not; what stock is worth.",
+    },
     {"name": "promises", "description": "When a cart would be there, before it is ordered."},
     {
         "name": "policy",
@@ -165,6 +169,7 @@ _READ_BY_HAND = (
     PriceListRequest,
     PriceAssignmentRequest,
     ReconciliationRequest,
+    RefreshValues,
     WebhookEnvelope,
     NewSubscriber,
     SecretRequest,
@@ -183,6 +188,7 @@ _EXAMPLES_WITH_NULLS = {
     "/v1/orders/{order_id}": examples.VIEW,
     "/v1/orders/{order_id}/ledger": examples.LEDGER,
     "/v1/orders/{order_id}/route": examples.ROUTE,
+    "/v1/routing/values": examples.STOCK_VALUES,
     "/v1/reviews": examples.REVIEW_PAGE,
     "/v1/stock/{sku}": examples.STOCK,
     "/v1/reconciliation/differences": examples.DIFFERENCE_PAGE,

@@ -1,7 +1,7 @@
 """The policy over HTTP: what is in force, what was, and how another one comes to be."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -164,19 +164,30 @@ def _backtest(
     from policies.routing.backtest import Decided, backtest  # noqa: PLC0415
     from policies.routing.exact import ExactRouter  # noqa: PLC0415
 
-    decisions = (
-        Decided(one.read_plan(), under(policy, one.asker, _as_the_network_has_it(problem, known)))
-        for one in past
-        if (problem := one.read_problem()) is not None
-    )
+    valued = 0
+
+    def decisions() -> Iterator[Decided]:
+        nonlocal valued
+        for one in past:
+            if (problem := one.read_problem()) is not None:
+                valued += problem.values is not None
+                yield Decided(
+                    one.read_plan(), under(policy, one.asker, _as_the_network_has_it(problem, known))
+                )
+
     found = backtest(
-        decisions, ExactRouter(), seconds=_BACKTEST_SECONDS, carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km
+        decisions(), ExactRouter(), seconds=_BACKTEST_SECONDS, carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km
     )
     kept = sum(one.problem is not None for one in past)
     notes = []
     if found.tried < kept:
         notes.append(
             f"time ran out after {found.tried} of {kept} orders: ask for fewer, or again with a later since"
+        )
+    if policy.look_ahead.percent or policy.markdowns:
+        notes.append(
+            f"values of stock were known for {valued} of {found.tried} orders; cost is money alone, and what later orders gain"
+            " from stock that is spared is not in it"
         )
     if found.figures and not any(one.figure == "distance" for one in found.figures):
         notes.append("no distances: nodes or postcodes have no coordinates")

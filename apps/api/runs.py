@@ -46,6 +46,7 @@ from models.reconciliation import Area, ReconciliationRun
 from models.review import ReviewTask
 from models.runs import OrderRun
 from models.states import OrderState
+from models.values import StockValuesRun
 from workers.client import connect
 from workers.logging import get_logger
 from workers.telemetry import going_on_with
@@ -217,6 +218,26 @@ class Runs:
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     execution_timeout=RECONCILED_WITHIN,
                     static_summary=f"reconciliation of {area}",
+                    rpc_timeout=CALL_WITHIN,
+                )
+            except RPCError as error:
+                raise _failed(error) from error
+        return run_id
+
+    async def work_out_values(self, request_id: str) -> str:
+        """Start a run that works values of stock out; answers its workflow id. The same request starts one."""
+        run_id = f"stock-values:{request_id}"
+        with suppress(WorkflowAlreadyStartedError):
+            try:
+                await self._connected().start_workflow(
+                    "StockValuesWorkflow",
+                    StockValuesRun(forced=True),
+                    id=run_id,
+                    task_queue=WORKFLOW_QUEUE,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    execution_timeout=RECONCILED_WITHIN,
+                    static_summary="what stock is worth where it lies",
                     rpc_timeout=CALL_WITHIN,
                 )
             except RPCError as error:

@@ -1,5 +1,7 @@
 """``orderwright route``: why an order goes this way, what if it did not, and would it again."""
 
+import time
+import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,14 +9,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from apps.api.contracts import RefreshValues, ValuesAsked
 from apps.cli.app import REFUSED
 from apps.cli.output import console, facts, listing, plain, print_json, when
 from apps.cli.policy_files import document_in, moment_of, print_backtest
-from apps.cli.remote import ApiUrl, AsJson, DataDir, Token, bad_input, message, open_api, path_part
+from apps.cli.remote import Api, ApiUrl, AsJson, DataDir, Token, bad_input, message, open_api, path_part
 from models.base import Contract
+from models.errors import NotReachable
+from models.money import Money
 from models.plan import Plan
 from models.policy import BacktestReport, BacktestRequest
 from models.routing import CostTerm, RouteAnswer, RouteExplanation, RouteQuestion, RouteReplay
+from models.values import StockValuePage
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -56,13 +62,26 @@ def explain(
     )
     print_plan(plan, found.terms)
     if plan.alternatives:
-        table = listing("instead", "cost", "more", "promised", "", right=("cost", "more"))
+        ahead = any(other.look_ahead is not None for other in plan.alternatives)
+        credited = any(other.markdown is not None for other in plan.alternatives)
+        table = listing(
+            "instead",
+            "cost",
+            "more",
+            *(("look-ahead",) if ahead else ()),
+            *(("markdown",) if credited else ()),
+            "promised",
+            "",
+            right=("cost", "more", "look-ahead", "markdown"),
+        )
         for other in plan.alternatives:
             more = None if other.cost is None else other.cost - plan.cost
             table.add_row(
                 plain(other.what),
                 str(other.cost or ""),
                 str(more or ""),
+                *((str(other.look_ahead or ""),) if ahead else ()),
+                *((str(other.markdown or ""),) if credited else ()),
                 when(other.promised_at) if other.promised_at else "",
                 plain(other.why_not or ""),
             )
@@ -196,6 +215,87 @@ def backtest(
     print_backtest(report)
 
 
+@app.command()
+def values(
+    *,
+    sku: Annotated[str | None, typer.Option("--sku", help="Only this SKU.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Work them out now, and wait for it.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="At most so many SKUs.")] = 50,
+    wait: Annotated[float, typer.Option("--wait", min=1, help="Seconds to wait for --refresh.")] = 120.0,
+    api_url: ApiUrl = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """What stock is worth where it lies: to orders that are still to come, and where too much of it lies."""
+    with open_api(api_url, token, data_dir) as api:
+        if refresh:
+            _refresh_values(api, wait)
+        found = api.get("/v1/routing/values", StockValuePage, sku=sku, limit=limit)
+    if as_json:
+        print_json(found)
+    else:
+        _print_values(found)
+
+
+def _refresh_values(api: Api, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    asked = api.post(
+        "/v1/routing/values/refresh", RefreshValues(request_id=f"cli-{uuid.uuid4()}"), ValuesAsked
+    )
+    while True:
+        run = api.get("/v1/routing/values", StockValuePage, limit=1).run
+        if run is not None and run.run_id == asked.run_id:
+            return
+        if time.monotonic() >= deadline:
+            raise NotReachable(f"{asked.run_id} is not through after {wait:g} s: are the workers up?")
+        time.sleep(_LOOK_EVERY)
+
+
+_LOOK_EVERY = 0.3
+
+
+def _print_values(found: StockValuePage) -> None:
+    target = console()
+    run = found.run
+    if run is None:
+        target.print(Text("no values of stock were worked out yet: --refresh works them out now"))
+        return
+    left_out = f"; {run.left_out:,} SKUs were too many to look at" if run.left_out else ""
+    target.print(
+        facts(
+            ("worked out", f"{when(run.worked_out_at)} by {run.method}, under {run.policy} ({run.run_id})"),
+            ("from", f"{run.orders:,} orders of {run.window_days} days"),
+            (
+                "priced",
+                f"{run.priced:,} of {run.skus:,} SKUs, those with {run.least_lines} order lines{left_out}",
+            ),
+        )
+    )
+    columns = ("price", "now", "sold", "on hand", "sell-through", "weeks", "credit")
+    table = listing("SKU", "node", *columns, right=columns)
+    for one in found.values:
+        table.add_row(
+            plain(one.sku),
+            plain(one.node),
+            "" if one.price_mills is None else _per_unit(one.price_mills, found.currency),
+            _per_unit(one.look_ahead_mills, found.currency) if one.look_ahead_mills else "",
+            "new" if one.sold is None else f"{one.sold:,}",
+            f"{one.on_hand:,}",
+            "" if one.sell_through_percent is None else f"{one.sell_through_percent} %",
+            "" if one.weeks_of_supply is None else f"{one.weeks_of_supply:,.1f}",
+            _per_unit(one.markdown_mills, found.currency) if one.markdown_mills else "",
+        )
+    target.print()
+    target.print(table)
+    if found.next_cursor is not None:
+        target.print(Text("there are more: ask for one with --sku, or for more with --limit"))
+
+
+def _per_unit(mills: int, currency: str | None) -> str:
+    return str(Money(minor=round(mills / 1000), currency=currency or "GBP"))
+
+
 def _path(order_id: str, plan_id: str | None, then: str = "") -> str:
     asked = "" if plan_id is None else f"?plan={path_part(plan_id)}"
     return f"/v1/orders/{path_part(order_id)}/route{then}{asked}"
@@ -228,6 +328,8 @@ def print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
     """The parcels of a plan, and what it costs, term by term."""
     target = console()
     far = any(one.distance_km is not None for one in plan.shipments)
+    ahead = any(one.look_ahead is not None for one in plan.shipments)
+    credited = any(one.markdown is not None for one in plan.shipments)
     table = listing(
         "parcel",
         "from",
@@ -236,9 +338,11 @@ def print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
         "weight",
         "handling",
         "freight",
+        *(("look-ahead",) if ahead else ()),
+        *(("markdown",) if credited else ()),
         *(("km",) if far else ()),
         "promised",
-        right=("units", "weight", "handling", "freight", "km"),
+        right=("units", "weight", "handling", "freight", "look-ahead", "markdown", "km"),
     )
     for one in plan.shipments:
         table.add_row(
@@ -249,6 +353,8 @@ def print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
             f"{one.weight_g / 1000:,.2f} kg",
             str(one.handling),
             str(one.freight),
+            *((str(one.look_ahead or ""),) if ahead else ()),
+            *((str(one.markdown or ""),) if credited else ()),
             *(("" if one.distance_km is None else f"{one.distance_km:,}",) if far else ()),
             when(one.promised_at),
         )

@@ -15,6 +15,7 @@ from models.tables import (
     rerouting,
     stock,
     tenders,
+    values,
 )
 from models.tables.base import metadata
 
@@ -33,6 +34,7 @@ MODULES = (
     policies,
     promises,
     rerouting,
+    values,
 )
 
 __all__ = ["MODULES", "metadata"]

@@ -97,6 +97,8 @@ def _figures(pairs: Sequence[_Pair], carbon: int | None) -> Iterable[BacktestFig
     currency = pairs[0].before.cost.currency
     minor = 10 ** CURRENCY_EXPONENT[currency]
     yield _figure("cost", currency, pairs, lambda plan, _: _paid(plan) / minor)
+    if any(_values(plan) for pair in pairs for plan in (pair.before, pair.after)):
+        yield _figure("look-ahead and markdown", currency, pairs, lambda plan, _: _values(plan) / minor)
     yield _figure("parcels", "", pairs, lambda plan, _: len(plan.shipments))
     yield _figure(
         "promised", "days", pairs, lambda plan, at: (plan.promised_at - at).total_seconds() / 86_400
@@ -115,6 +117,10 @@ def _figures(pairs: Sequence[_Pair], carbon: int | None) -> Iterable[BacktestFig
 def _paid(plan: Plan) -> int:
     # What is put on top for a split or for being late is what the policies differ in, and nobody's money.
     return sum((one.handling + one.freight).minor for one in plan.shipments)
+
+
+def _values(plan: Plan) -> int:
+    return sum(one.minor for one in (plan.look_ahead, plan.markdown) if one is not None)
 
 
 def _known_distance(plan: Plan) -> bool:

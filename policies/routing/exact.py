@@ -13,11 +13,13 @@ from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, 
 from policies.routing.carriers import Leg, late_risks, notes_on_carriers
 from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
+from policies.routing.looking import notes_on_values
 from policies.routing.offers import Offer, in_time, notes_on, offer_of
 from policies.routing.optimiser import solve, warm_up
 from policies.routing.problem import RoutingProblem
 from policies.routing.router import CheapestNodeRouter, by_rule, in_sequence
 from policies.routing.solution import Assignment, Solution
+from policies.routing.stock_values import unit_values, weighed, weighed_by
 from policies.routing.weights import RoutingWeights
 
 _MILLS = 1000
@@ -28,7 +30,8 @@ _LEAST_SECONDS = 0.01
 
 
 class ExactRouter:
-    """Minimises handling, freight and split penalties over nodes, services and quantities.
+    """Minimises handling, freight, split penalties and what units weigh where they lie, over nodes, services and
+    quantities.
 
     What arrives in time goes before what is cheaper; where nothing can, days of delay are weighed against money. Lines
     may be split in quantity unless everything is to come at once. Where there is no plan, or the optimiser fails, the
@@ -88,11 +91,14 @@ class ExactRouter:
         ):
             return plan
         risk = self._risk(problem, simple.shipments)
-        weighs = simple.cost + risk
-        if weighs >= (plan.cost if plan.late_risk is None else plan.cost + plan.late_risk):
+        worth, worth_of_plan = weighed(problem, simple.shipments), weighed(problem, plan.shipments)
+        weighs = (simple.cost + risk).minor * _MILLS + worth.mills
+        cost_of_plan = plan.cost if plan.late_risk is None else plan.cost + plan.late_risk
+        if weighs >= cost_of_plan.minor * _MILLS + worth_of_plan.mills:
             return plan
+        objective = -(-weighs // _MILLS)
         proof = plan.proof.model_copy(
-            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": weighs.minor}
+            update={"method": f"simple rule, {plan.proof.method}", "objective_minor": objective}
         )
         return simple.model_copy(
             update={
@@ -101,9 +107,12 @@ class ExactRouter:
                     "the best that was found in time, by a simple rule",
                     *simple.reasons,
                     *notes_on_carriers(problem, simple.shipments),
+                    *notes_on_values(problem),
                 ),
                 "late_risk": risk if risk.minor else None,
-                "proof": proof.model_copy(update={"proven": proof.bound_minor >= weighs.minor}),
+                "shipments": _with_values(problem, simple.shipments),
+                **worth.told(problem.currency),
+                "proof": proof.model_copy(update={"proven": proof.bound_minor >= objective}),
                 "alternatives": tuple(_from_one_node(problem, simple.shipments)),
             }
         )
@@ -111,7 +120,7 @@ class ExactRouter:
     def _plan(
         self, problem: RoutingProblem, ways: Sequence["_Way"], instance: Instance, found: Solution
     ) -> Plan:
-        shipments = _shipments(problem, ways, instance, found.assignments)
+        shipments = _with_values(problem, _shipments(problem, ways, instance, found.assignments))
         penalty = Money(minor=problem.split_penalty_minor * (len(shipments) - 1), currency=problem.currency)
         cost = Money.total((one.handling + one.freight for one in shipments), problem.currency) + penalty
         weights = self._weights_of(problem)
@@ -127,9 +136,11 @@ class ExactRouter:
                 _reason(problem, ways, shipments, found),
                 *notes_on(problem, shipments),
                 *notes_on_carriers(problem, shipments),
+                *notes_on_values(problem),
             ),
             late=Money(minor=late, currency=problem.currency) if late else None,
             late_risk=risk if risk.minor else None,
+            **weighed(problem, shipments).told(problem.currency),
             proof=Proof(
                 method=found.method,
                 proven=found.proven,
@@ -184,6 +195,7 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         )
         for sku, quantity in sorted(asked.items())
     )
+    values = unit_values(problem)
     risks = late_risks(problem, weights.late_day_minor)
     options = tuple(
         Option(
@@ -204,7 +216,15 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
     return Instance(
         lines=lines,
         options=options,
-        unit_cost=((0,) * len(options),) * len(lines),
+        unit_cost=tuple(
+            tuple(
+                values[option.node, line.sku].mills if (option.node, line.sku) in values else 0
+                for option in options
+            )
+            for line in lines
+        )
+        if values
+        else ((0,) * len(options),) * len(lines),
         stock={(row.node, row.sku): row.available for row in problem.stock},
         split_penalty_mills=problem.split_penalty_minor * _MILLS,
         max_shipments=problem.max_parcels,
@@ -250,6 +270,17 @@ def _shipments(
     return tuple(
         _shipment(problem, ways[option], tuple(lines[option]), number)
         for number, option in enumerate(order, start=1)
+    )
+
+
+def _with_values(
+    problem: RoutingProblem, shipments: Sequence[PlannedShipment]
+) -> tuple[PlannedShipment, ...]:
+    """Each parcel with what its units weigh where they lie."""
+    values = unit_values(problem)
+    return tuple(
+        one.model_copy(update=weighed_by(values, (one,)).told(problem.currency)) if values else one
+        for one in shipments
     )
 
 
@@ -305,4 +336,9 @@ def _from_one_node(problem: RoutingProblem, chosen: Sequence[PlannedShipment]) -
             why_not = f"short of {lines}" if answer.missing else "; ".join(answer.reasons)
             yield Alternative(what=what, why_not=why_not)
         else:
-            yield Alternative(what=what, cost=answer.cost, promised_at=answer.promised_at)
+            yield Alternative(
+                what=what,
+                cost=answer.cost,
+                promised_at=answer.promised_at,
+                **weighed(problem, answer.shipments).told(problem.currency),
+            )

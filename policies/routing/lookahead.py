@@ -15,6 +15,7 @@ import numpy as np
 
 from policies.routing.ascent import Ascent, Floats
 from policies.routing.batch import Mills
+from policies.routing.fading import still_counts
 from policies.routing.held_orders import HeldOrders, Ints
 from policies.routing.prices import price
 
@@ -91,7 +92,7 @@ class ShadowPrices:
             raise ValueError(
                 f"prices worked out at {self.worked_out_at} say nothing about {moment}, before that"
             )
-        return float(self.scale * 0.5 ** (age / self.half_life))
+        return still_counts(age, self.scale, self.half_life)
 
 
 def expected_demand(

@@ -19,15 +19,12 @@ class Offer(NamedTuple):
 
 
 def offer_of(problem: RoutingProblem, node: Node, service: CarrierService) -> Offer | None:
-    """What ``service`` offers from ``node``; None when it does not go there. The country itself is before ``*``.
+    """What ``service`` offers from ``node``; None when it does not go there.
 
     Promised is the end of a day. Where node or service say on which days they work, those are counted and the day is
     the node's own; else every day is, and the day is that of ``business_now``.
     """
-    zones = [zone for zone in service.zones if zone.origin in (node.country, "*")]
-    exact = [zone for zone in zones if problem.ship_country in zone.destinations]
-    anywhere = [zone for zone in zones if "*" in zone.destinations]
-    zone = next(iter((*exact, *anywhere)), None)
+    zone = zone_of(service, node.country, problem.ship_country)
     if zone is None:
         return None
     if counts_days(node, service):
@@ -35,6 +32,14 @@ def offer_of(problem: RoutingProblem, node: Node, service: CarrierService) -> Of
         return None if dates is None else Offer(service, zone, dates.promised_at)
     due = problem.business_now + timedelta(days=problem.processing_days + zone.transit_days)
     return Offer(service, zone, due.replace(hour=23, minute=59, second=59, microsecond=0))
+
+
+def zone_of(service: CarrierService, origin: str, destination: str) -> ServiceZone | None:
+    """The zone that parcels go by between two countries. The country itself is before ``*``."""
+    zones = [zone for zone in service.zones if zone.origin in (origin, "*")]
+    exact = [zone for zone in zones if destination in zone.destinations]
+    anywhere = [zone for zone in zones if "*" in zone.destinations]
+    return next(iter((*exact, *anywhere)), None)
 
 
 def in_time(problem: RoutingProblem, promised_at: datetime) -> bool:

@@ -1,7 +1,7 @@
 """The routing problem of one order: everything a router may look at, and nothing it would have to fetch."""
 
 from datetime import date
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -18,13 +18,63 @@ class DemandLine(Contract):
     quantity: int = Field(ge=1)
 
 
+# A unit is weighed with no more than that: a thousand orders of the largest kind still add up in 64 bits.
+MOST_MILLS = 1_000_000_000
+Mills = Annotated[int, Field(ge=0, le=MOST_MILLS)]
+
+
 class StockRow(Contract):
-    """``available`` units of a SKU that a node can promise now; ``kept_back`` more lie there, but not for it."""
+    """``available`` units of a SKU that a node can promise now; ``kept_back`` more lie there, but not for it.
+
+    In mills, thousandths of a minor unit, for each unit taken from here: ``look_ahead_mills`` is what it is worth to
+    orders that are still to come, ``markdown_mills`` what the policy credits because too much lies here. Neither is
+    money of anybody's.
+    """
 
     node: str
     sku: str
     available: int = Field(ge=0)
     kept_back: int = 0
+    look_ahead_mills: Mills = 0
+    markdown_mills: Mills = 0
+
+
+class StockFigures(Contract):
+    """What was found of a SKU at a node when values were last worked out.
+
+    ``price_mills``: what a unit of it was worth there to orders to come; None: too little was sold to know.
+    ``sold`` units within the window, of ``on_hand``; None: it has not been there that long.
+    """
+
+    node: str
+    sku: str
+    price_mills: int | None = None
+    sold: int | None = None
+    on_hand: int = Field(default=0, ge=0)
+
+
+class KnownValues(Contract):
+    """What was known of an order's SKUs by the last run (``run_id``) that worked values out before it was routed.
+
+    As it was found: what becomes of it in ``RoutingProblem.stock`` is the policy's.
+    """
+
+    run_id: str
+    worked_out_at: AwareDatetime
+    method: str
+    window_days: int = Field(ge=1)
+    least_lines: int = Field(ge=1)
+    figures: tuple[StockFigures, ...] = ()
+
+
+class ValueTerms(Contract):
+    """By which terms of the policy the rows of stock have their values: ``percent`` of the prices, half of it after
+    ``half_life_days``; a credit at the ``overstocked`` nodes, where there is too much.
+    """
+
+    percent: int = Field(default=0, ge=0, le=100)
+    half_life_days: int = Field(default=7, ge=1)
+    overstocked: tuple[str, ...] = ()
 
 
 class PublicHolidays(Contract):
@@ -73,6 +123,8 @@ class RoutingProblem(Contract):
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
+
+    ``values`` None: none were worked out yet. ``value_terms`` None: the policy wants none.
     """
 
     order_id: str
@@ -99,6 +151,8 @@ class RoutingProblem(Contract):
     destination: Point | None = None
     carriers: CarrierBeliefs | None = None
     notes: tuple[str, ...] = ()
+    values: KnownValues | None = None
+    value_terms: ValueTerms | None = None
 
     def within_rules(self) -> Self:
         """The problem with the nodes alone that may be planned with."""

@@ -52,6 +52,8 @@ def differences(plan: Plan, problem: RoutingProblem) -> list[str]:
             ("promised", plan.promised_at, again.promised_at),
             ("late", plan.late, again.late),
             ("risk of being late", plan.late_risk, again.late_risk),
+            ("look-ahead", plan.look_ahead, again.look_ahead),
+            ("markdown credit", plan.markdown, again.markdown),
             ("proof", plan.proof, again.proof),
             ("alternatives", plan.alternatives, again.alternatives),
         )

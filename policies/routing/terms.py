@@ -17,4 +17,8 @@ def terms_of(plan: Plan) -> tuple[CostTerm, ...]:
         terms.append(CostTerm(term="days late", amount=plan.late))
     if plan.late_risk is not None:
         terms.append(CostTerm(term="risk of being late", amount=plan.late_risk))
+    if plan.look_ahead is not None:
+        terms.append(CostTerm(term="look-ahead", amount=plan.look_ahead))
+    if plan.markdown is not None:
+        terms.append(CostTerm(term="markdown credit", amount=plan.markdown))
     return tuple(terms)

@@ -224,5 +224,5 @@ def test_the_example_of_the_page_is_a_policy_and_says_what_is_built_in() -> None
     effective, built_in = Policy(document=document).effective(), Policy().effective()
     del effective["routing"]["split_penalty_minor"], effective["routing"]["max_parcels"]
     assert effective["routing"] == built_in["routing"] | {"version": BUILT_IN}
-    for section in ("shortage", "plan_review", "price_review"):
+    for section in ("look_ahead", "shortage", "plan_review", "price_review"):
         assert effective[section] == built_in[section] | {"version": BUILT_IN}

@@ -28,11 +28,12 @@ from workers.settings import REPOSITORY
 HISTORIES = Path(__file__).parent / "histories"
 NEWEST = HISTORIES / tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 FINGERPRINTS = Path(__file__).parent / "fingerprints"
-# How the tests of its workflow begin.
+# How the tests of their workflows begin.
 RECONCILIATION = "test_reconciling"
+STOCK_VALUES = "test_working_values_out"
 _MOST_SHIPMENTS = 5
 # A test may play what comes before a run of ours; that is nothing to be replayed.
-_OURS = ("OrderWorkflow", "ShipmentWorkflow", "ReconciliationWorkflow")
+_OURS = ("OrderWorkflow", "ShipmentWorkflow", "ReconciliationWorkflow", "StockValuesWorkflow")
 
 
 class Released(Exception):

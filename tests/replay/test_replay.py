@@ -13,10 +13,11 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from tests.replay.recording import HISTORIES, NEWEST, RECONCILIATION, is_released
+from tests.replay.recording import HISTORIES, NEWEST, RECONCILIATION, STOCK_VALUES, is_released
 from workflows.order import OrderWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.shipment import ShipmentWorkflow
+from workflows.stock_values import StockValuesWorkflow
 
 _FILES = sorted(str(path.relative_to(HISTORIES)) for path in HISTORIES.glob("*/*.json.gz"))
 _WORKFLOW_TESTS = Path(__file__).parent.parent / "workflows"
@@ -30,7 +31,7 @@ async def test_a_recorded_history_replays(name: str) -> None:
     # Its own id: children and keys are named after it.
     workflow_id = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
     replayer = Replayer(
-        workflows=[OrderWorkflow, ShipmentWorkflow, ReconciliationWorkflow],
+        workflows=[OrderWorkflow, ShipmentWorkflow, ReconciliationWorkflow, StockValuesWorkflow],
         data_converter=pydantic_data_converter,
         # What is looked for is another sequence of commands, not a machine that is too busy to answer in two seconds.
         debug_mode=True,
@@ -44,7 +45,7 @@ async def test_a_history_recorded_without_traces_replays_with_them(name: str) ->
     text = gzip.decompress((HISTORIES / name).read_bytes()).decode()
     workflow_id = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
     replayer = Replayer(
-        workflows=[OrderWorkflow, ShipmentWorkflow, ReconciliationWorkflow],
+        workflows=[OrderWorkflow, ShipmentWorkflow, ReconciliationWorkflow, StockValuesWorkflow],
         data_converter=pydantic_data_converter,
         debug_mode=True,
         interceptors=[
@@ -71,18 +72,22 @@ def test_every_path_that_is_tested_is_recorded() -> None:
     kept = {path.name.partition("-")[0] for path in NEWEST.glob("*.json.gz")}
     missing = sorted(tested - kept) if (tested := set(_tests_of_cases())) else ["no tests were found"]
     assert not missing, f"no history of {', '.join(missing)}: {_HOW}"
-    # Those of the reconciliation are kept by its own tests, which drive no case.
-    kept = {name for name in kept if not name.startswith(RECONCILIATION)}
+    # Those of the scheduled workflows are kept by their own tests, which drive no case.
+    kept = {name for name in kept if not name.startswith((RECONCILIATION, STOCK_VALUES))}
     assert not (left_over := sorted(kept - tested)), f"these tests are gone: {', '.join(left_over)}"
 
 
-def test_every_tested_path_of_the_reconciliation_is_recorded() -> None:
-    kept = {path.name.partition("-")[0] for path in NEWEST.glob(f"{RECONCILIATION}*.json.gz")}
-    source = ast.parse((_WORKFLOW_TESTS / "test_reconciliation.py").read_text())
+@pytest.mark.parametrize(
+    ("prefix", "file"),
+    [(RECONCILIATION, "test_reconciliation.py"), (STOCK_VALUES, "test_stock_values.py")],
+)
+def test_every_tested_path_of_a_scheduled_workflow_is_recorded(prefix: str, file: str) -> None:
+    kept = {path.name.partition("-")[0] for path in NEWEST.glob(f"{prefix}*.json.gz")}
+    source = ast.parse((_WORKFLOW_TESTS / file).read_text())
     tested = {
         part.name
         for part in source.body
-        if isinstance(part, ast.AsyncFunctionDef) and part.name.startswith(RECONCILIATION)
+        if isinstance(part, ast.AsyncFunctionDef) and part.name.startswith(prefix)
     }
     assert tested
     assert kept == tested, _HOW

@@ -9,7 +9,7 @@ from temporalio.client import Client, ScheduleActionStartWorkflow
 from models.reconciliation import Area
 from workers.client import connect
 from workers.embedded.temporal import EmbeddedTemporal
-from workers.schedules import schedule_id, schedule_reconciliation
+from workers.schedules import STOCK_VALUES, schedule_id, schedule_reconciliation, schedule_stock_values
 from workflows import steps
 
 HOURLY, NEVER = timedelta(hours=1), timedelta(0)
@@ -72,3 +72,19 @@ async def test_a_schedule_starts_the_workflow_of_its_area(client: Client) -> Non
     run = client.get_workflow_handle(action.workflow_id)  # type: ignore[attr-defined]
     assert (await run.describe()).workflow_type == "ReconciliationWorkflow"
     await run.terminate("the test has seen it")
+
+
+async def test_values_of_stock_have_a_schedule_of_their_own_that_zero_switches_off(client: Client) -> None:
+    handle = client.get_schedule_handle(STOCK_VALUES)
+    await schedule_stock_values(client, HOURLY)
+    schedule = (await handle.describe()).schedule
+    assert isinstance(schedule.action, ScheduleActionStartWorkflow)
+    assert (schedule.action.workflow, schedule.action.task_queue) == ("StockValuesWorkflow", steps.WORKFLOWS)
+    assert [interval.every for interval in schedule.spec.intervals] == [HOURLY] and not schedule.state.paused
+    await schedule_stock_values(client, NEVER)
+    assert (await handle.describe()).schedule.state.paused
+    await schedule_stock_values(client, HOURLY)
+    assert not (await handle.describe()).schedule.state.paused
+    await handle.pause(note="a migration")
+    await schedule_stock_values(client, HOURLY / 2)
+    assert (await handle.describe()).schedule.state.note == "a migration"

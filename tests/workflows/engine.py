@@ -23,6 +23,7 @@ from workflows import steps
 from workflows.order import OrderWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.shipment import ShipmentWorkflow
+from workflows.stock_values import StockValuesWorkflow
 
 
 class Case:
@@ -187,7 +188,13 @@ async def serving(client: Client, scripts: Mapping[str, Script]) -> AsyncIterato
             Worker(
                 client,
                 task_queue=steps.WORKFLOWS,
-                workflows=[OrderWorkflow, ShipmentWorkflow, ReconciliationWorkflow, Predecessor],
+                workflows=[
+                    OrderWorkflow,
+                    ShipmentWorkflow,
+                    ReconciliationWorkflow,
+                    StockValuesWorkflow,
+                    Predecessor,
+                ],
                 # On a busy machine a workflow task may take longer than two seconds, and is no deadlock.
                 debug_mode=True,
             )

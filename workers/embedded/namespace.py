@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from models.errors import NotReachable
 from models.search import SEARCH_ATTRIBUTES
-from workers.schedules import schedule_reconciliation
+from workers.schedules import schedule_reconciliation, schedule_stock_values
 from workers.versioning import DEPLOYMENT_NAME
 
 # How long closed runs stay visible. Deduplication never relies on it: the intake table remembers for good.
@@ -108,6 +108,7 @@ async def prepare(
     ours: bool,
     patience: float = 60.0,
     reconcile_every: timedelta | None = None,
+    values_every: timedelta | None = None,
 ) -> None:
     """Do all of the below, again while a server that has only just come up stumbles.
 
@@ -117,6 +118,7 @@ async def prepare(
         ours: whether we made the namespace, so that its retention is ours to set.
         patience: seconds after which a failure is final.
         reconcile_every: how often the reconciliation runs by itself, zero for never; None leaves that as it is.
+        values_every: the same of the values of stock.
 
     Raises:
         NotReachable: the server refused, or kept failing.
@@ -133,6 +135,8 @@ async def prepare(
             await make_current(client, build_id)
             if reconcile_every is not None:
                 await schedule_reconciliation(client, reconcile_every)
+            if values_every is not None:
+                await schedule_stock_values(client, values_every)
         except RPCError as failed:
             if failed.status not in passing or clock() >= deadline:
                 raise NotReachable(

@@ -307,6 +307,7 @@ class Stack:
             stack.build_id,
             ours=_embeds_temporal(),
             reconcile_every=timedelta(minutes=get_settings().reconcile_minutes),
+            values_every=timedelta(minutes=get_settings().values_minutes),
         )
 
     async def _connect(self, stack: PublishedStack) -> Client:

@@ -188,3 +188,61 @@ def test_a_plan_that_cannot_be_says_why(run: Run, answers: Answers) -> None:
     assert outcome.code == 1 and "gb-south can give 4 of 85123A" in outcome.out
     outcome = run("route", "set", "web:1001", "--line", "gb-south", *signed)
     assert outcome.code == 2 and "is not LINE=NODE" in " ".join(outcome.err.split())
+
+
+def test_what_units_weigh_where_they_lie_is_told_by_parcel_and_of_other_ways(
+    run: Run, answers: Answers
+) -> None:
+    (parcel,) = examples.ROUTE["plan"]["shipments"]
+    other = examples.ROUTE["plan"]["alternatives"][0]
+    ahead, credit = {"minor": 45, "currency": "GBP"}, {"minor": -120, "currency": "GBP"}
+    plan = examples.ROUTE["plan"] | {
+        "shipments": [parcel | {"look_ahead": ahead, "markdown": credit}],
+        "alternatives": [other | {"look_ahead": {"minor": 310, "currency": "GBP"}}],
+    }
+    terms = [
+        *examples.ROUTE["terms"],
+        {"term": "look-ahead", "amount": ahead},
+        {"term": "markdown credit", "amount": credit},
+    ]
+    answers.given["GET /v1/orders/web:1001/route"] = (
+        200,
+        json.dumps(examples.ROUTE | {"plan": plan, "terms": terms}),
+    )
+    outcome = run("route", "explain", "web:1001", *at(answers))
+    assert outcome.code == 0, outcome.err
+    shown = " ".join(outcome.out.split())
+    assert "1.40 GBP 3.83 GBP 0.45 GBP -1.20 GBP 264" in shown
+    assert "look-ahead 0.45 GBP markdown credit -1.20 GBP cost 5.23 GBP" in shown
+    assert "everything from gb-south 5.93 GBP 0.70 GBP 3.10 GBP 2026-03-05" in shown
+
+
+def test_values_of_stock_are_shown_with_how_they_sell(run: Run, answers: Answers) -> None:
+    answers.given["GET /v1/routing/values"] = (200, json.dumps(examples.STOCK_VALUES))
+    outcome = run("route", "values", "--sku", "85123A", *at(answers))
+    assert outcome.code == 0, outcome.err
+    shown = " ".join(outcome.out.split())
+    assert "310 of 1,250 SKUs" in shown
+    assert "85123A gb-north 1.20 GBP 0.90 GBP 36 9 80 % 1.0" in shown
+    assert "85123A gb-south 0.00 GBP 4 60 6 % 60.0 0.25 GBP" in shown
+    assert "sku=85123A" in answers.asked[0][0]
+
+
+def test_values_are_worked_out_at_once_and_waited_for(run: Run, answers: Answers) -> None:
+    run_id = examples.STOCK_VALUES["run"]["run_id"]
+    answers.given |= {
+        "GET /v1/routing/values": (200, json.dumps(examples.STOCK_VALUES)),
+        "POST /v1/routing/values/refresh": (202, json.dumps({"run_id": run_id})),
+    }
+    outcome = run("route", "values", "--refresh", "--json", *at(answers))
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) == examples.STOCK_VALUES
+    answers.given["POST /v1/routing/values/refresh"] = (202, json.dumps({"run_id": "stock-values:other"}))
+    late = run("route", "values", "--refresh", "--wait", "1", *at(answers))
+    assert late.code == 3 and "is not through after 1 s: are the workers up?" in late.err
+
+
+def test_without_any_values_it_says_how_to_get_some(run: Run, answers: Answers) -> None:
+    none: dict[str, object] = {"run": None, "currency": None, "values": [], "next_cursor": None}
+    answers.given["GET /v1/routing/values"] = (200, json.dumps(none))
+    assert "--refresh works them out now" in run("route", "values", *at(answers)).out

@@ -8,8 +8,9 @@ import pytest
 from models.plan import Plan
 from policies.routing.backtest import Decided, backtest, interval
 from policies.routing.exact import ExactRouter
-from policies.routing.problem import RoutingProblem
-from tests.policies.test_router import a_node, a_problem
+from policies.routing.looking import LookAheadPolicy, valued
+from policies.routing.problem import KnownValues, RoutingProblem, StockFigures
+from tests.policies.test_router import NOW, a_node, a_problem
 
 ROUTER = ExactRouter()
 # One parcel from the dear node, or two from the cheap ones.
@@ -48,6 +49,31 @@ def test_another_one_shows_what_it_costs_and_how_sure_that_is() -> None:
         sum((s.handling + s.freight).minor for s in past[0].plan.shipments)
     )
     assert "distance" not in figures and "carbon" not in figures
+
+
+def test_what_units_weigh_where_they_lie_is_a_figure_of_its_own_and_no_money() -> None:
+    found = tuple(
+        StockFigures(node=node, sku=sku, price_mills=3_000_000 if node != "n1" else 0, sold=1, on_hand=1)
+        for node, sku in STOCK
+    )
+    known = KnownValues(
+        run_id="r", worked_out_at=NOW, method="shadow-prices/1", window_days=28, least_lines=10, figures=found
+    )
+    one = decided(values=known)
+    looking = Decided(one.plan, valued(one.problem, LookAheadPolicy(percent=75), {}))
+    (same,) = [figure for figure in backtest([one], ROUTER, seconds=60).figures if figure.figure == "cost"]
+    figures = {figure.figure: figure for figure in backtest([looking], ROUTER, seconds=60).figures}
+    assert same.difference == 0
+    # One parcel from n1, whose units nobody else will need, costs more than the two that were sent.
+    assert figures["cost"].difference > 0
+    assert "look-ahead and markdown" not in figures
+    dear = looking.problem.model_copy(update={"nodes": looking.problem.nodes[1:]})
+    (weighed,) = [
+        figure
+        for figure in backtest([Decided(one.plan, dear)], ROUTER, seconds=60).figures
+        if figure.figure == "look-ahead and markdown"
+    ]
+    assert weighed.after == 45.0
 
 
 def test_an_order_that_it_does_not_fill_counts_as_unfilled_and_not_as_cheap() -> None:

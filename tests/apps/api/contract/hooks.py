@@ -413,6 +413,7 @@ _MENDS = {
     "show_reconciliation": _the_run_there_is,
     "list_orders": _without_cursor,
     "list_reviews": _without_cursor,
+    "list_stock_values": _without_cursor,
     "submit_order": _that_adds_up,
     "take_event": _from_its_neighbour,
 }
