@@ -239,7 +239,8 @@ class PlanAgain(Contract):
     """Signal ``plan_again``: what is not packed is to be planned anew.
 
     ``shipments``: those that cannot go as they are, so that they are unpacked, too. ``avoid``: what this order is not
-    to be planned with from now on. ``set_plan``: the plan that a person has set, which is stored under this id.
+    to be planned with from now on. ``waiting``: only where it waits for goods. ``set_plan``: the plan that a person has
+    set, which is stored under this id.
     """
 
     event_id: RequestId
@@ -247,6 +248,7 @@ class PlanAgain(Contract):
     reason: Reason
     shipments: tuple[int, ...] = ()
     avoid: tuple[Avoided, ...] = ()
+    waiting: bool = False
     set_plan: str | None = None
 
 

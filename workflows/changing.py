@@ -73,6 +73,8 @@ class Changing(Paying):
         memory.stock_lost.clear()
         if again:
             memory.again = [wish for wish in memory.again if wish not in again]
+            # One that waits for goods looks at once.
+            memory.stock_arrived = memory.stock_arrived or memory.state is OrderState.BACKORDERED
             # Another plan is another one to approve, unless a person has set it.
             memory.passed_gates = [gate for gate in memory.passed_gates if gate != "gate_b"]
         if memory.earlier and not applied:
@@ -402,7 +404,7 @@ class Changing(Paying):
         """Turn back to planning for ``wish``, if there is anything left to plan; whether that is so."""
         memory = self.memory
         memory.avoided += wish.avoid
-        why_not = self._why_not_again()
+        why_not = self._why_not_again(wish)
         if why_not is not None:
             self.note("plan.stays", "the order is not planned anew", why=why_not, actor=wish.actor)
             return False
@@ -412,8 +414,12 @@ class Changing(Paying):
         self.note("plan.again", "what is not packed is planned anew", why=wish.reason, actor=wish.actor)
         return True
 
-    def _why_not_again(self) -> str | None:
+    def _why_not_again(self, wish: PlanAgain) -> str | None:
         memory = self.memory
+        if OrderState.BACKORDERED in (memory.state, memory.paused_in):
+            return None if memory.cancel is None else "the order is called off"
+        if wish.waiting:
+            return "it does not wait for goods"
         if memory.state in ORDER_TERMINAL or memory.leaving_to is not None or memory.cancel is not None:
             return f"the order is {memory.state}"
         if memory.facts is None or (memory.plan is None and not memory.earlier):

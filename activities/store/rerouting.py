@@ -76,7 +76,27 @@ async def lift(session: AsyncSession, notice_id: int, word: NoticeLift) -> Notic
     if row.lifted_at is None:
         row.lifted_at, row.lifted_by = datetime.now(UTC), word.actor
         row.reason = f"{row.reason}; lifted: {word.reason}"[:2000]
+        await _wake(session, _view(row))
     return _view(row)
+
+
+async def _wake(session: AsyncSession, notice: Notice) -> None:
+    """Have every order look again that waits for goods: they may lie where nothing could be sent from."""
+    message = PlanAgain(
+        event_id=f"notice-{notice.notice_id}-lifted",
+        actor=notice.lifted_by or notice.actor,
+        reason=f"no longer so: {notice.about}"[:1000],
+        waiting=True,
+    )
+    for (order_id,) in (await session.execute(text(_WAITING))).all():
+        await tell_later(session, order_id, message)
+
+
+_WAITING = """
+SELECT order_id FROM orders WHERE state = 'backordered'
+UNION
+SELECT order_id FROM review_tasks WHERE state = 'open' AND kind = 'backorder'
+"""
 
 
 async def in_force(session: AsyncSession) -> tuple[Notice, ...]:

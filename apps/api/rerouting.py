@@ -77,7 +77,7 @@ async def lift_notice(
     request: Request,
     parts: PartsOf,
 ) -> Notice:
-    """It is over before its time. Orders that wait for it are looked at within a day of theirs."""
+    """It is over before its time. Orders that wait for goods look again within moments."""
     word = await read_message(request, NoticeLiftRequest, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=word.actor)
     async with parts.store.transaction() as session:

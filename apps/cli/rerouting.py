@@ -177,8 +177,14 @@ def _print_set(answer: SetPlanAnswer) -> None:
     said = "the router finds no plan of its own"
     if answer.difference is not None:
         more = answer.difference
-        said = f"{more} more" if more.minor > 0 else f"{-more} less" if more.minor else "the same cost"
-        said = f"{said} than the router's own plan"
+        said = (
+            f"{more} more than"
+            if more.minor > 0
+            else f"{-more} less than"
+            if more.minor
+            else "the same cost as"
+        )
+        said = f"{said} the router's own plan"
     target.print(Text(plain(f"{said}; promised {when(answer.plan.promised_at)}")))
     print_plan(answer.plan, answer.terms)
     target.print()

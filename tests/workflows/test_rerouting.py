@@ -318,6 +318,32 @@ async def test_a_plan_that_a_person_has_set_is_asked_for_once_and_not_reviewed(c
     assert (await case.order.result()).state is OrderState.CLOSED
 
 
+def back_ordered_until(case: Case, attempt: int) -> None:
+    case.script.answers["route_order"] = lambda r: (
+        e.RouteAnswer(plan=some_plan()) if r.attempt >= attempt else e.RouteAnswer(unfillable=("closed",))
+    )
+
+
+async def test_an_order_that_waits_looks_again_once_a_notice_is_lifted(case: Case) -> None:
+    back_ordered_until(case, 2)
+    await case.start()
+    await case.until(OrderState.BACKORDERED)
+    await plan_again(case, "notice-1-lifted", waiting=True)
+    await case.delivered()
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert len(await routed(case)) == 2
+
+
+async def test_an_order_that_does_not_wait_is_left_alone_by_it(case: Case) -> None:
+    planned(case)
+    await case.start()
+    await case.until_shipment("pick_requested")
+    await plan_again(case, "notice-1-lifted", waiting=True)
+    await case.delivered()
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert len(await routed(case)) == 1 and "plan.stays" in case.kinds()
+
+
 async def test_messages_that_make_no_sense_are_noted_and_nothing_else(case: Case) -> None:
     planned(case)
     await case.start()

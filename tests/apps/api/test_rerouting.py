@@ -179,6 +179,21 @@ async def test_a_region_concerns_the_addresses_in_it(api: httpx.AsyncClient, sto
         await lift(api, stop)
 
 
+async def test_orders_that_wait_are_told_when_it_is_lifted(api: httpx.AsyncClient, store: Store) -> None:
+    waiting, going = await an_order(store, north=0), await an_order(store, north=5)
+    async with store.transaction() as session:
+        await session.execute(
+            text("UPDATE orders SET state = 'backordered' WHERE order_id = :id"), {"id": order_id_of(waiting)}
+        )
+    notice = await post(api, node="south")
+    await lift(api, notice)
+    await lift(api, notice)
+    assert [(one.event_id, one.waiting) for one in await told(store, waiting)] == [
+        (f"notice-{notice['notice_id']}-lifted", True)
+    ]
+    assert await told(store, going) == []
+
+
 @pytest.mark.parametrize(
     ("says", "where"),
     [
