@@ -176,7 +176,10 @@ def _backtest(
                 )
 
     found = backtest(
-        decisions(), ExactRouter(), seconds=_BACKTEST_SECONDS, carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km
+        decisions(),
+        ExactRouter(),
+        seconds=_BACKTEST_SECONDS,
+        carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km,
     )
     kept = sum(one.problem is not None for one in past)
     notes = []
