@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from models.base import Contract, Document, SentMoment
+from models.errors import Problem
 from models.identifiers import Channel, NodeId, Sku
 from models.messages import Actor, Reason, RequestId
 from models.money import MAX_MINOR, Currency
@@ -42,7 +43,7 @@ class RoutingTerms(Document):
     """What the optimiser weighs, and what it may not do.
 
     ``split_penalty_minor``: for each parcel beyond the first; left out, the network's. ``late_day_minor``: for each
-    day begun after the asked date, of each parcel. ``max_parcels``: no plan has more. ``budget_ms``: how long it may
+    day begun after the asked date, of each parcel. ``max_parcels``: no order has more. ``budget_ms``: how long it may
     look for a better plan.
     """
 
@@ -56,7 +57,7 @@ class RoutingRule(Group):
     """Where orders of a group may come from; of the rules that an order is of, the first counts.
 
     ``only`` and ``without`` name nodes or groups of nodes. ``sequence``: first these nodes alone; where they cannot
-    fill the order, these and the next ones; and so on.
+    fill the order, or not by the date that it asks for, these and the next ones; and so on.
     """
 
     rule_id: RuleName
@@ -182,6 +183,18 @@ class PolicyProposal(Document):
     document: PolicyDocument
 
 
+class PolicyCheck(Document):
+    """A policy document as somebody wrote it, which need not be one."""
+
+    document: Mapping[str, Any]
+
+
+class PolicyProblems(Contract):
+    """All that is wrong with a document, as far as it can be read; the first hundred. None: it can be proposed."""
+
+    problems: tuple[Problem, ...] = Field(default=(), max_length=100)
+
+
 class PolicyDecision(Document):
     """Somebody's word on a proposed policy. Whoever proposed it cannot approve it."""
 
@@ -206,7 +219,8 @@ class PolicyEntry(Contract):
 class PolicyView(Contract):
     """A version: ``document`` is what it says (a ``PolicyDocument``), ``effective`` every limit that comes of it.
 
-    ``entry`` None: nobody ever set one, all is as built in. ``backtest``: the last of this version.
+    ``entry`` None: nobody ever set one, all is as built in. ``backtest``: the last of this
+    version before it was decided.
     """
 
     version: int

@@ -33,10 +33,11 @@ class Wish(Contract):
     promise_by: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
+    kept_parcels: int = 0
 
     @classmethod
-    def of_order(cls, draft: OrderDraft, lines: tuple[DemandLine, ...]) -> Self:
-        """What is left to plan of an order: ``lines``."""
+    def of_order(cls, draft: OrderDraft, lines: tuple[DemandLine, ...], kept_parcels: int = 0) -> Self:
+        """What is left to plan of an order, next to parcels that go on: ``lines``."""
         return cls(
             asker=Asker(
                 channel=draft.channel,
@@ -50,6 +51,7 @@ class Wish(Contract):
             promise_by=draft.promise_by,
             ship_complete=draft.ship_complete,
             carrier_service=draft.carrier_service,
+            kept_parcels=kept_parcels,
         )
 
     @classmethod
@@ -113,6 +115,7 @@ async def problem_of(
         promise_by=wish.promise_by,
         ship_complete=wish.ship_complete,
         carrier_service=wish.carrier_service,
+        kept_parcels=wish.kept_parcels,
         holidays=holidays_for(known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
     )
@@ -130,6 +133,7 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
         "rule": None,
         "barred": (),
         "sequence": (),
+        "sequence_in_time": False,
     }
     if terms.split_penalty_minor is not None:
         changes["split_penalty_minor"] = terms.split_penalty_minor
@@ -139,6 +143,7 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
             "rule": rule.rule_id,
             "barred": tuple(node.node_id for node in problem.nodes if node.node_id not in allowed),
             "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
+            "sequence_in_time": bool(rule.sequence),
         }
     return problem.model_copy(update=changes)
 

@@ -1051,6 +1051,23 @@ POLICY_PROPOSAL: dict[str, Any] = {
     "replaces": 0,
     "document": _POLICY_DOCUMENT,
 }
+POLICY_CHECK: dict[str, Any] = {
+    "document": {"routing": {"max_parcel": 3}, "routing_rules": [{"rule_id": "stores", "only": ["leeds"]}]}
+}
+POLICY_PROBLEMS: dict[str, Any] = {
+    "problems": [
+        {
+            "path": "routing.max_parcel",
+            "code": "extra_forbidden",
+            "message": "extra inputs are not permitted",
+        },
+        {
+            "path": "routing_rules[0].only[0]",
+            "code": "unknown_node",
+            "message": "leeds is no node and no group: nodes are gb-midlands, gb-north",
+        },
+    ]
+}
 POLICY_DECISION: dict[str, Any] = {"actor": "dana", "reason": "as agreed on Monday"}
 _POLICY_ENTRY: dict[str, Any] = {
     "version": 1,

@@ -39,7 +39,7 @@ from apps.api.contracts import (
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
-from models.policy import BacktestRequest
+from models.policy import BacktestRequest, PolicyCheck
 from models.routing import RouteQuestion
 from models.webhooks import WebhookEnvelope
 
@@ -145,6 +145,7 @@ _READ_BY_HAND = (
     RouteQuestion,
     PromiseAsked,
     PolicyProposalRequest,
+    PolicyCheck,
     PolicyDecisionRequest,
     BacktestRequest,
     TenderRequest,

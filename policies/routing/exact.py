@@ -29,7 +29,7 @@ class ExactRouter:
     What arrives in time goes before what is cheaper; where nothing can, days of delay are weighed against money. Lines
     may be split in quantity unless everything is to come at once. Where there is no plan, or the optimiser fails, the
     simple rule answers: its plan is marked, its reasons name what is missing. Where the policy has a sequence of nodes,
-    the first of them that can fill the order do, whatever later ones would cost.
+    the first of them that can fill the order in time do, whatever later ones would cost.
     """
 
     name = "exact/2"
@@ -41,17 +41,31 @@ class ExactRouter:
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
         problem = problem.within_rules()
-        if not problem.sequence:
-            return self._route(problem)
+        if problem.parcels_left == 0:
+            return self._rule.route(problem)
+        return self._in_sequence(problem) if problem.sequence else self._route(problem)
+
+    def _in_sequence(self, problem: RoutingProblem) -> Plan | Unfillable:
+        """The plan of the first step that fills the order in time; else of the first that fills it."""
         tried: set[str] = set()
+        late: Plan | None = None
         for step, named in enumerate(problem.sequence, start=1):
             tried |= set(named)
             nodes = tuple(node for node in problem.nodes if node.node_id in tried)
             answer = self._route(problem.model_copy(update={"nodes": nodes, "sequence": ()}))
-            if isinstance(answer, Plan):
-                said = f"from step {step} of {len(problem.sequence)} of the sequence of rule {problem.rule}"
-                return answer.model_copy(update={"reasons": (*answer.reasons, said)})
-        return answer
+            if isinstance(answer, Unfillable):
+                continue
+            said = [f"from step {step} of {len(problem.sequence)} of the sequence of rule {problem.rule}"]
+            in_time_at_last = in_time(problem, answer.promised_at)
+            if late is not None and in_time_at_last:
+                said.append(
+                    f"steps before could fill it on {late.promised_at:%Y-%m-%d} only, which is too late"
+                )
+            plan = answer.model_copy(update={"reasons": (*answer.reasons, *said)})
+            if in_time_at_last or not problem.sequence_in_time:
+                return plan
+            late = late or plan
+        return late or answer
 
     def _route(self, problem: RoutingProblem) -> Plan | Unfillable:
         ways = _ways(problem)
@@ -213,7 +227,7 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         unit_cost=((0,) * len(options),) * len(lines),
         stock={(row.node, row.sku): row.available for row in problem.stock},
         split_penalty_mills=problem.split_penalty_minor * _MILLS,
-        max_shipments=problem.max_parcels,
+        max_shipments=problem.parcels_left,
         ship_complete=problem.ship_complete,
     )
 

@@ -68,6 +68,8 @@ class RoutingProblem(Contract):
     ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
     before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
     of ``weights`` are those built in. ``rule``: the policy's rule by which nodes are ``barred`` from the plan.
+    ``kept_parcels`` of earlier plans go on, and count among ``max_parcels``. ``sequence_in_time``: of a sequence a
+    plan that is late does only where none of the next steps has one that is not.
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
@@ -90,7 +92,9 @@ class RoutingProblem(Contract):
     policy: str | None = None
     weights: RoutingWeights | None = None
     max_parcels: int | None = None
+    kept_parcels: int = Field(default=0, ge=0)
     sequence: tuple[tuple[str, ...], ...] = ()
+    sequence_in_time: bool = False
     rule: str | None = None
     barred: tuple[str, ...] = ()
     holidays: tuple[PublicHolidays, ...] = ()
@@ -103,6 +107,11 @@ class RoutingProblem(Contract):
             return self
         nodes = tuple(node for node in self.nodes if node.node_id not in self.barred)
         return self.model_copy(update={"nodes": nodes, "barred": ()})
+
+    @property
+    def parcels_left(self) -> int | None:
+        """How many parcels the plan may have; None: any number."""
+        return None if self.max_parcels is None else max(self.max_parcels - self.kept_parcels, 0)
 
     def usable_services(self) -> tuple[CarrierService, ...]:
         """The active services that will do."""

@@ -33,6 +33,8 @@ class CheapestNodeRouter:
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
         problem = problem.within_rules()
+        if problem.parcels_left == 0:
+            return Unfillable(reasons=(_too_many(problem),))
         if problem.carrier_service is not None and not problem.usable_services():
             return Unfillable(
                 reasons=(f"{problem.carrier_service} is asked for, and the network has no such service",)
@@ -85,13 +87,8 @@ class CheapestNodeRouter:
                         if line.line_id in left
                     ),
                 )
-            if problem.max_parcels is not None and len(shipments) >= problem.max_parcels:
-                return Unfillable(
-                    reasons=(
-                        f"it would take more than {problem.max_parcels} parcels, which is the most that "
-                        f"{problem.policy or 'the policy'} allows",
-                    )
-                )
+            if problem.parcels_left is not None and len(shipments) >= problem.parcels_left:
+                return Unfillable(reasons=(_too_many(problem),))
             covered, shipment = min(
                 candidates, key=lambda pair: (-sum(pair[0].values()), *_preference(problem, pair[1]))
             )
@@ -101,6 +98,14 @@ class CheapestNodeRouter:
         return _plan(
             problem, tuple(shipments), f"no node holds everything: {len(shipments)} shipments", self.name
         )
+
+
+def _too_many(problem: RoutingProblem) -> str:
+    kept = f" with the {problem.kept_parcels} that go on already" if problem.kept_parcels else ""
+    return (
+        f"it would take more than {problem.max_parcels} parcels{kept}, which is the most that "
+        f"{problem.policy or 'the policy'} allows"
+    )
 
 
 def _stock_by_node(problem: RoutingProblem) -> dict[str, dict[str, int]]:

@@ -15,7 +15,7 @@ from activities.store.plans import decision
 from activities.store.store import Store
 from models.allocation import AllocationKind, AllocationPolicy, AllocationRule
 from models.amendment import AmendmentRequest, LineChange
-from models.effects import ApplyAmendment, AssessOrder, RiskDecision, RouteAnswer, RouteOrder
+from models.effects import ApplyAmendment, AssessOrder, KeptShipment, RiskDecision, RouteAnswer, RouteOrder
 from models.messages import AmendOrder
 from models.order import OrderDraft
 from models.states import OrderState
@@ -196,6 +196,65 @@ async def test_a_substitute_that_is_not_there_is_said_and_the_order_waits(
     answer = await asked(routing, draft)
     assert answer.substitution is None
     assert "policy/1 has no substitutes that are there for all of it" in answer.unfillable
+
+
+async def test_where_the_best_substitute_cannot_be_sent_the_next_one_is(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=4, allow_substitutes=True, allow_partial=False)
+    first, second = skus_of(draft)
+    # Pink lies apart from the rest, which would be two parcels.
+    await stocked(fresh_store, north={first: 1, second: 9, f"{first}-rose": 9}, south={f"{first}-pink": 9})
+    await accepted(fresh_store, draft)
+    document = {
+        "routing": {"max_parcels": 1},
+        "shortage": {"substitute": "if_agreed"},
+        "substitutes": [{"sku": first, "by": [f"{first}-pink", f"{first}-rose"]}],
+    }
+    await under_policy(fresh_store, document)
+    answer = await asked(routing, draft)
+    assert answer.substitution is not None
+    assert answer.substitution.told.startswith(f"3 × {first}-rose instead of {first}")
+
+
+async def test_what_cannot_be_sent_either_is_said_of_each(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=4, allow_substitutes=True, allow_partial=False)
+    first, second = skus_of(draft)
+    apart = {f"{first}-pink": 9, f"{first}-rose": 9}
+    await stocked(fresh_store, north={first: 1, second: 9}, south=apart)
+    await accepted(fresh_store, draft)
+    document = {
+        "routing": {"max_parcels": 1},
+        "shortage": {"substitute": "if_agreed"},
+        "substitutes": [{"sku": first, "by": [f"{first}-pink", f"{first}-rose"]}],
+    }
+    await under_policy(fresh_store, document)
+    answer = await asked(routing, draft)
+    assert answer.substitution is None
+    assert answer.unfillable[-2:] == tuple(
+        f"3 × {first}-{colour} instead of {first} cannot be sent either" for colour in ("pink", "rose")
+    )
+
+
+async def test_parcels_of_earlier_plans_count_among_the_most_that_there_may_be(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=4, allow_partial=False)
+    first, second = skus_of(draft)
+    await stocked(fresh_store, north={first: 9}, south={second: 9})
+    order_id = await accepted(fresh_store, draft)
+    made = await asked(routing, draft)
+    assert made.plan is not None and len(made.plan.shipments) == 2
+    await under_policy(fresh_store, {"routing": {"max_parcels": 1}})
+    kept = (KeptShipment(plan_id=made.plan.plan_id, number=1),)
+    answer = await asked(routing, draft, 2, kept=kept, first_number=3, outstanding=gbp(100))
+    assert answer.plan is None
+    assert answer.unfillable[0].startswith("it would take more than 1 parcels with the 1 that go on already")
+    await under_policy(fresh_store, {"routing": {"max_parcels": 2}})
+    answer = await asked(routing, draft, 3, kept=kept, first_number=3, outstanding=gbp(100))
+    assert answer.plan is not None and order_id in answer.plan.plan_id
 
 
 async def test_somebody_else_s_amendment_is_neither_taken_for_a_substitute_nor_outdated_by_one(
