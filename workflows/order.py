@@ -398,7 +398,7 @@ class OrderWorkflow(Changing):
                     Verdict.APPROVE: "release the plan as it is",
                     Verdict.REJECT: "cancel the order, free money and stock, tell the customer",
                 },
-                policy=memory.plan.limits and memory.plan.limits.policy,
+                policy=None if memory.plan.limits is None else memory.plan.limits.policy,
             ),
         )
         self._turn_back()

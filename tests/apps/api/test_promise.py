@@ -230,7 +230,7 @@ async def test_without_a_network_nothing_is_promised_and_it_is_said(
     draft = a_draft()
     await stocked(store, north={skus_of(draft)[0]: 9})
     async with store.transaction() as session:
-        before = (await session.execute(text("SELECT * FROM network"))).mappings().one()
+        before = dict((await session.execute(text("SELECT * FROM network"))).mappings().one())
         await session.execute(text("DELETE FROM network"))
     try:
         promise = await promised(api, draft)
@@ -238,7 +238,7 @@ async def test_without_a_network_nothing_is_promised_and_it_is_said(
         async with store.transaction() as session:
             columns = ", ".join(before)
             values = ", ".join(f":{name}" for name in before)
-            await session.execute(text(f"INSERT INTO network ({columns}) VALUES ({values})"), dict(before))
+            await session.execute(text(f"INSERT INTO network ({columns}) VALUES ({values})"), before)
     assert promise["promise_id"] is None and promise["parcels"] == []
     assert promise["reasons"] == ["no fulfilment network is loaded: run orderwright prepare"]
     assert [line["sku"] for line in promise["missing"]] == list(skus_of(draft))
