@@ -309,6 +309,7 @@ def _summary(identifier: str, plan: Plan, draft: OrderDraft, shared: Money) -> P
                 units=sum(line.quantity for line in shipment.lines),
                 amount=amount,
                 promised_at=shipment.promised_at,
+                held_until=shipment.held_until,
             )
             for shipment, amount in zip(plan.shipments, amounts, strict=False)
         ),

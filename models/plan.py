@@ -17,6 +17,7 @@ class PlannedLine(Contract):
 class PlannedShipment(Contract):
     """One parcel-worth: the lines that one node ships with one carrier service.
 
+    ``held_until``: it is not picked before, so that it does not come before it is wanted; None: at once.
     ``distance_km``: from the node to about where the order goes, over the ground; None where either is not known.
     """
 
@@ -30,6 +31,7 @@ class PlannedShipment(Contract):
     freight: Money
     transit_days: int = Field(ge=0)
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
     distance_km: int | None = Field(default=None, ge=0)
 
 
@@ -111,6 +113,7 @@ class ShipmentRef(Contract):
     units: int
     amount: Money
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
 
 
 class PlanSummary(Contract):

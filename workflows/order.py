@@ -489,6 +489,7 @@ class OrderWorkflow(Changing):
                     reservation_key=memory.reservation_key or "",
                     planned_at=memory.planned_at or self.business_now(),
                     promised_at=ref.promised_at,
+                    held_until=ref.held_until,
                     clock=self.clock,
                 ),
                 id=shipment_workflow_id(shipment),

@@ -31,6 +31,7 @@ class Wish(Contract):
     country: str
     postcode: str = ""
     promise_by: AwareDatetime | None = None
+    deliver_from: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
     kept_parcels: int = 0
@@ -49,6 +50,7 @@ class Wish(Contract):
             country=draft.ship_to.country,
             postcode=draft.ship_to.postcode,
             promise_by=draft.promise_by,
+            deliver_from=draft.deliver_from,
             ship_complete=draft.ship_complete,
             carrier_service=draft.carrier_service,
             kept_parcels=kept_parcels,
@@ -71,6 +73,7 @@ class Wish(Contract):
             country=cart.destination.country,
             postcode=cart.destination.postcode,
             promise_by=cart.promise_by,
+            deliver_from=cart.deliver_from,
             ship_complete=cart.ship_complete,
             carrier_service=cart.carrier_service,
         )
@@ -113,6 +116,7 @@ async def problem_of(
         split_penalty_minor=known.split_penalty_minor,
         processing_days=known.processing_days,
         promise_by=wish.promise_by,
+        deliver_from=wish.deliver_from,
         ship_complete=wish.ship_complete,
         carrier_service=wish.carrier_service,
         kept_parcels=wish.kept_parcels,

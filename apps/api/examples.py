@@ -431,6 +431,7 @@ _ROUTE_PLAN: dict[str, Any] = {
             "freight": {"minor": 383, "currency": "GBP"},
             "transit_days": 2,
             "promised_at": "2026-03-05T23:59:59Z",
+            "held_until": None,
             "distance_km": 264,
         }
     ],

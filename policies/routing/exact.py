@@ -289,6 +289,7 @@ def _shipment(
         freight=Money(minor=zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=zone.transit_days,
         promised_at=way.offer.promised_at,
+        held_until=way.offer.held_until,
         distance_km=distance_km(problem, way.node),
     )
 

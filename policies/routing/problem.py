@@ -68,8 +68,9 @@ class RoutingProblem(Contract):
     ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
     before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
     of ``weights`` are those built in. ``rule``: the policy's rule by which nodes are ``barred`` from the plan.
-    ``kept_parcels`` of earlier plans go on, and count among ``max_parcels``. ``sequence_in_time``: of a sequence a
-    plan that is late does only where none of the next steps has one that is not.
+    Nothing is to arrive before the day of ``deliver_from``. ``kept_parcels`` of earlier plans go on, and count among
+    ``max_parcels``. ``sequence_in_time``: of a sequence a plan that is late does only where none of the next steps has
+    one that is not.
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
@@ -87,6 +88,7 @@ class RoutingProblem(Contract):
     split_penalty_minor: int = Field(ge=0)
     processing_days: int = Field(ge=0)
     promise_by: AwareDatetime | None = None
+    deliver_from: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
     policy: str | None = None

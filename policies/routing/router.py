@@ -162,6 +162,7 @@ def _shipment(
         freight=Money(minor=offer.zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=offer.zone.transit_days,
         promised_at=offer.promised_at,
+        held_until=offer.held_until,
         distance_km=distance_km(problem, node),
     )
 

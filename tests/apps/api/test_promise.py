@@ -1,6 +1,6 @@
 """A promise before there is an order: the plan that was promised is what the order is shipped by."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -222,6 +222,35 @@ async def test_what_a_promise_was_made_of_is_kept_until_the_order_s_plan_has_it(
         made = await decision(session, order_id_of(draft))
     assert made.plan.promise == taken["promise_id"] and made.problem is not None
     assert differences(made.plan, made.problem) == []
+
+
+async def test_a_window_is_promised_kept_by_the_order_and_held_for(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={skus_of(draft)[0]: 9})
+    window = {
+        "deliver_from": (NOON + timedelta(days=20)).isoformat(),
+        "promise_by": (NOON + timedelta(days=22)).isoformat(),
+    }
+    promise = await promised(api, draft, **window)
+    day = datetime.fromisoformat(promise["promised_at"])
+    assert NOON + timedelta(days=20) <= day <= NOON + timedelta(days=22)
+    assert any("holds its parcel until" in reason for reason in promise["reasons"])
+    asked = OrderDraft.model_validate(draft.model_dump(mode="json") | window)
+    answer = await ordered(store, asked, promise["promise_id"])
+    assert answer.plan is not None
+    (ref,) = answer.plan.shipments
+    assert (ref.promised_at, answer.plan.promised_at) == (day, day)
+    assert ref.held_until is not None and NOON < ref.held_until < day
+    other = await promised(api, draft)
+    again = asked.model_copy(update={"external_id": f"{asked.external_id}-2"})
+    answer = await ordered(store, again, other["promise_id"])
+    assert answer.plan is not None and answer.plan.promised_at == day
+    assert any("asks for another" in reason for reason in await reasons_of(store, again))
+    backwards = {"deliver_from": window["promise_by"], "promise_by": window["deliver_from"]}
+    refused = await api.post("/v1/promise", json=a_cart(draft, **backwards))
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
 
 
 async def test_without_a_network_nothing_is_promised_and_it_is_said(

@@ -94,8 +94,9 @@ def _that_adds_up(case: Any) -> None:
     total = lines + charges
     draft["totals"] = {"lines_minor": lines, "charges_minor": charges, "total_minor": total}
     draft["tenders"] = [draft["tenders"][0] | {"amount_minor": total}]
-    if draft.get("promise_by"):
-        draft["promise_by"] = draft["placed_at"]
+    for name in ("promise_by", "deliver_from"):
+        if draft.get(name):
+            draft[name] = draft["placed_at"]
     case.body = draft
 
 
@@ -327,6 +328,8 @@ def _of_a_cart_of_its_own(case: Any) -> None:
         body["valid_minutes"] = int(body["valid_minutes"])
     if body.get("promise_by"):
         body["promise_by"] = _possible(body["promise_by"])
+    if body.get("deliver_from"):
+        body["deliver_from"] = body.get("promise_by") or _possible(body["deliver_from"])
     case.body = body | {"request_id": f"c-{_number_of(body)}"}
     if case.headers and BUSINESS_START_HEADER in case.headers:
         case.headers[BUSINESS_START_HEADER] = _possible(case.headers[BUSINESS_START_HEADER])
