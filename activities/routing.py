@@ -24,6 +24,7 @@ from models.messages import SUBSTITUTION_REQUEST, AmendOrder
 from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
+from policies.cold_start import for_review
 from policies.document import Policy, may_substitute
 from policies.money import goods_of
 from policies.routing.problem import DemandLine, RoutingProblem
@@ -99,7 +100,7 @@ class RoutingActivities:
         )
         shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
         summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared).model_copy(
-            update={"limits": policy.plan_limits}
+            update={"limits": policy.limits_for(for_review(problem, plan.shipments))}
         )
         async with self._store.transaction() as session:
             return RouteAnswer(

@@ -59,12 +59,16 @@ class Alternative(Contract):
 
 
 class PlanLimits(Contract):
-    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in."""
+    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in.
+
+    ``newcomers``: what of it is new, and for that reason to be seen.
+    """
 
     policy: str
     max_shipments: int
     max_cost_percent: int
     cost_floor_minor: int
+    newcomers: tuple[str, ...] = ()
 
 
 class Plan(Contract):

@@ -134,6 +134,35 @@ class PriceReview(Document):
     review_unlisted: YesOrNo | None = None
 
 
+# No further is it counted how often something was seen.
+MOST_SEEN = 50
+_Seen = Annotated[int, Field(strict=True, ge=0, le=MOST_SEEN)]
+
+
+class Newcomers(StrEnum):
+    """What may have little history."""
+
+    NODES = "nodes"
+    SKUS = "skus"
+    CHANNELS = "channels"
+
+
+class ColdStart(Document):
+    """What goes by explicit rules until enough history exists; plans say what is new in them.
+
+    New is a node of which fewer than ``node_parcels`` parcels were delivered within a year, a SKU that fewer than
+    ``sku_orders`` other orders had, and a channel that fewer than ``channel_orders`` other orders came by; with 0
+    nothing is. ``nodes_last``: new nodes are planned with only where others cannot fill the order, or not by the date
+    that it asks for. ``review``: plans with what new things a person sees before anything is released.
+    """
+
+    node_parcels: _Seen | None = None
+    sku_orders: _Seen | None = None
+    channel_orders: _Seen | None = None
+    nodes_last: YesOrNo | None = None
+    review: tuple[Newcomers, ...] | None = Field(default=None, max_length=3)
+
+
 class KeptBack(Document):
     """Units of a SKU that are promised to nobody new, at a node or at each node of a group that stocks it."""
 
@@ -158,6 +187,7 @@ class PolicyDocument(Document):
     plan_review: PlanReview = PlanReview()
     risk_review: RiskReview = RiskReview()
     price_review: PriceReview = PriceReview()
+    cold_start: ColdStart = ColdStart()
     safety_stock: tuple[KeptBack, ...] = Field(default=(), max_length=_MANY)
 
 

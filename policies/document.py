@@ -13,6 +13,7 @@ from models.order import CustomerType
 from models.plan import PlanLimits
 from models.policy import BUILT_IN, Group, PolicyDocument, PriorityRule, RoutingRule, Substitution
 from policies.approval import ApprovalPolicy
+from policies.cold_start import ColdStartPolicy
 from policies.pricing import PricePolicy
 from policies.risk import RiskPolicy
 from policies.routing.weights import RoutingWeights
@@ -67,8 +68,9 @@ class Policy(Contract):
     @property
     def plan_limits(self) -> PlanLimits | None:
         """Gate B's limits as a plan carries them; None where they are built in."""
-        if not _said(self.document.plan_review):
-            return None
+        return self._limits() if _said(self.document.plan_review) else None
+
+    def _limits(self) -> PlanLimits:
         approval = self.approval
         return PlanLimits(
             policy=self.label,
@@ -76,6 +78,17 @@ class Policy(Contract):
             max_cost_percent=approval.max_cost_percent,
             cost_floor_minor=approval.cost_floor_minor,
         )
+
+    @property
+    def cold_start(self) -> ColdStartPolicy:
+        """What is new, and what becomes of it."""
+        return self._of(ColdStartPolicy(), _said(self.document.cold_start))
+
+    def limits_for(self, newcomers: tuple[str, ...]) -> PlanLimits | None:
+        """Gate B's limits as a plan with ``newcomers`` that a person is to see carries them."""
+        if not newcomers:
+            return self.plan_limits
+        return self._limits().model_copy(update={"newcomers": newcomers})
 
     @property
     def risk(self) -> RiskPolicy:
@@ -126,6 +139,7 @@ class Policy(Contract):
             "plan_review": {name: value for name, value in _plain(self.approval).items() if name in gate_b},
             "risk_review": _plain(self.risk),
             "price_review": _plain(self.pricing),
+            "cold_start": _plain(self.cold_start),
         }
 
     def _of(self, built_in: _Rules, changes: Mapping[str, Any]) -> _Rules:
@@ -178,6 +192,7 @@ def problems_of(
         *_of_names("priorities", [rule.rule_id for rule in document.priorities]),
         *_of_whom("routing_rules", document.routing_rules),
         *_of_whom("priorities", document.priorities),
+        *_said_twice("cold_start.review", document.cold_start.review or ()),
         *_said_twice("risk_review.refused_countries", document.risk_review.refused_countries or ()),
     )
 
@@ -240,6 +255,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
     return sorted(value) if isinstance(value, frozenset) else value
 
 

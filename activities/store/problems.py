@@ -1,7 +1,7 @@
 """The routing problem put together from what is stored: of an order, or of a cart before there is one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Self
 
@@ -10,11 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.holidays import holidays_for
 from activities.store import policies
+from activities.store.history import orders_with
 from activities.store.network import OpenStock, destination_of, network, stock_open_to
 from models.base import Contract
 from models.order import OrderDraft
+from models.policy import MOST_SEEN
 from models.promise import PromiseRequest
 from policies.classification import classify
+from policies.cold_start import Kind, Seen, last
 from policies.document import Asker, Policy, allowed_nodes
 from policies.routing.carriers import CarrierModel, beliefs_of
 from policies.routing.problem import DemandLine, RoutingProblem, StockRow
@@ -123,8 +126,24 @@ async def problem_of(
         holidays=holidays_for(known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
     )
-    problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
+    problem = problem.model_copy(
+        update={
+            "carriers": beliefs_of(carriers, problem),
+            "history": (
+                *_seldom(problem, carriers),
+                *await orders_with(
+                    session, {line.sku for line in wish.lines}, wish.asker.channel, but=order_id
+                ),
+            ),
+        }
+    )
     return under(policy, wish.asker, problem)
+
+
+def _seldom(problem: RoutingProblem, carriers: CarrierModel) -> Iterator[Seen]:
+    for node in problem.nodes:
+        if node.active and (times := carriers.delivered_from(node.node_id)) < MOST_SEEN:
+            yield Seen(kind=Kind.NODE, name=node.node_id, times=times)
 
 
 def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProblem:
@@ -138,6 +157,7 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
         "barred": (),
         "sequence": (),
         "sequence_in_time": False,
+        "cold_start": policy.cold_start,
     }
     if terms.split_penalty_minor is not None:
         changes["split_penalty_minor"] = terms.split_penalty_minor
@@ -149,6 +169,13 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
             "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
             "sequence_in_time": bool(rule.sequence),
         }
+    if policy.cold_start.nodes_last:
+        problem = problem.model_copy(update=changes)
+        steps = problem.sequence or (tuple(node.node_id for node in problem.within_rules().nodes),)
+        new = {one.name for one in policy.cold_start.new(problem.history) if one.kind is Kind.NODE}
+        sequence = last(steps, new)
+        if sequence != steps:
+            changes |= {"sequence": sequence, "sequence_in_time": True}
     return problem.model_copy(update=changes)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
+from policies.cold_start import notes_on_newcomers
 from policies.routing.carriers import Leg, late_risks, notes_on_carriers
 from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
@@ -43,7 +44,11 @@ class ExactRouter:
         problem = problem.within_rules()
         if problem.parcels_left == 0:
             return self._rule.route(problem)
-        return self._in_sequence(problem) if problem.sequence else self._route(problem)
+        answer = self._in_sequence(problem) if problem.sequence else self._route(problem)
+        if isinstance(answer, Unfillable):
+            return answer
+        new = notes_on_newcomers(problem, answer.shipments)
+        return answer.model_copy(update={"reasons": (*answer.reasons, *new)})
 
     def _in_sequence(self, problem: RoutingProblem) -> Plan | Unfillable:
         """The plan of the first step that fills the order in time; else of the first that fills it."""
@@ -55,7 +60,8 @@ class ExactRouter:
             answer = self._route(problem.model_copy(update={"nodes": nodes, "sequence": ()}))
             if isinstance(answer, Unfillable):
                 continue
-            said = [f"from step {step} of {len(problem.sequence)} of the sequence of rule {problem.rule}"]
+            whose = f"rule {problem.rule}" if problem.rule else "nodes, new ones last"
+            said = [f"from step {step} of {len(problem.sequence)} of the sequence of {whose}"]
             in_time_at_last = in_time(problem, answer.promised_at)
             if late is not None and in_time_at_last:
                 said.append(

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from models.base import Contract
 from models.network import CarrierService, Node, Point
+from policies.cold_start import ColdStartPolicy, Seen
 from policies.routing.weights import RoutingWeights
 
 
@@ -74,6 +75,7 @@ class RoutingProblem(Contract):
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
+    ``history``: what of the network and the order was seen seldom; ``cold_start``: what the policy makes of that.
     """
 
     order_id: str
@@ -102,6 +104,8 @@ class RoutingProblem(Contract):
     holidays: tuple[PublicHolidays, ...] = ()
     destination: Point | None = None
     carriers: CarrierBeliefs | None = None
+    history: tuple[Seen, ...] = ()
+    cold_start: ColdStartPolicy | None = None
 
     def within_rules(self) -> Self:
         """The problem with the nodes alone that may be planned with."""

@@ -290,6 +290,45 @@ async def test_no_more_of_a_substitute_is_counted_on_than_the_channel_may_have(
     assert any("no substitutes that are there" in reason for reason in answer.unfillable)
 
 
+# --- what is new ---
+async def test_a_plan_says_what_is_new_and_is_seen_by_a_person_where_the_policy_says_so(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=1)
+    first, second = skus_of(draft)
+    await stocked(fresh_store, north={first: 99, second: 99})
+    await under_policy(
+        fresh_store, {"cold_start": {"sku_orders": 2, "channel_orders": 3, "review": ["skus"]}}
+    )
+    seen = []
+    for number in range(4):
+        again = a_draft(2, quantity=1, channel=draft.channel)
+        lines = tuple(
+            line.model_copy(update={"sku": sku})
+            for line, sku in zip(again.lines, (first, second), strict=True)
+        )
+        again = again.model_copy(update={"lines": lines if number else lines[:1]})
+        await accepted(fresh_store, again)
+        answer = await asked(routing, again)
+        assert answer.plan is not None
+        async with fresh_store.transaction() as session:
+            made = await decision(session, order_id_of(again))
+        assert made.problem is not None and differences(made.plan, made.problem) == []
+        seen.append([reason for reason in made.plan.reasons if reason.startswith("new ")])
+        limits = answer.plan.limits
+        assert (limits is None) == (number == 3)
+        if limits is not None:
+            assert limits.newcomers == tuple(reason for reason in seen[-1] if "SKU" in reason)
+    node = "new node north (0): fewer than 20 parcels delivered so far"
+    channel = f"new channel {draft.channel} (%s): fewer than 3 orders so far"
+    assert seen == [
+        [node, f"new SKU {first} (0): fewer than 2 orders so far", channel % 0],
+        [node, f"new SKUs {first} (1), {second} (0): fewer than 2 orders so far", channel % 1],
+        [node, f"new SKU {second} (1): fewer than 2 orders so far", channel % 2],
+        [node],
+    ]
+
+
 # --- priorities ---
 async def test_the_policy_says_who_is_served_first_when_goods_arrive(fresh_store: Store) -> None:
     plain, gold, business = (
