@@ -22,11 +22,12 @@ from activities.store.store import Store
 from models.amendment import AmendmentRequest, AmendmentState, LineChange
 from models.effects import RouteAnswer, RouteOrder
 from models.journal import SYSTEM
-from models.messages import AmendOrder
+from models.messages import SUBSTITUTION_REQUEST, AmendOrder
 from models.money import Money
 from models.order import OrderDraft
 from models.plan import Plan, PlanSummary, ShipmentRef, Unfillable
 from models.rerouting import SetPlan
+from policies.cold_start import for_review
 from policies.document import Policy, may_substitute
 from policies.money import goods_of
 from policies.routing.problem import DemandLine, RoutingProblem
@@ -37,9 +38,12 @@ from policies.shortage import ShortagePolicy, part_ahead
 from policies.substitution import said_of, substituted
 from workflows import steps
 
-# Of the step's twenty, for the four plans at most that an order may need: as a person has set it, as it is, with
-# substitutes, and in part.
+# Of the step's twenty, for the plans that an order may need: as a person has set it, as it is, with substitutes, and in
+# part.
 _PLANNING_SECONDS = 12.0
+# Each is routed, while the order's run waits.
+_SUBSTITUTIONS_TRIED = 5
+_INSTEAD = "instead:"
 
 
 class RoutesElsewhere(Protocol):
@@ -89,7 +93,7 @@ class RoutingActivities:
             policy = await policies.active(session)
             problem = await problem_of(
                 session,
-                Wish.of_order(draft, demand),
+                Wish.of_order(draft, demand, len(effect.kept)),
                 levels,
                 policy,
                 order_id=effect.order_id,
@@ -137,7 +141,7 @@ class RoutingActivities:
         shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
         summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared).model_copy(
             update={
-                "limits": policy.plan_limits,
+                "limits": policy.limits_for(for_review(problem, plan.shipments)),
                 "reroutes": policy.max_reroutes,
                 "set_by": plan.set_by,
             }
@@ -205,7 +209,7 @@ class RoutingActivities:
         """An amendment that replaces what is missing, stored for the order's run to apply; or why there is none."""
         if not policy.substitutes or not may_substitute(policy.shortage, draft.allow_substitutes):
             return ()
-        request_id = f"substitute:{effect.attempt}"
+        request_id = f"{SUBSTITUTION_REQUEST}{effect.attempt}"
         async with self._store.transaction() as session:
             known = await amendments.proposed(session, effect.order_id, request_id)
             if known is None:
@@ -218,16 +222,25 @@ class RoutingActivities:
         if waiting:
             return ("somebody else has asked for a change of the order",)
         units = _supply(levels, problem)
-        changes = substituted(draft.lines, whole.missing, policy.substitutes, units)
-        if not changes:
-            return (f"{policy.label} has no substitutes that are there for all of it",)
-        lines = _replaced(problem.lines, changes)
-        instead = problem.model_copy(
-            update={"lines": lines, "stock": (*problem.stock, *stock_rows(levels, lines))}
-        )
-        if isinstance(await self._route(instead, until), Unfillable):
-            return (f"{said_of(changes)} cannot be sent either",)
-        return await self._proposed(effect.order_id, draft, policy, request_id, changes)
+        why_not: list[str] = []
+        ruled_out: set[str] = set()
+        while len(why_not) < _SUBSTITUTIONS_TRIED and (
+            changes := substituted(draft.lines, whole.missing, policy.substitutes, units, ruled_out)
+        ):
+            lines = _replaced(problem.lines, changes)
+            instead = problem.model_copy(
+                update={"lines": lines, "stock": (*problem.stock, *stock_rows(levels, lines))}
+            )
+            answer = await self._route(instead, until)
+            if isinstance(answer, Plan):
+                found = await self._proposed(effect.order_id, draft, policy, request_id, changes)
+                if isinstance(found, AmendOrder):
+                    return found
+                why_not += found
+            else:
+                why_not.append(f"{said_of(changes)} cannot be sent either")
+            ruled_out |= _at_fault(answer, lines)
+        return tuple(why_not) or (f"{policy.label} has no substitutes that are there for all of it",)
 
     async def _proposed(
         self,
@@ -317,10 +330,17 @@ def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tup
     return (
         *left,
         *(
-            DemandLine(line_id=f"instead:{number}", sku=change.sku or "", quantity=change.quantity)
+            DemandLine(line_id=f"{_INSTEAD}{number}", sku=change.sku or "", quantity=change.quantity)
             for number, change in enumerate(instead)
         ),
     )
+
+
+def _at_fault(answer: Plan | Unfillable, lines: Sequence[DemandLine]) -> set[str]:
+    """The substitutes among ``lines`` that cannot be had: those that the router misses, or where it names none, all."""
+    instead = {line.line_id: line.sku for line in lines if line.line_id.startswith(_INSTEAD)}
+    missing = answer.missing if isinstance(answer, Unfillable) else ()
+    return {instead[line.line_id] for line in missing if line.line_id in instead} or set(instead.values())
 
 
 def _numbered(plan: Plan, first: int) -> Plan:
@@ -351,6 +371,7 @@ def _summary(identifier: str, plan: Plan, draft: OrderDraft, shared: Money) -> P
                 units=sum(line.quantity for line in shipment.lines),
                 amount=amount,
                 promised_at=shipment.promised_at,
+                held_until=shipment.held_until,
             )
             for shipment, amount in zip(plan.shipments, amounts, strict=False)
         ),

@@ -138,11 +138,15 @@ class CancelAnswer(Contract):
     message: str
 
 
+SUBSTITUTION_REQUEST = "substitute:"
+
+
 class AmendOrder(Contract):
     """Update or signal ``amend_order``: go on by a proposed amendment, which is stored under its id.
 
     ``total`` is the order's total by it, ``number`` the version of the document that it makes. ``told``: what the
-    customer is told of an amendment that nobody asked for.
+    customer is told of an amendment that nobody asked for. Only of a substitution of our own, which the router asks for
+    under an id that begins with ``SUBSTITUTION_REQUEST``, at no higher total, the order need not be approved again.
     """
 
     request_id: RequestId

@@ -17,6 +17,7 @@ class PlannedLine(Contract):
 class PlannedShipment(Contract):
     """One parcel-worth: the lines that one node ships with one carrier service.
 
+    ``held_until``: it is not picked before, so that it does not come before it is wanted; None: at once.
     ``distance_km``: from the node to about where the order goes, over the ground; None where either is not known.
     ``look_ahead`` and ``markdown``: its part of the plan's.
     """
@@ -31,6 +32,7 @@ class PlannedShipment(Contract):
     freight: Money
     transit_days: int = Field(ge=0)
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
     distance_km: int | None = Field(default=None, ge=0)
     look_ahead: Money | None = None
     markdown: Money | None = None
@@ -65,12 +67,16 @@ class Alternative(Contract):
 
 
 class PlanLimits(Contract):
-    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in."""
+    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in.
+
+    ``newcomers``: what of it is new, and for that reason to be seen.
+    """
 
     policy: str
     max_shipments: int
     max_cost_percent: int
     cost_floor_minor: int
+    newcomers: tuple[str, ...] = ()
 
 
 class Plan(Contract):
@@ -124,6 +130,7 @@ class ShipmentRef(Contract):
     units: int
     amount: Money
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
 
 
 class PlanSummary(Contract):

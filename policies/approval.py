@@ -64,7 +64,7 @@ def gate_b(facts: OrderFacts, plan: PlanSummary, policy: ApprovalPolicy) -> tupl
     The limits that the plan was made under hold, where it carries any.
     """
     limits = plan.limits or policy
-    flags: list[Flag] = []
+    flags = [Flag(code="cold_start", reason=why) for why in (plan.limits.newcomers if plan.limits else ())]
     if len(plan.shipments) > limits.max_shipments:
         flags.append(
             Flag(

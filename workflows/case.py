@@ -75,7 +75,10 @@ class Renew(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """What a person is asked. ``options`` says what each verdict does; a verdict without one is refused."""
+    """What a person is asked. ``options`` says what each verdict does; a verdict without one is refused.
+
+    ``policy``: by whose limits it is asked, where those are not built in.
+    """
 
     kind: ReviewKind
     what_happened: str
@@ -83,6 +86,7 @@ class Question:
     recommended: Verdict
     recommendation: str
     options: dict[Verdict, str]
+    policy: str | None = None
 
 
 class Case(Generic[Memory]):
@@ -656,6 +660,7 @@ class Case(Generic[Memory]):
             recommended=task.recommended,
             recommendation=task.recommendation,
             options=task.options,
+            policy=task.policy_version,
         )
         await self._hear(purpose, question)
 
@@ -720,7 +725,7 @@ class Case(Generic[Memory]):
             escalate_at=now + terms.escalate_after,
             deadline_at=now + terms.deadline,
             on_deadline=terms.on_deadline or question.recommended,
-            policy_version=self.approval.version,
+            policy_version=question.policy or self.approval.version,
         )
         memory.open_review, memory.open_purpose, memory.decision = task, purpose, None
         memory.pending_reviews.append(task)
@@ -728,7 +733,7 @@ class Case(Generic[Memory]):
             "review.opened",
             f"a person is asked ({question.kind}): {question.recommendation}",
             why="; ".join(flag.reason for flag in question.why_flagged),
-            policy=self.approval.version,
+            policy=task.policy_version,
             task_id=task.task_id,
         )
         await self._pause(question)
@@ -779,7 +784,7 @@ class Case(Generic[Memory]):
             f"{closed.verdict}: {meaning}" if closed.verdict else f"review {state}",
             why=closed.reason,
             actor=closed.decided_by or SYSTEM,
-            policy=self.approval.version,
+            policy=task.policy_version,
             task_id=task.task_id,
         )
         await self._resume()

@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from models.journal import SYSTEM
     from models.memory import StartedShipment
     from models.messages import (
+        SUBSTITUTION_REQUEST,
         AmendAnswer,
         AmendOrder,
         AmendOutcome,
@@ -208,8 +209,9 @@ class Changing(Paying):
         answer = await self._decide_amendment(amendment, refusal)
         if answer.facts is None:
             return False
+        dearer = answer.facts.total.minor > self._facts().total.minor
         memory.facts, memory.rest_dropped = answer.facts, answer.units_left == 0
-        if not memory.earlier and not amendment.told:
+        if not memory.earlier and (dearer or not _is_our_own(amendment)):
             memory.assessment = None
             memory.passed_gates.clear()
         memory.fruitless_plans = memory.shortages = 0
@@ -518,6 +520,15 @@ class Changing(Paying):
 
 def _releases(undo: object, key: str | None) -> bool:
     return isinstance(undo, e.ReleaseReservation) and undo.reservation_key == key
+
+
+def _is_our_own(amendment: AmendOrder) -> bool:
+    """Whether the router asked for it, of an order that was approved: any client may send one that says so."""
+    return (
+        bool(amendment.told)
+        and amendment.actor == SYSTEM
+        and amendment.request_id.startswith(SUBSTITUTION_REQUEST)
+    )
 
 
 def _problem(code: str, message: str) -> Problem:

@@ -411,6 +411,7 @@ class OrderWorkflow(Changing):
                     Verdict.APPROVE: "release the plan as it is",
                     Verdict.REJECT: "cancel the order, free money and stock, tell the customer",
                 },
+                policy=None if memory.plan.limits is None else memory.plan.limits.policy,
             ),
         )
         self._turn_back()
@@ -501,6 +502,7 @@ class OrderWorkflow(Changing):
                     reservation_key=memory.reservation_key or "",
                     planned_at=memory.planned_at or self.business_now(),
                     promised_at=ref.promised_at,
+                    held_until=ref.held_until,
                     clock=self.clock,
                     plan_again=memory.reroutes < memory.may_reroute,
                 ),

@@ -119,6 +119,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 await self._call_pick_off()
                 continue
             if memory.pick is None:
+                await self._wait_until_it_is_wanted()
                 await self._request_pick()
                 continue
             overdue = not await self.until(
@@ -148,20 +149,44 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         if memory.state is ShipmentState.PICK_REQUESTED:
             self._enter(ShipmentState.PICKED)
 
+    async def _wait_until_it_is_wanted(self) -> None:
+        """Nothing is picked before its day: it would arrive before the customer wants it."""
+        held_until = self._run_input.held_until
+        if held_until is None or self.memory.pick_key is not None or self.business_now() >= held_until:
+            return
+        self._hold_on_to_its_units()
+        if "held" not in self.memory.deadlines:
+            self.note(
+                "shipment.held", f"nothing is picked before {held_until:%Y-%m-%d}: it would come too early"
+            )
+        await self.until(
+            self._wants_off,
+            deadline=self.deadline("held", self.wall(held_until)),
+            summary=f"held until {held_until:%Y-%m-%d}: it is wanted later",
+        )
+        if self._wants_off():
+            raise CalledOff
+        self.memory.deadlines.pop("held")
+
+    def _hold_on_to_its_units(self) -> None:
+        """Called off, it gives them back."""
+        memory, run = self.memory, self._run_input
+        if not memory.undo:
+            memory.undo.append(
+                e.ReleaseReservation(
+                    order_id=run.order_id,
+                    reservation_key=run.reservation_key,
+                    shipment_id=run.shipment_id,
+                    key=self._key("release"),
+                )
+            )
+
     async def _request_pick(self) -> None:
         memory, run = self.memory, self._run_input
         if memory.pick_key is None:
             attempt = self._attempt("pick", count=True)
             memory.pick_key = self._key("pick", attempt)
-            if not memory.undo:
-                memory.undo.append(
-                    e.ReleaseReservation(
-                        order_id=run.order_id,
-                        reservation_key=run.reservation_key,
-                        shipment_id=run.shipment_id,
-                        key=self._key("release"),
-                    )
-                )
+            self._hold_on_to_its_units()
             memory.undo.append(
                 e.CancelPick(
                     order_id=run.order_id,

@@ -309,7 +309,7 @@ async def _keep_planned(session: AsyncSession, order_id: str, ref: ShipmentRef) 
             late=False,
             created_at=now,
             updated_at=now,
-            **ref.model_dump(exclude={"amount"}),
+            **ref.model_dump(exclude={"amount", "held_until"}),
         )
         .on_conflict_do_nothing()
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Self
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities import holidays
 from activities.settlement import left
 from activities.store import policies, reads, rerouting
+from activities.store.history import orders_with
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, destination_of, network, stock_of, stock_open_to
 from activities.store.plans import kept_lines, plan_of_each
@@ -22,9 +23,11 @@ from models.errors import Refused
 from models.messages import Avoided
 from models.order import OrderDraft
 from models.plan import PlannedLine
+from models.policy import MOST_SEEN
 from models.promise import PromiseRequest
 from models.states import ShipmentState
 from policies.classification import classify
+from policies.cold_start import Kind, Seen, last
 from policies.document import Asker, Policy, allowed_nodes
 from policies.routing.carriers import CarrierModel, beliefs_of
 from policies.routing.looking import valued
@@ -44,12 +47,14 @@ class Wish(Contract):
     country: str
     postcode: str = ""
     promise_by: AwareDatetime | None = None
+    deliver_from: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
+    kept_parcels: int = 0
 
     @classmethod
-    def of_order(cls, draft: OrderDraft, lines: tuple[DemandLine, ...]) -> Self:
-        """What is left to plan of an order: ``lines``."""
+    def of_order(cls, draft: OrderDraft, lines: tuple[DemandLine, ...], kept_parcels: int = 0) -> Self:
+        """What is left to plan of an order, next to parcels that go on: ``lines``."""
         return cls(
             asker=Asker(
                 channel=draft.channel,
@@ -61,8 +66,10 @@ class Wish(Contract):
             country=draft.ship_to.country,
             postcode=draft.ship_to.postcode,
             promise_by=draft.promise_by,
+            deliver_from=draft.deliver_from,
             ship_complete=draft.ship_complete,
             carrier_service=draft.carrier_service,
+            kept_parcels=kept_parcels,
         )
 
     @classmethod
@@ -82,6 +89,7 @@ class Wish(Contract):
             country=cart.destination.country,
             postcode=cart.destination.postcode,
             promise_by=cart.promise_by,
+            deliver_from=cart.deliver_from,
             ship_complete=cart.ship_complete,
             carrier_service=cart.carrier_service,
         )
@@ -133,16 +141,34 @@ async def problem_of(
         split_penalty_minor=known.split_penalty_minor,
         processing_days=known.processing_days,
         promise_by=wish.promise_by,
+        deliver_from=wish.deliver_from,
         ship_complete=wish.ship_complete,
         carrier_service=wish.carrier_service,
+        kept_parcels=wish.kept_parcels,
         # On a thread: whoever asks first loads a library.
         holidays=await asyncio.to_thread(holidays.holidays_for, known, wish.country, business_now),
         destination=await destination_of(session, wish.country, wish.postcode),
         values=await known_values(session, {line.sku for line in wish.lines}),
     )
-    problem = problem.model_copy(update={"carriers": beliefs_of(carriers, problem)})
+    problem = problem.model_copy(
+        update={
+            "carriers": beliefs_of(carriers, problem),
+            "history": (
+                *_seldom(problem, carriers),
+                *await orders_with(
+                    session, {line.sku for line in wish.lines}, wish.asker.channel, but=order_id
+                ),
+            ),
+        }
+    )
     problem = without(problem, await rerouting.in_force(session), avoid, wish.postcode)
     return under(policy, wish.asker, problem)
+
+
+def _seldom(problem: RoutingProblem, carriers: CarrierModel) -> Iterator[Seen]:
+    for node in problem.nodes:
+        if node.active and (times := carriers.delivered_from(node.node_id)) < MOST_SEEN:
+            yield Seen(kind=Kind.NODE, name=node.node_id, times=times)
 
 
 async def problem_of_rest(
@@ -182,6 +208,8 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
         "rule": None,
         "barred": (),
         "sequence": (),
+        "sequence_in_time": False,
+        "cold_start": policy.cold_start,
     }
     if terms.split_penalty_minor is not None:
         changes["split_penalty_minor"] = terms.split_penalty_minor
@@ -191,7 +219,15 @@ def under(policy: Policy, asker: Asker, problem: RoutingProblem) -> RoutingProbl
             "rule": rule.rule_id,
             "barred": tuple(node.node_id for node in problem.nodes if node.node_id not in allowed),
             "sequence": tuple(tuple(sorted(policy.nodes_named(step) & allowed)) for step in rule.sequence),
+            "sequence_in_time": bool(rule.sequence),
         }
+    if policy.cold_start.nodes_last:
+        problem = problem.model_copy(update=changes)
+        steps = problem.sequence or (tuple(node.node_id for node in problem.within_rules().nodes),)
+        new = {one.name for one in policy.cold_start.new(problem.history) if one.kind is Kind.NODE}
+        sequence = last(steps, new)
+        if sequence != steps:
+            changes |= {"sequence": sequence, "sequence_in_time": True}
     return valued(problem.model_copy(update=changes), policy.look_ahead, policy.markdowns)
 
 

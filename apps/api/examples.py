@@ -431,6 +431,7 @@ _ROUTE_PLAN: dict[str, Any] = {
             "freight": {"minor": 383, "currency": "GBP"},
             "transit_days": 2,
             "promised_at": "2026-03-05T23:59:59Z",
+            "held_until": None,
             "distance_km": 264,
             "look_ahead": None,
             "markdown": None,
@@ -1105,6 +1106,23 @@ POLICY_PROPOSAL: dict[str, Any] = {
     "reason": "stores are to be sold off first",
     "replaces": 0,
     "document": _POLICY_DOCUMENT,
+}
+POLICY_CHECK: dict[str, Any] = {
+    "document": {"routing": {"max_parcel": 3}, "routing_rules": [{"rule_id": "stores", "only": ["leeds"]}]}
+}
+POLICY_PROBLEMS: dict[str, Any] = {
+    "problems": [
+        {
+            "path": "routing.max_parcel",
+            "code": "extra_forbidden",
+            "message": "extra inputs are not permitted",
+        },
+        {
+            "path": "routing_rules[0].only[0]",
+            "code": "unknown_node",
+            "message": "leeds is no node and no group: nodes are gb-midlands, gb-north",
+        },
+    ]
 }
 POLICY_DECISION: dict[str, Any] = {"actor": "dana", "reason": "as agreed on Monday"}
 _POLICY_ENTRY: dict[str, Any] = {

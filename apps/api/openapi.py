@@ -43,7 +43,7 @@ from apps.api.contracts import (
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
-from models.policy import BacktestRequest
+from models.policy import BacktestRequest, PolicyCheck
 from models.routing import RouteQuestion
 from models.webhooks import WebhookEnvelope
 
@@ -155,6 +155,7 @@ _READ_BY_HAND = (
     SetPlanRequest,
     PromiseAsked,
     PolicyProposalRequest,
+    PolicyCheck,
     PolicyDecisionRequest,
     BacktestRequest,
     TenderRequest,

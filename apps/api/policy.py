@@ -14,20 +14,24 @@ from activities.store.network import network
 from activities.store.plans import Past
 from activities.store.problems import under
 from apps.api import examples
-from apps.api.bodies import body_of, parse_message, read_body, read_message
+from apps.api.bodies import Body, body_of, parse_message, read_body, read_message
 from apps.api.contracts import PolicyDecisionRequest, PolicyProposalRequest
 from apps.api.parts import Parts, PartsOf
-from apps.api.problems import answers
+from apps.api.problems import MAX_PROBLEMS, InvalidRequest, answers
 from apps.api.queries import only_known_parameters
+from models.errors import InvalidDocument
 from models.network import Network
 from models.policy import (
     MAX_POLICY_BYTES,
     BacktestReport,
     BacktestRequest,
+    PolicyCheck,
     PolicyDecision,
     PolicyHistory,
+    PolicyProblems,
     PolicyView,
 )
+from policies import strict_json
 from policies.document import Policy
 from policies.routing.problem import RoutingProblem
 
@@ -84,10 +88,26 @@ async def propose_policy(request: Request, parts: PartsOf) -> PolicyView:
     It is refused as a whole with every problem that it has, and the policy in force stays.
     """
     raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
-    proposal = parse_message(raw, PolicyProposalRequest)
+    proposal = await _parsed(parts, raw, PolicyProposalRequest)
     structlog.contextvars.bind_contextvars(actor=proposal.actor)
     async with parts.store.transaction() as session:
         return await proposing.propose(session, proposal)
+
+
+@router.post(
+    "/check",
+    summary="See what is wrong with a policy",
+    openapi_extra=body_of(PolicyCheck, {"one that makes no sense": examples.POLICY_CHECK}),
+    responses=answers(401, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.POLICY_PROBLEMS}}}},
+)
+async def check_policy(request: Request, parts: PartsOf) -> PolicyProblems:
+    """Everything that a proposal of this document would be refused for. Nothing is stored."""
+    raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
+    asked = parse_message(raw, PolicyCheck)
+    async with parts.store.transaction() as session:
+        found = await proposing.problems_in(session, asked.document)
+    return PolicyProblems(problems=found[:MAX_PROBLEMS])
 
 
 @router.post(
@@ -124,10 +144,10 @@ async def try_policy(request: Request, parts: PartsOf) -> BacktestReport:
     how sure that is. Nothing acts on it. It takes up to fifteen seconds, and says how many orders it got through. One
     runs at a time: meanwhile another one is answered with 409 `backtest_running`.
 
-    Of a stored version it is kept, for whoever is to approve it.
+    Of a version that nobody decided yet it is kept, for whoever is to approve it.
     """
     raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
-    asked = parse_message(raw, BacktestRequest)
+    asked = await _parsed(parts, raw, BacktestRequest)
     return await parts.backtests.run(lambda: _tried(parts, asked))
 
 
@@ -149,6 +169,31 @@ async def _tried(parts: Parts, asked: BacktestRequest) -> BacktestReport:
         async with parts.store.transaction() as session:
             await policies.keep_backtest(session, asked.version, report)
     return report
+
+
+async def _parsed(parts: Parts, raw: bytes, contract: type[Body]) -> Body:
+    """``raw`` as ``contract``. Raises ``InvalidRequest``: also with what makes no sense in the rest of its document."""
+    try:
+        return parse_message(raw, contract)
+    except InvalidRequest as refused:
+        if not isinstance(document := _document_in(raw), dict):
+            raise
+        problems = list(refused.problems)
+        known = {problem.path for problem in problems}
+    async with parts.store.transaction() as session:
+        for problem in await proposing.problems_in(session, document):
+            path = f"document.{problem.path}" if problem.path else "document"
+            if path not in known:
+                problems.append(problem.model_copy(update={"path": path}))
+    raise InvalidRequest(problems)
+
+
+def _document_in(raw: bytes) -> Any:
+    try:
+        sent = strict_json.parse(raw)
+    except InvalidDocument:
+        return None
+    return sent.get("document") if isinstance(sent, dict) else None
 
 
 def _backtest(
@@ -189,8 +234,8 @@ def _backtest(
         )
     if policy.look_ahead.percent or policy.markdowns:
         notes.append(
-            f"values of stock were known for {valued} of {found.tried} orders; cost is money alone, and what later orders gain"
-            " from stock that is spared is not in it"
+            f"values of stock were known for {valued} of {found.tried} orders; cost is money alone, and what later"
+            " orders gain from stock that is spared is not in it"
         )
     if found.figures and not any(one.figure == "distance" for one in found.figures):
         notes.append("no distances: nodes or postcodes have no coordinates")

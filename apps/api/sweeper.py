@@ -233,7 +233,8 @@ class Sweeper:
         return freed
 
     async def tidy(self) -> int:
-        """Forget old receipts, old events and promises that nobody took, at most one batch of each; returns how many.
+        """Forget old receipts, old events, promises that nobody took, and what the others were made of, which their
+        orders' plans have: at most one batch of each; returns how many.
 
         Raises ``NotReachable`` as above.
         """
@@ -246,8 +247,10 @@ class Sweeper:
             events = await outbox.forget(session, timedelta(days=settings.outbox_days), _TIDY_BATCH)
         async with self._parts.store.transaction() as session:
             untaken = await promises.drop_untaken(session, _TIDY_BATCH)
-        self._full = _TIDY_BATCH in (receipts, events, untaken)
-        return receipts + events + untaken
+        async with self._parts.store.transaction() as session:
+            problems = await promises.drop_problems(session, _TIDY_BATCH)
+        self._full = _TIDY_BATCH in (receipts, events, untaken, problems)
+        return receipts + events + untaken + problems
 
     async def _expire(self, due: Expired) -> int:
         now = datetime.now(UTC)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
+from policies.cold_start import notes_on_newcomers
 from policies.routing.carriers import Leg, late_risks, notes_on_carriers
 from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
@@ -36,7 +37,7 @@ class ExactRouter:
     What arrives in time goes before what is cheaper; where nothing can, days of delay are weighed against money. Lines
     may be split in quantity unless everything is to come at once. Where there is no plan, or the optimiser fails, the
     simple rule answers: its plan is marked, its reasons name what is missing. Where the policy has a sequence of nodes,
-    the first of them that can fill the order do, whatever later ones would cost.
+    the first of them that can fill the order in time do, whatever later ones would cost.
     """
 
     name = "exact/2"
@@ -48,7 +49,11 @@ class ExactRouter:
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``. However many times the optimiser is asked for it, it has its budget once."""
         until = time.monotonic() + self._weights_of(problem).budget_seconds
-        return in_sequence(problem, lambda part: self._route(part, until))
+        answer = in_sequence(problem, lambda part: self._route(part, until))
+        if isinstance(answer, Unfillable):
+            return answer
+        new = notes_on_newcomers(problem.within_rules(), answer.shipments)
+        return answer.model_copy(update={"reasons": (*answer.reasons, *new)})
 
     def warm_up(self) -> None:
         """Load what the first order would wait for; see ``optimiser.warm_up``."""
@@ -227,7 +232,7 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         else ((0,) * len(options),) * len(lines),
         stock={(row.node, row.sku): row.available for row in problem.stock},
         split_penalty_mills=problem.split_penalty_minor * _MILLS,
-        max_shipments=problem.max_parcels,
+        max_shipments=problem.parcels_left,
         ship_complete=problem.ship_complete,
     )
 
@@ -300,6 +305,7 @@ def _shipment(
         freight=Money(minor=zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=zone.transit_days,
         promised_at=way.offer.promised_at,
+        held_until=way.offer.held_until,
         distance_km=distance_km(problem, way.node),
     )
 

@@ -146,13 +146,13 @@ def test_all_that_makes_no_sense_is_said_at_once() -> None:
         {
             "node_groups": {"north": ["south"], "empty": [], "ghosts": ["mars"]},
             "routing_rules": [
-                {"rule_id": "twice", "only": ["nowhere"]},
-                {"rule_id": "twice", "only": ["closed"]},
-                {"rule_id": "none", "only": ["north"], "without": ["north"]},
-                {"rule_id": "hole", "sequence": [["north"], []]},
+                {"rule_id": "twice", "channels": ["a"], "only": ["nowhere"]},
+                {"rule_id": "twice", "channels": ["b"], "only": ["closed"]},
+                {"rule_id": "none", "channels": ["c"], "only": ["north"], "without": ["north"]},
+                {"rule_id": "hole", "channels": ["d"], "sequence": [["north"], []]},
             ],
             "substitutes": [{"sku": "A", "by": ["A", "B"]}, {"sku": "C", "by": ["B"]}],
-            "priorities": [{"rule_id": "p", "rank": 1}, {"rule_id": "p", "rank": 2}],
+            "priorities": [{"rule_id": "p", "rank": 1, "tiers": ["x"]}, {"rule_id": "p", "rank": 2}],
             "safety_stock": [
                 {"sku": "A", "at": "south", "units": 1},
                 {"sku": "A", "at": "north", "units": 1},
@@ -179,6 +179,76 @@ def test_all_that_makes_no_sense_is_said_at_once() -> None:
         "safety_stock[1]": "repeated",
         "safety_stock[2].at": "unknown_node",
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hidden"),
+    [
+        ({}, {"channels": ["web"]}, True),
+        ({"countries": ["GB", "IE"]}, {"countries": ["IE"], "tiers": ["gold"]}, True),
+        ({"tiers": ["gold"]}, {"tiers": ["gold"]}, True),
+        ({"countries": ["GB"]}, {"countries": ["GB", "IE"]}, False),
+        ({"channels": ["web"]}, {}, False),
+        ({"channels": ["web"]}, {"tiers": ["gold"]}, False),
+    ],
+)
+def test_a_rule_that_an_earlier_one_takes_all_orders_of_is_told(
+    first: dict[str, Any], second: dict[str, Any], hidden: bool
+) -> None:
+    rules = [{"rule_id": "a", "only": ["north"]} | first, {"rule_id": "b", "only": ["south"]} | second]
+    assert codes({"routing_rules": rules}) == ({"routing_rules[1]": "never_applies"} if hidden else {})
+    ranks = [{"rule_id": "a", "rank": 2} | first, {"rule_id": "b", "rank": 1} | second]
+    assert codes({"priorities": ranks}) == ({"priorities[1]": "never_applies"} if hidden else {})
+
+
+def test_steps_of_a_sequence_that_add_nothing_are_told() -> None:
+    document = {
+        "node_groups": {"all": ["north", "south"]},
+        "routing_rules": [
+            {
+                "rule_id": "r",
+                "without": ["south"],
+                "sequence": [["south"], ["all"], ["north"]],
+            }
+        ],
+    }
+    assert codes(document) == {
+        "routing_rules[0].sequence[0]": "empty_step",
+        # Those of before are tried with it.
+        "routing_rules[0].sequence[2]": "repeated",
+    }
+
+
+def test_what_is_said_twice_is_told() -> None:
+    document = {
+        "node_groups": {"g": ["north", "north"]},
+        "routing_rules": [
+            {
+                "rule_id": "r",
+                "channels": ["web", "b2b", "web"],
+                "only": ["north", "south", "south"],
+                "without": ["closed", "closed"],
+                "sequence": [["north", "north"]],
+            }
+        ],
+        "substitutes": [{"sku": "A", "by": ["B", "C", "B"]}],
+        "priorities": [{"rule_id": "p", "rank": 1, "countries": ["GB", "GB"]}],
+        "risk_review": {"refused_countries": ["XX", "XX"]},
+    }
+    found = codes(document, stocked={("north", sku) for sku in "ABC"})
+    assert found == dict.fromkeys(
+        (
+            "node_groups.g[1]",
+            "routing_rules[0].channels[2]",
+            "routing_rules[0].only[2]",
+            "routing_rules[0].without[1]",
+            "routing_rules[0].sequence[0][1]",
+            "substitutes[0].by[2]",
+            "priorities[0].countries[1]",
+            "risk_review.refused_countries[1]",
+        ),
+        "repeated",
+    )
 
 
 def test_a_network_without_an_active_node_takes_no_policy() -> None:

@@ -9,7 +9,8 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from models import effects as e
 from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
-from models.review import Flag, ReviewTask, Verdict
+from models.plan import PlanLimits
+from models.review import Flag, ReviewKind, ReviewTask, Verdict
 from models.states import OrderState
 from tests.workflows.engine import Case, eventually, told_by
 from tests.workflows.scripted import some_plan
@@ -254,3 +255,21 @@ async def test_a_renewal_while_an_order_is_being_rejected_lets_it_end_and_say_so
     held.set()
     assert (await order.result()).state is OrderState.REJECTED
     assert case.told() == ["order_rejected"]
+
+
+async def test_a_review_names_the_policy_whose_limits_were_passed(case: Case) -> None:
+    limits = PlanLimits(policy="policy/7", max_shipments=0, max_cost_percent=60, cost_floor_minor=2_000)
+    plan = some_plan().model_copy(update={"limits": limits})
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=plan)
+    await case.start()
+    order, task = await renewed_review(case)
+    assert (task.kind, task.policy_version) == (ReviewKind.PLAN, "policy/7")
+    await decide(order, task, Verdict.APPROVE)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    about = [entry for entry in case.script.entries.values() if entry.kind.startswith("review.")]
+    assert [(entry.kind, entry.policy_version) for entry in about] == [
+        ("review.opened", "policy/7"),
+        ("review.decided", "policy/7"),
+    ]
+    assert {task.policy_version for task in case.script.reviews.values()} == {"policy/7"}

@@ -83,8 +83,41 @@ async def test_every_problem_is_said_and_nothing_is_stored(api: httpx.AsyncClien
     )
     assert (sense.status_code, sense.json()["code"]) == (422, "invalid_document")
     assert {problem["code"] for problem in sense.json()["problems"]} == {"unknown_node"}
+    both = {"rooting": {}, "routing_rules": [{"rule_id": "r", "speed": 3, "only": ["mars"]}]}
+    expected = {
+        "document.rooting",
+        "document.routing_rules[0].speed",
+        "document.routing_rules[0].only[0]",
+    }
+    for path, body in (
+        ("versions", a_proposal(both, replaces="none")),
+        ("backtest", {"document": both, "limit": 0}),
+    ):
+        answer = await api.post(f"/v1/policy/{path}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        told = [problem["path"] for problem in answer.json()["problems"]]
+        assert set(told) == expected | ({"replaces"} if path == "versions" else {"limit"})
+        assert len(told) == len(expected) + 1
     machine = await api.post("/v1/policy/versions", json=a_proposal({}, actor="orderwright"))
     assert machine.status_code == 422
+    assert (await api.get("/v1/policy/versions")).json() == before
+
+
+async def test_a_document_is_checked_without_being_proposed(api: httpx.AsyncClient, store: Store) -> None:
+    await stocked(store, north={"P": 1})
+    before = (await api.get("/v1/policy/versions")).json()
+    wrong = {"rooting": {}, "routing_rules": [{"rule_id": "r", "only": ["mars"]}]}
+    answer = await api.post("/v1/policy/check", json={"document": wrong})
+    assert answer.status_code == 200, answer.text
+    assert [(one["path"], one["code"]) for one in answer.json()["problems"]] == [
+        ("rooting", "extra_forbidden"),
+        ("routing_rules[0].only[0]", "unknown_node"),
+    ]
+    fine = await api.post("/v1/policy/check", json={"document": {"routing": {"max_parcels": 3}}})
+    assert fine.json() == {"problems": []}
+    many = {f"key-{number}": 1 for number in range(200)}
+    assert len((await api.post("/v1/policy/check", json={"document": many})).json()["problems"]) == 100
+    assert (await api.post("/v1/policy/check", json={"document": 3})).status_code == 422
     assert (await api.get("/v1/policy/versions")).json() == before
 
 
@@ -116,6 +149,10 @@ async def test_a_policy_is_tried_on_what_was_planned_and_shown_to_who_approves_i
     assert report["fill_after"] < 1 and report["figures"] == []
     approved = await api.post(f"/v1/policy/versions/{version}/approve", json={"actor": "dana"})
     assert approved.json()["backtest"] == report
+    # What it was approved by stays, whatever is tried later.
+    later = await api.post("/v1/policy/backtest", json={"version": version, "limit": 2})
+    assert later.status_code == 200 and later.json() != report
+    assert (await api.get(f"/v1/policy/versions/{version}")).json()["backtest"] == report
     wrong = await api.post("/v1/policy/backtest", json={"document": {"node_groups": {"x": ["mars"]}}})
     assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_document")
     assert (await api.post("/v1/policy/backtest", json={})).status_code == 422

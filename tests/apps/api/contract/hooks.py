@@ -94,8 +94,9 @@ def _that_adds_up(case: Any) -> None:
     total = lines + charges
     draft["totals"] = {"lines_minor": lines, "charges_minor": charges, "total_minor": total}
     draft["tenders"] = [draft["tenders"][0] | {"amount_minor": total}]
-    if draft.get("promise_by"):
-        draft["promise_by"] = draft["placed_at"]
+    for name in ("promise_by", "deliver_from"):
+        if draft.get(name):
+            draft[name] = draft["placed_at"]
     case.body = draft
 
 
@@ -343,6 +344,8 @@ def _of_a_cart_of_its_own(case: Any) -> None:
         body["valid_minutes"] = int(body["valid_minutes"])
     if body.get("promise_by"):
         body["promise_by"] = _possible(body["promise_by"])
+    if body.get("deliver_from"):
+        body["deliver_from"] = body.get("promise_by") or _possible(body["deliver_from"])
     case.body = body | {"request_id": f"c-{_number_of(body)}"}
     if case.headers and BUSINESS_START_HEADER in case.headers:
         case.headers[BUSINESS_START_HEADER] = _possible(case.headers[BUSINESS_START_HEADER])
@@ -363,7 +366,13 @@ def _of_a_policy_there_is(case: Any) -> None:
     case.body = body | {"version": 1}
 
 
+def _any_document(case: Any) -> None:
+    """Whatever stands in it is answered; what a body may not be is tried by others."""
+    case.body = {"document": {"routing": {"max_parcels": 3}}}
+
+
 _MENDS = {
+    "check_policy": _any_document,
     "try_policy": _of_a_policy_there_is,
     "make_promise": _of_a_cart_of_its_own,
     "show_promise": _of_the_promise_there_is,

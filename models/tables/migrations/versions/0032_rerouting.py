@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0031_rerouting"
-down_revision = "0030_stock_values"
+revision = "0032_rerouting"
+down_revision = "0031_light_promises"
 branch_labels = None
 depends_on = None
 
