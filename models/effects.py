@@ -4,6 +4,7 @@ Documents and parties stay in PostgreSQL; these carry ids, versions, amounts and
 its idempotency key, derived from the workflow and the same on every retry.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -132,6 +133,20 @@ class RecordProgress(Contract):
 
     order_id: str
     carried: Carried
+
+
+class Patience(Contract):
+    """How long the policy in force lets the review ``task_id`` wait before people are reminded and it is escalated."""
+
+    task_id: str
+    remind_after: timedelta
+    escalate_after: timedelta
+
+
+class Recorded(Contract):
+    """What is carried is written. ``patience``: of a review that was opened with it, where the policy says so."""
+
+    patience: Patience | None = None
 
 
 # --- money ---

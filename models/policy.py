@@ -160,6 +160,30 @@ class PriceReview(Document):
     review_unlisted: YesOrNo | None = None
 
 
+_Hours = Annotated[int, Field(strict=True, ge=1, le=24 * 90)]
+
+
+class ReviewPatience(Document):
+    """After how many hours people are reminded of a review, again and again, and after how many it is escalated."""
+
+    remind_after_hours: _Hours | None = None
+    escalate_after_hours: _Hours | None = None
+
+
+class AskedBy(StrEnum):
+    """Reviews that a run asks, by what they are about. See ``models.review.ReviewKind``."""
+
+    RISK = "risk"
+    PLAN = "plan"
+    BACKORDER = "backorder"
+    STEP_FAILED = "step_failed"
+    COMPENSATION_FAILED = "compensation_failed"
+    SHIPMENT_EXCEPTION = "shipment_exception"
+    SHIPMENT_LOST = "shipment_lost"
+    RETURN = "return"
+    SETTLEMENT = "settlement"
+
+
 # No further is it counted how often something was seen.
 MOST_SEEN = 50
 _Seen = Annotated[int, Field(strict=True, ge=0, le=MOST_SEEN)]
@@ -200,7 +224,8 @@ class KeptBack(Document):
 class PolicyDocument(Document):
     """A shop's policy as a whole: what an earlier version said and this one does not is built in again.
 
-    ``node_groups``: names for several nodes. ``safety_stock`` is set when the policy is approved.
+    ``node_groups``: names for several nodes. ``safety_stock`` is set when the policy is approved. ``reviews``: how long
+    each kind waits before people are reminded and it is escalated; what was asked before waits as it did.
     """
 
     schema_version: int = Field(default=1, ge=1, le=1)
@@ -216,6 +241,7 @@ class PolicyDocument(Document):
     risk_review: RiskReview = RiskReview()
     price_review: PriceReview = PriceReview()
     cold_start: ColdStart = ColdStart()
+    reviews: Mapping[AskedBy, ReviewPatience] = Field(default_factory=dict)
     safety_stock: tuple[KeptBack, ...] = Field(default=(), max_length=_MANY)
 
 

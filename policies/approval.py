@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 from models.base import Contract
-from models.effects import OrderFacts
+from models.effects import OrderFacts, Patience
 from models.money import Money
 from models.plan import PlanSummary
-from models.review import Flag, ReviewKind, Verdict
+from models.review import Flag, ReviewKind, ReviewTask, Verdict
 
 
 class ReviewTerms(Contract):
@@ -56,6 +56,30 @@ class ApprovalPolicy(Contract):
             ReviewKind.SHIPMENT_LOST: self.shipment,
             ReviewKind.RETURN: self.returns,
         }.get(kind, self.mend)
+
+
+def pinned(task: ReviewTask) -> Patience | None:
+    """How long a review was let wait when it was written down; None: as built in."""
+    if task.remind_every is None or task.escalate_at is None:
+        return None
+    return Patience(
+        task_id=task.task_id,
+        remind_after=task.remind_every,
+        escalate_after=task.escalate_at - task.opened_at,
+    )
+
+
+def as_patient_as(task: ReviewTask, patience: Patience) -> ReviewTask:
+    """A review that nobody was reminded of yet, with how long the policy lets it wait."""
+    if task.reminders or task.escalated:
+        return task
+    return task.model_copy(
+        update={
+            "remind_every": patience.remind_after,
+            "remind_at": task.opened_at + patience.remind_after,
+            "escalate_at": task.opened_at + patience.escalate_after,
+        }
+    )
 
 
 def gate_b(facts: OrderFacts, plan: PlanSummary, policy: ApprovalPolicy) -> tuple[Flag, ...]:

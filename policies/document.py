@@ -2,16 +2,28 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
 from models.base import Contract
+from models.effects import Patience
 from models.errors import Problem
 from models.order import CustomerType
 from models.plan import PlanLimits
-from models.policy import BUILT_IN, Group, PolicyDocument, PriorityRule, RoutingRule, Substitution
+from models.policy import (
+    BUILT_IN,
+    AskedBy,
+    Group,
+    PolicyDocument,
+    PriorityRule,
+    ReviewPatience,
+    RoutingRule,
+    Substitution,
+)
+from models.review import ReviewKind, ReviewTask
 from policies.approval import ApprovalPolicy
 from policies.cold_start import ColdStartPolicy
 from policies.pricing import PricePolicy
@@ -102,6 +114,13 @@ class Policy(Contract):
             cost_floor_minor=approval.cost_floor_minor,
         )
 
+    def patience(self, task: ReviewTask) -> Patience | None:
+        """How long a review that is asked now waits; None where the document says nothing of its kind."""
+        said = next(
+            (terms for kind, terms in self.document.reviews.items() if kind.value == task.kind.value), None
+        )
+        return None if said is None else _patience(said, task.kind, task.task_id)
+
     @property
     def cold_start(self) -> ColdStartPolicy:
         """What is new, and what becomes of it."""
@@ -165,7 +184,11 @@ class Policy(Contract):
             "risk_review": _plain(self.risk),
             "price_review": _plain(self.pricing),
             "cold_start": _plain(self.cold_start),
+            "reviews": {kind.value: _in_hours(self._waits(kind)) for kind in AskedBy},
         }
+
+    def _waits(self, kind: AskedBy) -> Patience:
+        return _patience(self.document.reviews.get(kind, ReviewPatience()), ReviewKind(kind))
 
     def _of(self, built_in: _Rules, changes: Mapping[str, Any]) -> _Rules:
         """``built_in`` where the document says nothing of it, under its own version; else changed, under ours."""
@@ -218,6 +241,7 @@ def problems_of(
         *_of_names("priorities", [rule.rule_id for rule in document.priorities]),
         *_of_whom("routing_rules", document.routing_rules),
         *_of_whom("priorities", document.priorities),
+        *_of_reviews(document),
         *_said_twice("cold_start.review", document.cold_start.review or ()),
         *_said_twice("risk_review.refused_countries", document.risk_review.refused_countries or ()),
     )
@@ -453,6 +477,48 @@ def _takes_all_of(wider: Group, narrower: Group) -> bool:
         not of_wider or (of_narrower and set(of_narrower) <= set(of_wider))
         for of_wider, of_narrower in ((getattr(wider, field), getattr(narrower, field)) for field in _WHOM)
     )
+
+
+def _patience(said: ReviewPatience, kind: ReviewKind, task_id: str = "") -> Patience:
+    terms = ApprovalPolicy().terms(kind)
+    remind, escalate = said.remind_after_hours, said.escalate_after_hours
+    return Patience(
+        task_id=task_id,
+        remind_after=terms.remind_after if remind is None else timedelta(hours=remind),
+        escalate_after=terms.escalate_after if escalate is None else timedelta(hours=escalate),
+    )
+
+
+def _of_reviews(document: PolicyDocument) -> Iterator[Problem]:
+    for kind, said in document.reviews.items():
+        at = f"reviews.{kind}"
+        found = _patience(said, ReviewKind(kind))
+        deadline = ApprovalPolicy().terms(ReviewKind(kind)).deadline
+        if found.remind_after >= found.escalate_after:
+            yield Problem(
+                path=at,
+                code="no_reminder",
+                message=f"is escalated after {_hours(found.escalate_after)} hours, before anybody is reminded "
+                f"({_hours(found.remind_after)}): remind earlier",
+            )
+        if found.escalate_after >= deadline:
+            yield Problem(
+                path=at,
+                code="past_deadline",
+                message=f"is escalated after {_hours(found.escalate_after)} hours, and decided by itself after "
+                f"{_hours(deadline)}: escalate earlier",
+            )
+
+
+def _in_hours(patience: Patience) -> dict[str, int]:
+    return {
+        "remind_after_hours": _hours(patience.remind_after),
+        "escalate_after_hours": _hours(patience.escalate_after),
+    }
+
+
+def _hours(duration: timedelta) -> int:
+    return duration // timedelta(hours=1)
 
 
 def _said_twice(path: str, names: Sequence[str]) -> Iterator[Problem]:

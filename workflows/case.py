@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         Audience,
         CancelPick,
         Notify,
+        Patience,
         RecordProgress,
         ReleaseReservation,
         Template,
@@ -45,7 +46,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from models.review import Flag, ReviewKind, ReviewTask, Verdict
     from models.states import ReviewState
-    from policies.approval import ApprovalPolicy
+    from policies.approval import ApprovalPolicy, as_patient_as
     from workflows import steps
     from workflows.steps import STEP_BY_NAME, Step
 
@@ -533,7 +534,7 @@ class Case(Generic[Memory]):
         if not self._unwritten():
             return True
         try:
-            await self._perform(
+            recorded = await self._perform(
                 steps.RECORD_PROGRESS,
                 RecordProgress(order_id=self.order_id, carried=Carried()),
                 interruptible=False,
@@ -542,7 +543,15 @@ class Case(Generic[Memory]):
             workflow.logger.error("the timeline could not be written: %s", _reason_of(error))
             self._flush_due = workflow.now() + _FLUSH_AGAIN_AFTER
             return False
+        if recorded.patience is not None:
+            self._wait_as_long_as(recorded.patience)
         return True
+
+    def _wait_as_long_as(self, patience: Patience) -> None:
+        """As the policy had it when the question was written down; the store has it so already."""
+        task = self.memory.open_review
+        if task is not None and task.task_id == patience.task_id:
+            self.memory.open_review = as_patient_as(task, patience)
 
     async def written(self) -> None:
         """Leave nothing unwritten."""
@@ -750,7 +759,10 @@ class Case(Generic[Memory]):
             template = Template.REVIEW_ESCALATED
         else:
             task = task.model_copy(
-                update={"reminders": task.reminders + 1, "remind_at": now + terms.remind_after}
+                update={
+                    "reminders": task.reminders + 1,
+                    "remind_at": now + (task.remind_every or terms.remind_after),
+                }
             )
             template = Template.REVIEW_REMINDER
         self.memory.open_review = task

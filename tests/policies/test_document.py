@@ -2,14 +2,17 @@
 
 import re
 import tomllib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from models.effects import Patience
 from models.order import CustomerType
 from models.policy import BUILT_IN, PolicyDocument
-from policies.approval import ApprovalPolicy
+from models.review import ReviewKind, ReviewTask, Verdict
+from policies.approval import ApprovalPolicy, as_patient_as, pinned
 from policies.document import (
     Asker,
     Policy,
@@ -296,3 +299,58 @@ def test_the_example_of_the_page_is_a_policy_and_says_what_is_built_in() -> None
     assert effective["routing"] == built_in["routing"] | {"version": BUILT_IN}
     for section in ("look_ahead", "shortage", "plan_review", "price_review"):
         assert effective[section] == built_in[section] | {"version": BUILT_IN}
+
+
+def test_how_long_a_review_waits_is_said_by_its_kind() -> None:
+    said = policy({"reviews": {"plan": {"remind_after_hours": 2}, "return": {"escalate_after_hours": 200}}})
+    opened = datetime(2026, 3, 2, 9, tzinfo=UTC)
+
+    def patience(kind: ReviewKind) -> Patience | None:
+        return said.patience(a_review(kind, opened))
+
+    plan, returned = patience(ReviewKind.PLAN), patience(ReviewKind.RETURN)
+    assert plan == Patience(task_id="t", remind_after=timedelta(hours=2), escalate_after=timedelta(hours=12))
+    assert returned == Patience(
+        task_id="t", remind_after=timedelta(days=7), escalate_after=timedelta(hours=200)
+    )
+    assert patience(ReviewKind.RISK) is patience(ReviewKind.RUN_BROKEN) is None
+    waits = as_patient_as(a_review(ReviewKind.PLAN, opened), plan)
+    assert (waits.remind_at, waits.escalate_at) == (opened + timedelta(hours=2), opened + timedelta(hours=12))
+    assert pinned(waits) == plan
+    reminded = a_review(ReviewKind.PLAN, opened).model_copy(update={"reminders": 1})
+    assert as_patient_as(reminded, plan) == reminded
+    assert pinned(reminded) is None
+    assert said.effective()["reviews"]["plan"] == {"remind_after_hours": 2, "escalate_after_hours": 12}
+    assert said.effective()["reviews"]["settlement"] == {"remind_after_hours": 1, "escalate_after_hours": 4}
+
+
+def a_review(kind: ReviewKind, opened: datetime) -> ReviewTask:
+    return ReviewTask(
+        task_id="t",
+        order_id="web:1",
+        workflow_id="order/web:1",
+        kind=kind,
+        what_happened="",
+        why_flagged=(),
+        recommended=Verdict.APPROVE,
+        recommendation="",
+        options={},
+        opened_at=opened,
+        remind_at=opened + timedelta(hours=4),
+        escalate_at=opened + timedelta(hours=12),
+        policy_version="approval",
+    )
+
+
+def test_a_review_is_reminded_of_before_it_is_escalated_and_that_before_its_end() -> None:
+    assert codes(
+        {
+            "reviews": {
+                "plan": {"remind_after_hours": 12},
+                "risk": {"escalate_after_hours": 48},
+                "settlement": {"remind_after_hours": 3, "escalate_after_hours": 23},
+            }
+        }
+    ) == {"reviews.plan": "no_reminder", "reviews.risk": "past_deadline"}
+    with pytest.raises(ValidationError):
+        PolicyDocument.model_validate({"reviews": {"run_broken": {"remind_after_hours": 1}}})
