@@ -14,6 +14,7 @@ from policies.routing.offers import offer_of
 from policies.routing.problem import PublicHolidays, RoutingProblem
 from policies.routing.questions import differences
 from policies.routing.router import CheapestNodeRouter, Router
+from policies.routing.weights import RoutingWeights
 from tests.policies.test_router import a_node, a_problem, a_service, demands, routed, stocks
 
 WEEK = (Weekday.MON, Weekday.TUE, Weekday.WED, Weekday.THU, Weekday.FRI)
