@@ -10,6 +10,11 @@ from policies.routing.problem import PublicHolidays
 _AHEAD = timedelta(days=400)
 
 
+def warm_up() -> None:
+    """Load the library and what it knows of all countries: seconds, which are nobody's who routes an order."""
+    has_holidays("GB")
+
+
 def has_holidays(region: str) -> bool:
     """Whether holidays are known of a country or a part of one, e.g. ``GB`` or ``GB-ENG``, by ISO 3166."""
     return _of_year(region, 2026) is not None
@@ -39,7 +44,7 @@ def holidays_for(network: Network, ship_country: str, business_now: datetime) ->
 
 @lru_cache(maxsize=4096)
 def _of_year(region: str, year: int) -> tuple[tuple[date, str], ...] | None:
-    # Imported here: it takes half a second, and whoever has no calendars needs it never.
+    # Imported here: with its first country it takes seconds and 45 MB, and whoever has no calendars needs it never.
     import holidays  # noqa: PLC0415
 
     country, dash, part = region.partition("-")

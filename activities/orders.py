@@ -17,13 +17,14 @@ from activities.store.intake import (
     runs_elsewhere,
     stored_draft,
 )
+from activities.store.patience import with_patience
 from activities.store.record import record
 from activities.store.store import Store
 from models.effects import (
     AmendmentApplied,
     ApplyAmendment,
-    Nothing,
     OrderFacts,
+    Recorded,
     RecordProgress,
     ValidateOrder,
     Validation,
@@ -58,11 +59,12 @@ class OrderActivities:
 
     @implements(steps.RECORD_PROGRESS)
     @speaks_temporal
-    async def record_progress(self, effect: RecordProgress) -> Nothing:
-        """Write what is carried."""
+    async def record_progress(self, effect: RecordProgress) -> Recorded:
+        """Write what is carried. A review that was opened waits as long as the policy in force has it."""
         async with self._store.transaction() as session:
-            await record(session, effect.order_id, effect.carried)
-        return Nothing()
+            carried, patience = await with_patience(session, effect.carried)
+            await record(session, effect.order_id, carried)
+        return Recorded(patience=patience)
 
     @implements(steps.APPLY_AMENDMENT)
     @speaks_temporal

@@ -1,45 +1,75 @@
 """Queue ``oms-routing``: put the problem together, let the router decide, keep the plan with its reasons."""
 
 import asyncio
+import inspect
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.failures import speaks_temporal
 from activities.implements import implements
-from activities.store import amendments, policies, promises
+from activities.store import amendments, policies, promises, rerouting
 from activities.store.carriers import CarrierExperience
 from activities.store.intake import stored_draft
 from activities.store.network import OpenStock, stock_of
 from activities.store.plans import keep_plan, keep_started, kept_lines, plan_id, summary_of_attempt
-from activities.store.problems import Wish, problem_of, stock_rows
+from activities.store.problems import Wish, left_to_plan, problem_of, stock_rows
 from activities.store.record import record
 from activities.store.store import Store
 from models.amendment import AmendmentRequest, AmendmentState, LineChange
 from models.effects import RouteAnswer, RouteOrder
-from models.errors import Refused
 from models.journal import SYSTEM
-from models.messages import AmendOrder
+from models.messages import SUBSTITUTION_REQUEST, AmendOrder
 from models.money import Money
 from models.order import OrderDraft
-from models.plan import Plan, PlannedLine, PlanSummary, ShipmentRef, Unfillable
+from models.plan import Plan, PlanSummary, ShipmentRef, Unfillable
+from models.rerouting import SetPlan
+from policies.cold_start import for_review
 from policies.document import Policy, may_substitute
 from policies.money import goods_of
 from policies.routing.problem import DemandLine, RoutingProblem
 from policies.routing.promising import taken
+from policies.routing.rerouting import as_set
 from policies.routing.router import Router
 from policies.shortage import ShortagePolicy, part_ahead
 from policies.substitution import said_of, substituted
 from workflows import steps
 
+# Of the step's twenty, for the plans that an order may need: as a person has set it, as it is, with substitutes, and in
+# part.
+_PLANNING_SECONDS = 12.0
+# Each is routed, while the order's run waits.
+_SUBSTITUTIONS_TRIED = 5
+_INSTEAD = "instead:"
+
+
+class RoutesElsewhere(Protocol):
+    """A router whose work is done outside of this process, with an answer in any case ``within`` so many seconds."""
+
+    async def route(self, problem: RoutingProblem, *, within: float) -> Plan | Unfillable:
+        """See ``Router.route``."""
+        ...
+
+
+class ByHand(NamedTuple):
+    """The problem in which all comes from where a person wants it from, and its plan."""
+
+    problem: RoutingProblem
+    plan: Plan
+
 
 class RoutingActivities:
-    """Route orders with one router, under the policy in force: with substitutes, or in parts, where that says so."""
+    """Route orders with one router, under the policy in force: with substitutes, or in parts, where that says so.
 
-    def __init__(self, store: Store, router: Router) -> None:
+    A plain ``Router`` works on a thread of this process.
+    """
+
+    def __init__(self, store: Store, router: Router | RoutesElsewhere) -> None:
         self._store = store
-        self._router = router
+        self._route = _awaited(router)
         self._carriers = CarrierExperience(store)
 
     @implements(steps.ROUTE_ORDER)
@@ -58,44 +88,63 @@ class RoutingActivities:
             await keep_started(session, effect.order_id, effect.kept)
             stored = await stored_draft(session, effect.order_id)
             draft = stored.draft
-            demand = _left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
+            demand = left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
             problem = await problem_of(
                 session,
-                Wish.of_order(draft, demand),
+                Wish.of_order(draft, demand, len(effect.kept)),
                 levels,
                 policy,
                 order_id=effect.order_id,
                 business_now=effect.business_now,
                 carriers=carriers,
+                avoid=effect.avoid,
             )
             promised = await self._promised(session, effect, draft, problem)
-        # On a thread: a long calculation must not keep this process from answering the engine.
+            wish = (
+                None
+                if effect.set_plan is None
+                else await rerouting.set_plan(session, effect.set_plan, effect.order_id)
+            )
+        until = time.monotonic() + _PLANNING_SECONDS
         answer: Plan | Unfillable
-        if isinstance(promised, promises.Taken):
+        by_hand = None if wish is None else await self._by_hand(problem, wish, until)
+        if isinstance(by_hand, ByHand):
+            problem, answer = by_hand
+        elif isinstance(promised, promises.Taken):
             answer, problem = taken(*promised, effect.order_id, demand)
             answer = answer.model_copy(update={"promise": draft.promise_id})
         else:
-            answer = await asyncio.to_thread(self._router.route, problem)
+            answer = await self._route(problem, until)
         if isinstance(answer, Unfillable) and effect.substitute and answer.missing:
-            replaced = await self._substitute(effect, problem, answer, draft, policy)
+            replaced = await self._substitute(effect, problem, answer, draft, policy, until=until)
             if isinstance(replaced, AmendOrder):
                 return RouteAnswer(unfillable=answer.reasons, substitution=replaced)
             answer = answer.model_copy(update={"reasons": (*answer.reasons, *replaced)})
         if isinstance(answer, Unfillable) and not effect.kept and not draft.ship_complete:
-            problem, answer = await self._route_part(problem, answer, levels, draft, policy.shortage)
+            problem, answer = await self._route_part(
+                problem, answer, levels, draft, policy.shortage, until=until
+            )
         if isinstance(answer, Unfillable):
-            return RouteAnswer(unfillable=answer.reasons)
+            return RouteAnswer(unfillable=(*answer.reasons, *problem.notes))
         plan = _numbered(answer, effect.first_number).model_copy(
             update={
                 "policy": problem.policy,
-                "reasons": (*answer.reasons, *([promised] if isinstance(promised, str) else [])),
+                "reasons": (
+                    *answer.reasons,
+                    *([promised] if isinstance(promised, str) else []),
+                    *(by_hand if isinstance(by_hand, list) else []),
+                ),
             }
         )
         shared = effect.outstanding or Money(minor=draft.totals.total_minor, currency=draft.currency)
         summary = _summary(plan_id(effect.order_id, effect.attempt), plan, draft, shared).model_copy(
-            update={"limits": policy.plan_limits}
+            update={
+                "limits": policy.limits_for(for_review(problem, plan.shipments)),
+                "reroutes": policy.max_reroutes,
+                "set_by": plan.set_by,
+            }
         )
         async with self._store.transaction() as session:
             return RouteAnswer(
@@ -124,6 +173,29 @@ class RoutingActivities:
         found = await promises.take(session, draft.promise_id, problem, draft.channel)
         return f"promise {draft.promise_id} is not kept to: {found}" if isinstance(found, str) else found
 
+    async def _by_hand(self, problem: RoutingProblem, wish: SetPlan, until: float) -> ByHand | list[str]:
+        """The plan as a person has set it, and its problem; or why it is not made, so that the router plans."""
+        restricted = as_set(problem, wish)
+        if not isinstance(restricted, RoutingProblem):
+            return [f"the plan that {wish.actor} has set is not made: {'; '.join(restricted)}"[:1000]]
+        plan = await self._route(restricted, until)
+        if isinstance(plan, Unfillable):
+            return [f"the plan that {wish.actor} has set is not made: {'; '.join(plan.reasons)}"[:1000]]
+        own = await self._route(problem, until)
+        instead = own.cost if isinstance(own, Plan) else "nothing, for it finds none"
+        return ByHand(
+            restricted,
+            plan.model_copy(
+                update={
+                    "set_by": wish.actor,
+                    "reasons": (
+                        f"set by hand by {wish.actor}: {wish.reason}; the router's own would cost {instead}",
+                        *plan.reasons,
+                    ),
+                }
+            ),
+        )
+
     async def _substitute(
         self,
         effect: RouteOrder,
@@ -131,11 +203,13 @@ class RoutingActivities:
         whole: Unfillable,
         draft: OrderDraft,
         policy: Policy,
+        *,
+        until: float,
     ) -> AmendOrder | tuple[str, ...]:
         """An amendment that replaces what is missing, stored for the order's run to apply; or why there is none."""
         if not policy.substitutes or not may_substitute(policy.shortage, draft.allow_substitutes):
             return ()
-        request_id = f"substitute:{effect.attempt}"
+        request_id = f"{SUBSTITUTION_REQUEST}{effect.attempt}"
         async with self._store.transaction() as session:
             known = await amendments.proposed(session, effect.order_id, request_id)
             if known is None:
@@ -148,16 +222,25 @@ class RoutingActivities:
         if waiting:
             return ("somebody else has asked for a change of the order",)
         units = _supply(levels, problem)
-        changes = substituted(draft.lines, whole.missing, policy.substitutes, units)
-        if not changes:
-            return (f"{policy.label} has no substitutes that are there for all of it",)
-        lines = _replaced(problem.lines, changes)
-        instead = problem.model_copy(
-            update={"lines": lines, "stock": (*problem.stock, *stock_rows(levels, lines))}
-        )
-        if isinstance(await asyncio.to_thread(self._router.route, instead), Unfillable):
-            return (f"{said_of(changes)} cannot be sent either",)
-        return await self._proposed(effect.order_id, draft, policy, request_id, changes)
+        why_not: list[str] = []
+        ruled_out: set[str] = set()
+        while len(why_not) < _SUBSTITUTIONS_TRIED and (
+            changes := substituted(draft.lines, whole.missing, policy.substitutes, units, ruled_out)
+        ):
+            lines = _replaced(problem.lines, changes)
+            instead = problem.model_copy(
+                update={"lines": lines, "stock": (*problem.stock, *stock_rows(levels, lines))}
+            )
+            answer = await self._route(instead, until)
+            if isinstance(answer, Plan):
+                found = await self._proposed(effect.order_id, draft, policy, request_id, changes)
+                if isinstance(found, AmendOrder):
+                    return found
+                why_not += found
+            else:
+                why_not.append(f"{said_of(changes)} cannot be sent either")
+            ruled_out |= _at_fault(answer, lines)
+        return tuple(why_not) or (f"{policy.label} has no substitutes that are there for all of it",)
 
     async def _proposed(
         self,
@@ -190,6 +273,8 @@ class RoutingActivities:
         levels: Sequence[OpenStock],
         draft: OrderDraft,
         shortage: ShortagePolicy,
+        *,
+        until: float,
     ) -> tuple[RoutingProblem, Plan | Unfillable]:
         """A plan for what is there of an order that is ``Unfillable`` as a whole, if that may go ahead; for what."""
         prices = {line.line_id: line.unit_price_minor for line in draft.lines}
@@ -197,7 +282,7 @@ class RoutingActivities:
         if not part:
             return problem, whole
         ahead = problem.model_copy(update={"lines": part, "stock": stock_rows(levels, part)})
-        plan = await asyncio.to_thread(self._router.route, ahead)
+        plan = await self._route(ahead, until)
         if isinstance(plan, Unfillable):
             return problem, whole
         return ahead, plan.model_copy(
@@ -206,6 +291,18 @@ class RoutingActivities:
                 "reasons": (*plan.reasons, f"a part goes ahead ({shortage.version})", *whole.reasons),
             }
         )
+
+
+def _awaited(
+    router: Router | RoutesElsewhere,
+) -> Callable[[RoutingProblem, float], Awaitable[Plan | Unfillable]]:
+    """The router as it is asked here: for a problem, until a moment of the monotonic clock."""
+    if inspect.iscoroutinefunction(router.route):
+        elsewhere = cast(RoutesElsewhere, router)
+        return lambda problem, until: elsewhere.route(problem, within=max(until - time.monotonic(), 0.0))
+    here = cast(Router, router)
+    # On a thread: a long calculation must not keep this process from answering the engine.
+    return lambda problem, _: asyncio.to_thread(here.route, problem)
 
 
 def _supply(levels: Sequence[OpenStock], problem: RoutingProblem) -> Counter[str]:
@@ -233,32 +330,17 @@ def _replaced(lines: Sequence[DemandLine], changes: Sequence[LineChange]) -> tup
     return (
         *left,
         *(
-            DemandLine(line_id=f"instead:{number}", sku=change.sku or "", quantity=change.quantity)
+            DemandLine(line_id=f"{_INSTEAD}{number}", sku=change.sku or "", quantity=change.quantity)
             for number, change in enumerate(instead)
         ),
     )
 
 
-def _left_to_plan(draft: OrderDraft, kept: Sequence[PlannedLine]) -> tuple[DemandLine, ...]:
-    """What is asked for beside what is kept. Raises ``Refused`` when that does not fit, or nothing is left."""
-    units: Counter[tuple[str, str]] = Counter()
-    for planned in kept:
-        units[(planned.line_id, planned.sku)] += planned.quantity
-    demand = []
-    for line in draft.lines:
-        left = line.quantity - units.pop((line.line_id, line.sku), 0)
-        if left < 0:
-            raise Refused(
-                f"line {line.line_id}: {-left} more units of {line.sku} are kept than are asked for"
-            )
-        if left > 0:
-            demand.append(DemandLine(line_id=line.line_id, sku=line.sku, quantity=left))
-    if units:
-        strange = ", ".join(f"line {line_id}: {sku}" for line_id, sku in sorted(units))
-        raise Refused(f"what is kept is not in the document: {strange}")
-    if not demand:
-        raise Refused("nothing is left to be planned: every unit is in a shipment that goes on")
-    return tuple(demand)
+def _at_fault(answer: Plan | Unfillable, lines: Sequence[DemandLine]) -> set[str]:
+    """The substitutes among ``lines`` that cannot be had: those that the router misses, or where it names none, all."""
+    instead = {line.line_id: line.sku for line in lines if line.line_id.startswith(_INSTEAD)}
+    missing = answer.missing if isinstance(answer, Unfillable) else ()
+    return {instead[line.line_id] for line in missing if line.line_id in instead} or set(instead.values())
 
 
 def _numbered(plan: Plan, first: int) -> Plan:
@@ -289,6 +371,7 @@ def _summary(identifier: str, plan: Plan, draft: OrderDraft, shared: Money) -> P
                 units=sum(line.quantity for line in shipment.lines),
                 amount=amount,
                 promised_at=shipment.promised_at,
+                held_until=shipment.held_until,
             )
             for shipment, amount in zip(plan.shipments, amounts, strict=False)
         ),

@@ -27,6 +27,7 @@ from models.effects import (
     Undone,
     VoidLabel,
 )
+from models.messages import WmsEvent, WmsEventKind
 from models.operations import OperationState, ShippingKind
 from models.plan import PlannedLine, PlannedShipment
 from models.stock import LotUnits
@@ -72,7 +73,7 @@ class ShippingActivities:
         async def undo(_pick: PickRequested) -> None:
             await self._warehouse.cancel_pick(key=f"{effect.key}:undo", pick_key=effect.key)
 
-        return await carry_out(
+        answer = await carry_out(
             self._store,
             Effect(
                 operation=operation,
@@ -85,6 +86,17 @@ class ShippingActivities:
                 by_hand=effect.by_hand,
             ),
         )
+        if not answer.accepted:
+            refused = WmsEvent(
+                event_id=f"refused:{effect.key}"[:128],
+                kind=WmsEventKind.REFUSED,
+                occurred_at=effect.business_now,
+                pick_id=answer.pick_id or "",
+                detail=answer.reason,
+                missing=answer.missing,
+            )
+            await correct_stock(self._store, effect.shipment_id, refused)
+        return answer
 
     @implements(steps.BUY_LABEL)
     @speaks_temporal

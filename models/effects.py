@@ -4,6 +4,7 @@ Documents and parties stay in PostgreSQL; these carry ids, versions, amounts and
 its idempotency key, derived from the workflow and the same on every retry.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import AwareDatetime, Field
 from models.base import Contract
 from models.errors import Problem
 from models.journal import Carried
-from models.messages import AmendOrder, CarrierEvent, WmsEvent
+from models.messages import AmendOrder, Avoided, CarrierEvent, MissingUnits, SaidRefusal, WmsEvent
 from models.money import Money
 from models.order import CustomerType
 from models.plan import PlanSummary
@@ -132,6 +133,20 @@ class RecordProgress(Contract):
 
     order_id: str
     carried: Carried
+
+
+class Patience(Contract):
+    """How long the policy in force lets the review ``task_id`` wait before people are reminded and it is escalated."""
+
+    task_id: str
+    remind_after: timedelta
+    escalate_after: timedelta
+
+
+class Recorded(Contract):
+    """What is carried is written. ``patience``: of a review that was opened with it, where the policy says so."""
+
+    patience: Patience | None = None
 
 
 # --- money ---
@@ -271,7 +286,8 @@ class RouteOrder(Contract):
 
     Where shipments of earlier plans are ``kept`` the plan is for the rest alone: its shipments count from
     ``first_number``, and ``outstanding`` is the part of the order's total that they share. ``substitute``: what is
-    short may be replaced, if policy and document agree.
+    short may be replaced, if policy and document agree. ``avoid``: what it is not planned with. ``set_plan``: the plan
+    that a person has set, which is taken if it can be.
     """
 
     order_id: str
@@ -281,6 +297,8 @@ class RouteOrder(Contract):
     first_number: int = 1
     outstanding: Money | None = None
     substitute: bool = False
+    avoid: tuple[Avoided, ...] = ()
+    set_plan: str | None = None
     carried: Carried = Carried()
 
 
@@ -346,11 +364,16 @@ class RequestPick(Contract):
 
 
 class PickRequested(Contract):
-    """The warehouse's answer; a refusal is an answer, not an error."""
+    """The warehouse's answer; a refusal is an answer, not an error.
+
+    ``refusal`` and ``missing`` as a ``WmsEvent`` has them.
+    """
 
     accepted: bool
     pick_id: str | None = None
     reason: str = ""
+    refusal: SaidRefusal = None
+    missing: tuple[MissingUnits, ...] = ()
 
 
 class CheckPick(Contract):
@@ -400,6 +423,7 @@ class Label(Contract):
     tracking: str | None = None
     cost: Money | None = None
     reason: str = ""
+    refusal: SaidRefusal = None
 
 
 class TrackParcel(Contract):

@@ -61,6 +61,10 @@ class NotFound(OrderwrightError):
     http_status = 404
 
 
+class NoNetwork(NotFound):
+    """No fulfilment network is loaded, so that nothing can be sent from anywhere."""
+
+
 class NeverAccepted(NotFound):
     """There is no such order, but a document was refused under its id: what was wrong stands on the timeline."""
 

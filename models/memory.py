@@ -27,12 +27,15 @@ from models.journal import TimelineEntry
 from models.messages import (
     AmendAnswer,
     AmendOrder,
+    Avoided,
     CancelAnswer,
     CancelOrder,
     CarrierEvent,
     DecideReview,
     DecisionAnswer,
+    PlanAgain,
     Recall,
+    RefusedShipment,
     ShipmentProgress,
     WmsEvent,
 )
@@ -120,6 +123,12 @@ class OrderMemory(CaseMemory):
     amendment: AmendOrder | None = None
     stock_lost: list[int] = Field(default_factory=list)
     stock_arrived: bool = False
+    again: list[PlanAgain] = Field(default_factory=list)
+    # What it is not planned with, how often it was planned anew of itself, and the plan that a person has set.
+    avoided: list[Avoided] = Field(default_factory=list)
+    reroutes: int = 0
+    may_reroute: int = 0
+    set_plan: str | None = None
     # Shipments that were asked to stop for it and have not answered yet.
     stopping: list[int] = Field(default_factory=list)
     deaf: list[int] = Field(default_factory=list)
@@ -172,5 +181,8 @@ class ShipmentMemory(CaseMemory):
     recall: Recall | None = None
     returned: CarrierEvent | None = None
     kept: bool = False
+    # What a neighbour refused it, while its order is to plan it anew; and how often that happened.
+    refused: RefusedShipment | None = None
+    refusals: int = 0
     reported: int = -1
     roll_calls: int = 0

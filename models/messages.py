@@ -138,11 +138,15 @@ class CancelAnswer(Contract):
     message: str
 
 
+SUBSTITUTION_REQUEST = "substitute:"
+
+
 class AmendOrder(Contract):
     """Update or signal ``amend_order``: go on by a proposed amendment, which is stored under its id.
 
     ``total`` is the order's total by it, ``number`` the version of the document that it makes. ``told``: what the
-    customer is told of an amendment that nobody asked for.
+    customer is told of an amendment that nobody asked for. Only of a substitution of our own, which the router asks for
+    under an id that begins with ``SUBSTITUTION_REQUEST``, at no higher total, the order need not be approved again.
     """
 
     request_id: RequestId
@@ -197,6 +201,69 @@ class StockLost(Contract):
     shipments: tuple[int, ...]
 
 
+class Refusal(StrEnum):
+    """Why a neighbour does not take a shipment on, as far as another plan is the answer to it.
+
+    Of a warehouse: its goods are not there or are DAMAGED, it has NO_CAPACITY, is CLOSED, or CANNOT_HANDLE such goods.
+    Of a carrier: the service is out (OUTAGE), or is NOT_SERVED there. OVERDUE: nothing was picked in time.
+    """
+
+    OUT_OF_STOCK = "out_of_stock"
+    DAMAGED = "damaged"
+    NO_CAPACITY = "no_capacity"
+    CLOSED = "closed"
+    CANNOT_HANDLE = "cannot_handle"
+    OUTAGE = "outage"
+    NOT_SERVED = "not_served"
+    OVERDUE = "overdue"
+
+
+def _known_refusal(value: Any) -> Any:
+    return next((known for known in Refusal if known == value), None)
+
+
+# An event must never be refused for a reason that nobody here knows: a person reads it.
+SaidRefusal = Annotated[Refusal | None, BeforeValidator(_known_refusal)]
+
+
+class Avoided(Contract):
+    """What an order is not planned with: a node, or a carrier's service (all of its services without ``service``).
+
+    ``until`` is business time; None: as long as the order lives.
+    """
+
+    node: str | None = None
+    carrier: str | None = None
+    service: str | None = None
+    until: AwareDatetime | None = None
+    why: Detail = ""
+
+
+class PlanAgain(Contract):
+    """Signal ``plan_again``: what is not packed is to be planned anew.
+
+    ``shipments``: those that cannot go as they are, so that they are unpacked, too. ``avoid``: what this order is not
+    to be planned with from now on. ``waiting``: only where it waits for goods. ``set_plan``: the plan that a person has
+    set, which is stored under this id.
+    """
+
+    event_id: RequestId
+    actor: Actor
+    reason: Reason
+    shipments: tuple[int, ...] = ()
+    avoid: tuple[Avoided, ...] = ()
+    waiting: bool = False
+    set_plan: str | None = None
+
+
+class RefusedShipment(Contract):
+    """What a shipment was refused, and how many times it was: its order is to plan it anew."""
+
+    count: int
+    refusal: Refusal
+    why: Detail = ""
+
+
 class StockArrived(Contract):
     """Signal ``stock_arrived``: there is more of what a back-ordered order waits for, so it is to look again."""
 
@@ -248,8 +315,9 @@ class MissingUnits(Contract):
 class WmsEvent(Contract):
     """Signal ``wms_event``: progress of a pick request. ``occurred_at`` is business time.
 
-    ``missing`` says of a short pick what was not on the shelf: it is taken out of stock, and the order is planned anew.
-    A short pick that does not say it is put before a person.
+    ``missing`` says of a short or refused pick what is not on the shelf or not fit to be sold: it is taken out of
+    stock, and the order is planned anew. ``refusal`` says why the node does not pick, and the order is planned without
+    it. What says neither is put before a person.
     """
 
     event_id: RequestId
@@ -258,6 +326,7 @@ class WmsEvent(Contract):
     pick_id: Detail
     detail: Detail = ""
     missing: tuple[MissingUnits, ...] = Field(default=(), max_length=_MOST_MISSING_LINES)
+    refusal: SaidRefusal = None
 
 
 class PaymentEventKind(StrEnum):
@@ -299,6 +368,7 @@ class ShipmentProgress(Contract):
     goes_on: Detail | None = None
     # The authorisation that its money could not be taken from, for it has expired.
     hold_expired: Detail | None = None
+    refused: RefusedShipment | None = None
     occurred_at: AwareDatetime
 
 

@@ -49,6 +49,8 @@ MAX_LINES = 1_000
 MAX_TENDERS = 4
 MAX_QUANTITY = 1_000_000
 MAX_SHELF_LIFE_DAYS = 3_650
+# Money is held and goods are kept meanwhile.
+MAX_DAYS_AHEAD = 180
 MAX_INLINE_BYTES = 256 * 1024
 MAX_DOCUMENT_BYTES = 5 * 1024 * 1024
 
@@ -168,6 +170,7 @@ class OrderDraft(Document):
     ``min_shelf_life_days``: goods that expire are to be good for so many days more on the promised day of delivery.
     ``allow_partial``: whether what there is may go ahead when something is short; left out, the policy decides.
     ``allow_substitutes``: whether goods that are short may be replaced by what the policy names, at no higher price.
+    ``deliver_from``: the goods are not wanted before that day; with ``promise_by``, the latest delivery, a window.
     ``promise_id``: as ``POST /v1/promise`` gave it; the order is shipped by that plan, if it is still to be had.
     """
 
@@ -189,6 +192,7 @@ class OrderDraft(Document):
         None
     )
     promise_by: SentMoment | None = None
+    deliver_from: SentMoment | None = None
     ship_complete: bool = False
     allow_partial: bool | None = None
     allow_substitutes: bool | None = None

@@ -17,6 +17,7 @@ class PlannedLine(Contract):
 class PlannedShipment(Contract):
     """One parcel-worth: the lines that one node ships with one carrier service.
 
+    ``held_until``: it is not picked before, so that it does not come before it is wanted; None: at once.
     ``distance_km``: from the node to about where the order goes, over the ground; None where either is not known.
     ``look_ahead`` and ``markdown``: its part of the plan's.
     """
@@ -31,6 +32,7 @@ class PlannedShipment(Contract):
     freight: Money
     transit_days: int = Field(ge=0)
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
     distance_km: int | None = Field(default=None, ge=0)
     look_ahead: Money | None = None
     markdown: Money | None = None
@@ -65,12 +67,16 @@ class Alternative(Contract):
 
 
 class PlanLimits(Contract):
-    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in."""
+    """What a plan may come to before a person must see it, where the policy says otherwise than what is built in.
+
+    ``newcomers``: what of it is new, and for that reason to be seen.
+    """
 
     policy: str
     max_shipments: int
     max_cost_percent: int
     cost_floor_minor: int
+    newcomers: tuple[str, ...] = ()
 
 
 class Plan(Contract):
@@ -80,7 +86,7 @@ class Plan(Contract):
     that parcels may come later than promised, as carriers did before. ``look_ahead``: what the units are worth where
     they lie, to orders that are still to come. ``markdown``: what is credited, below zero, for units of which too many
     lie there. All four are no money of anybody's. ``policy``: the version
-    that it was made by. ``promise``: the promise whose plan it is.
+    that it was made by. ``promise``: the promise whose plan it is. ``set_by``: who has set it by hand.
     """
 
     shipments: tuple[PlannedShipment, ...]
@@ -91,6 +97,7 @@ class Plan(Contract):
     reasons: tuple[str, ...] = ()
     policy: str | None = None
     promise: str | None = None
+    set_by: str | None = None
     left_out: tuple[PlannedLine, ...] = ()
     late: Money | None = None
     late_risk: Money | None = None
@@ -123,12 +130,14 @@ class ShipmentRef(Contract):
     units: int
     amount: Money
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
 
 
 class PlanSummary(Contract):
     """A stored plan as the workflow carries it. ``left_out``: units that are to be planned later.
 
-    ``limits``: of the policy that it was made by; None: as built in.
+    ``limits``: of the policy that it was made by; None: as built in. ``reroutes``: how often the order may be planned
+    anew without a person. ``set_by``: who has set it by hand.
     """
 
     plan_id: str
@@ -139,3 +148,5 @@ class PlanSummary(Contract):
     router: str
     left_out: int = 0
     limits: PlanLimits | None = None
+    reroutes: int = 0
+    set_by: str | None = None

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from models.base import Contract, Document, SentMoment
+from models.errors import Problem
 from models.identifiers import Channel, NodeId, Sku
 from models.messages import Actor, Reason, RequestId
 from models.money import MAX_MINOR, Currency
@@ -43,14 +44,16 @@ class RoutingTerms(Document):
     """What the optimiser weighs, and what it may not do.
 
     ``split_penalty_minor``: for each parcel beyond the first; left out, the network's. ``late_day_minor``: for each
-    day begun after the asked date, of each parcel. ``max_parcels``: no plan has more. ``budget_ms``: how long it may
-    look for a better plan.
+    day begun after the asked date, of each parcel. ``max_parcels``: no order has more. ``budget_ms``: how long it may
+    look for a better plan. ``max_reroutes``: how often an order is planned anew without a person where a warehouse or
+    a carrier refuses it; 0 asks a person at once.
     """
 
     split_penalty_minor: _Amount | None = None
     late_day_minor: _Amount | None = None
     max_parcels: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
     budget_ms: Annotated[int, Field(strict=True, ge=10, le=1_000)] | None = None
+    max_reroutes: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
 
 
 class LookAheadTerms(Document):
@@ -80,7 +83,7 @@ class RoutingRule(Group):
     """Where orders of a group may come from; of the rules that an order is of, the first counts.
 
     ``only`` and ``without`` name nodes or groups of nodes. ``sequence``: first these nodes alone; where they cannot
-    fill the order, these and the next ones; and so on.
+    fill the order, or not by the date that it asks for, these and the next ones; and so on.
     """
 
     rule_id: RuleName
@@ -157,6 +160,59 @@ class PriceReview(Document):
     review_unlisted: YesOrNo | None = None
 
 
+_Hours = Annotated[int, Field(strict=True, ge=1, le=24 * 90)]
+
+
+class ReviewPatience(Document):
+    """After how many hours people are reminded of a review, again and again, and after how many it is escalated."""
+
+    remind_after_hours: _Hours | None = None
+    escalate_after_hours: _Hours | None = None
+
+
+class AskedBy(StrEnum):
+    """Reviews that a run asks, by what they are about. See ``models.review.ReviewKind``."""
+
+    RISK = "risk"
+    PLAN = "plan"
+    BACKORDER = "backorder"
+    STEP_FAILED = "step_failed"
+    COMPENSATION_FAILED = "compensation_failed"
+    SHIPMENT_EXCEPTION = "shipment_exception"
+    SHIPMENT_LOST = "shipment_lost"
+    RETURN = "return"
+    SETTLEMENT = "settlement"
+
+
+# No further is it counted how often something was seen.
+MOST_SEEN = 50
+_Seen = Annotated[int, Field(strict=True, ge=0, le=MOST_SEEN)]
+
+
+class Newcomers(StrEnum):
+    """What may have little history."""
+
+    NODES = "nodes"
+    SKUS = "skus"
+    CHANNELS = "channels"
+
+
+class ColdStart(Document):
+    """What goes by explicit rules until enough history exists; plans say what is new in them.
+
+    New is a node of which fewer than ``node_parcels`` parcels were delivered within a year, a SKU that fewer than
+    ``sku_orders`` other orders had, and a channel that fewer than ``channel_orders`` other orders came by; with 0
+    nothing is. ``nodes_last``: new nodes are planned with only where others cannot fill the order, or not by the date
+    that it asks for. ``review``: plans with what new things a person sees before anything is released.
+    """
+
+    node_parcels: _Seen | None = None
+    sku_orders: _Seen | None = None
+    channel_orders: _Seen | None = None
+    nodes_last: YesOrNo | None = None
+    review: tuple[Newcomers, ...] | None = Field(default=None, max_length=3)
+
+
 class KeptBack(Document):
     """Units of a SKU that are promised to nobody new, at a node or at each node of a group that stocks it."""
 
@@ -168,7 +224,8 @@ class KeptBack(Document):
 class PolicyDocument(Document):
     """A shop's policy as a whole: what an earlier version said and this one does not is built in again.
 
-    ``node_groups``: names for several nodes. ``safety_stock`` is set when the policy is approved.
+    ``node_groups``: names for several nodes. ``safety_stock`` is set when the policy is approved. ``reviews``: how long
+    each kind waits before people are reminded and it is escalated; what was asked before waits as it did.
     """
 
     schema_version: int = Field(default=1, ge=1, le=1)
@@ -183,6 +240,8 @@ class PolicyDocument(Document):
     plan_review: PlanReview = PlanReview()
     risk_review: RiskReview = RiskReview()
     price_review: PriceReview = PriceReview()
+    cold_start: ColdStart = ColdStart()
+    reviews: Mapping[AskedBy, ReviewPatience] = Field(default_factory=dict)
     safety_stock: tuple[KeptBack, ...] = Field(default=(), max_length=_MANY)
 
 
@@ -206,6 +265,18 @@ class PolicyProposal(Document):
     reason: Reason
     replaces: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
     document: PolicyDocument
+
+
+class PolicyCheck(Document):
+    """A policy document as somebody wrote it, which need not be one."""
+
+    document: Mapping[str, Any]
+
+
+class PolicyProblems(Contract):
+    """All that is wrong with a document, as far as it can be read; the first hundred. None: it can be proposed."""
+
+    problems: tuple[Problem, ...] = Field(default=(), max_length=100)
 
 
 class PolicyDecision(Document):
@@ -232,7 +303,8 @@ class PolicyEntry(Contract):
 class PolicyView(Contract):
     """A version: ``document`` is what it says (a ``PolicyDocument``), ``effective`` every limit that comes of it.
 
-    ``entry`` None: nobody ever set one, all is as built in. ``backtest``: the last of this version.
+    ``entry`` None: nobody ever set one, all is as built in. ``backtest``: the last of this
+    version before it was decided.
     """
 
     version: int

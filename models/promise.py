@@ -37,7 +37,8 @@ class Destination(Document):
 class PromiseRequest(Document):
     """``POST /v1/promise``: what a customer might order. With the same ``request_id`` a repeat gives the same promise.
 
-    ``valid_minutes``: how long an order may come that is to be shipped like this. Each SKU is named once.
+    ``deliver_from`` and ``promise_by`` are the window that it is wanted in. ``valid_minutes``: how long an order may
+    come that is to be shipped like this. Each SKU is named once.
     """
 
     request_id: RequestId
@@ -47,6 +48,7 @@ class PromiseRequest(Document):
     destination: Destination
     lines: tuple[CartLine, ...] = Field(min_length=1, max_length=MAX_LINES)
     promise_by: SentMoment | None = None
+    deliver_from: SentMoment | None = None
     ship_complete: YesOrNo = False
     carrier_service: CarrierServiceName | None = None
     valid_minutes: Annotated[int, Field(strict=True, ge=1, le=24 * 60)] = 15
@@ -55,6 +57,12 @@ class PromiseRequest(Document):
     def _each_sku_once(self) -> Self:
         if len({line.sku for line in self.lines}) < len(self.lines):
             raise PydanticCustomError("repeated_sku", "each SKU is named once: add its quantities up")
+        return self
+
+    @model_validator(mode="after")
+    def _window_is_one(self) -> Self:
+        if self.deliver_from and self.promise_by and self.deliver_from > self.promise_by:
+            raise PydanticCustomError("window", "deliver_from lies after promise_by: no day is in the window")
         return self
 
 

@@ -1,5 +1,6 @@
 """Review tasks: a decision prepared for a person, never an investigation."""
 
+from datetime import timedelta
 from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
@@ -69,6 +70,10 @@ class ReviewTask(Contract):
     reminders: int = 0
     escalated: bool = False
     policy_version: str
+    remind_every: timedelta | None = Field(
+        default=None,
+        description="as the policy in force had it when the question was asked; None: as built in",
+    )
     decided_at: AwareDatetime | None = None
     decided_by: StorableText | None = None
     verdict: Verdict | None = None

@@ -115,7 +115,7 @@ class OrderResult(Contract):
 
 
 class ShipmentRun(Contract):
-    """Input of ShipmentWorkflow."""
+    """Input of ShipmentWorkflow. ``held_until``: nothing is picked before, by the business clock."""
 
     shipment_id: str
     order_id: str
@@ -130,7 +130,10 @@ class ShipmentRun(Contract):
     reservation_key: str
     planned_at: AwareDatetime
     promised_at: AwareDatetime
+    held_until: AwareDatetime | None = None
     clock: BusinessClock
+    # Whether its order plans it anew of itself where a neighbour refuses it.
+    plan_again: bool = False
     # Ours alone, set when a run continues as new; left out of the published schema.
     memory: SkipJsonSchema[ShipmentMemory | None] = None
 

@@ -91,8 +91,9 @@ class WebhookEnvelope(Contract):
         """SHA-256 (hex) of what the envelope says: white space, order of keys and unknown fields do not matter."""
         content = self.model_dump(mode="json")
         # What is left out counts for nothing: an event that was taken before there was this field is still the same.
-        if not content["event"].get("missing"):
-            content["event"].pop("missing", None)
+        for later in ("missing", "refusal"):
+            if not content["event"].get(later):
+                content["event"].pop(later, None)
         said = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(said.encode()).hexdigest()
 

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 from models.base import Contract
-from models.effects import OrderFacts
+from models.effects import OrderFacts, Patience
 from models.money import Money
 from models.plan import PlanSummary
-from models.review import Flag, ReviewKind, Verdict
+from models.review import Flag, ReviewKind, ReviewTask, Verdict
 
 
 class ReviewTerms(Contract):
@@ -58,13 +58,37 @@ class ApprovalPolicy(Contract):
         }.get(kind, self.mend)
 
 
+def pinned(task: ReviewTask) -> Patience | None:
+    """How long a review was let wait when it was written down; None: as built in."""
+    if task.remind_every is None or task.escalate_at is None:
+        return None
+    return Patience(
+        task_id=task.task_id,
+        remind_after=task.remind_every,
+        escalate_after=task.escalate_at - task.opened_at,
+    )
+
+
+def as_patient_as(task: ReviewTask, patience: Patience) -> ReviewTask:
+    """A review that nobody was reminded of yet, with how long the policy lets it wait."""
+    if task.reminders or task.escalated:
+        return task
+    return task.model_copy(
+        update={
+            "remind_every": patience.remind_after,
+            "remind_at": task.opened_at + patience.remind_after,
+            "escalate_at": task.opened_at + patience.escalate_after,
+        }
+    )
+
+
 def gate_b(facts: OrderFacts, plan: PlanSummary, policy: ApprovalPolicy) -> tuple[Flag, ...]:
     """Why a person must see this plan before anything is released; empty when nobody needs to.
 
     The limits that the plan was made under hold, where it carries any.
     """
     limits = plan.limits or policy
-    flags: list[Flag] = []
+    flags = [Flag(code="cold_start", reason=why) for why in (plan.limits.newcomers if plan.limits else ())]
     if len(plan.shipments) > limits.max_shipments:
         flags.append(
             Flag(

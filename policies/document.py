@@ -1,18 +1,31 @@
 """The policy document made into the policies that decide, and what is wrong with one."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
 from models.base import Contract
+from models.effects import Patience
 from models.errors import Problem
 from models.order import CustomerType
 from models.plan import PlanLimits
-from models.policy import BUILT_IN, Group, PolicyDocument, RoutingRule, Substitution
+from models.policy import (
+    BUILT_IN,
+    AskedBy,
+    Group,
+    PolicyDocument,
+    PriorityRule,
+    ReviewPatience,
+    RoutingRule,
+    Substitution,
+)
+from models.review import ReviewKind, ReviewTask
 from policies.approval import ApprovalPolicy
+from policies.cold_start import ColdStartPolicy
 from policies.pricing import PricePolicy
 from policies.risk import RiskPolicy
 from policies.routing.looking import LookAheadPolicy, Markdown
@@ -20,6 +33,10 @@ from policies.routing.weights import RoutingWeights
 from policies.shortage import ShortagePolicy
 
 _Rules = TypeVar("_Rules", bound=Contract)
+# By what a rule says for whom it is.
+_WHOM = tuple(Group.model_fields)
+
+_MAX_REROUTES = 3
 
 
 class Asker(Contract):
@@ -54,6 +71,12 @@ class Policy(Contract):
         return self._of(RoutingWeights(), changes)
 
     @property
+    def max_reroutes(self) -> int:
+        """How often an order is planned anew without a person where it is refused."""
+        said = self.document.routing.max_reroutes
+        return _MAX_REROUTES if said is None else said
+
+    @property
     def look_ahead(self) -> LookAheadPolicy:
         """How much stock is spared for orders that are still to come."""
         return self._of(LookAheadPolicy(), _said(self.document.look_ahead))
@@ -80,8 +103,9 @@ class Policy(Contract):
     @property
     def plan_limits(self) -> PlanLimits | None:
         """Gate B's limits as a plan carries them; None where they are built in."""
-        if not _said(self.document.plan_review):
-            return None
+        return self._limits() if _said(self.document.plan_review) else None
+
+    def _limits(self) -> PlanLimits:
         approval = self.approval
         return PlanLimits(
             policy=self.label,
@@ -89,6 +113,24 @@ class Policy(Contract):
             max_cost_percent=approval.max_cost_percent,
             cost_floor_minor=approval.cost_floor_minor,
         )
+
+    def patience(self, task: ReviewTask) -> Patience | None:
+        """How long a review that is asked now waits; None where the document says nothing of its kind."""
+        said = next(
+            (terms for kind, terms in self.document.reviews.items() if kind.value == task.kind.value), None
+        )
+        return None if said is None else _patience(said, task.kind, task.task_id)
+
+    @property
+    def cold_start(self) -> ColdStartPolicy:
+        """What is new, and what becomes of it."""
+        return self._of(ColdStartPolicy(), _said(self.document.cold_start))
+
+    def limits_for(self, newcomers: tuple[str, ...]) -> PlanLimits | None:
+        """Gate B's limits as a plan with ``newcomers`` that a person is to see carries them."""
+        if not newcomers:
+            return self.plan_limits
+        return self._limits().model_copy(update={"newcomers": newcomers})
 
     @property
     def risk(self) -> RiskPolicy:
@@ -134,13 +176,19 @@ class Policy(Contract):
         gate_b = ("version", "max_shipments", "max_cost_percent", "cost_floor_minor")
         return {
             "routing": _plain(self.weights)
-            | _said(self.document.routing, "split_penalty_minor", "max_parcels"),
+            | _said(self.document.routing, "split_penalty_minor", "max_parcels")
+            | {"max_reroutes": self.max_reroutes},
             "look_ahead": _plain(self.look_ahead),
             "shortage": _plain(self.shortage),
             "plan_review": {name: value for name, value in _plain(self.approval).items() if name in gate_b},
             "risk_review": _plain(self.risk),
             "price_review": _plain(self.pricing),
+            "cold_start": _plain(self.cold_start),
+            "reviews": {kind.value: _in_hours(self._waits(kind)) for kind in AskedBy},
         }
+
+    def _waits(self, kind: AskedBy) -> Patience:
+        return _patience(self.document.reviews.get(kind, ReviewPatience()), ReviewKind(kind))
 
     def _of(self, built_in: _Rules, changes: Mapping[str, Any]) -> _Rules:
         """``built_in`` where the document says nothing of it, under its own version; else changed, under ours."""
@@ -168,23 +216,34 @@ def may_substitute(policy: ShortagePolicy, allowed: bool | None) -> bool:
 
 
 def problems_of(
-    document: PolicyDocument, *, nodes: Mapping[str, bool], stocked: frozenset[tuple[str, str]]
+    document: PolicyDocument,
+    *,
+    nodes: Mapping[str, bool],
+    stocked: frozenset[tuple[str, str]],
+    groups: frozenset[str] = frozenset(),
 ) -> tuple[Problem, ...]:
     """Everything in a document that makes no sense.
 
     Args:
         nodes: every node of the network, and whether it is active.
         stocked: where which SKUs of the document are stocked, as node and SKU.
+        groups: names of groups that are meant to be there as well, but could not be read.
     """
     skus = frozenset(sku for _, sku in stocked)
+    known = nodes.keys() | document.node_groups.keys() | groups
     return (
         *_of_groups(document, nodes),
-        *_of_rules(document, nodes),
+        *_of_rules(document, nodes, known),
         *_of_substitutes(document, skus),
-        *_of_safety_stock(document, nodes, stocked),
+        *_of_safety_stock(document, nodes, stocked, known),
         *_of_markdown(document, nodes),
         *_of_names("routing_rules", [rule.rule_id for rule in document.routing_rules]),
         *_of_names("priorities", [rule.rule_id for rule in document.priorities]),
+        *_of_whom("routing_rules", document.routing_rules),
+        *_of_whom("priorities", document.priorities),
+        *_of_reviews(document),
+        *_said_twice("cold_start.review", document.cold_start.review or ()),
+        *_said_twice("risk_review.refused_countries", document.risk_review.refused_countries or ()),
     )
 
 
@@ -246,6 +305,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
     return sorted(value) if isinstance(value, frozenset) else value
 
 
@@ -263,11 +324,13 @@ def _of_groups(document: PolicyDocument, nodes: Mapping[str, bool]) -> Iterator[
         for place, node in enumerate(members):
             if node not in nodes:
                 yield _unknown_node(f"{at}[{place}]", node, nodes)
+        yield from _said_twice(at, members)
 
 
-def _of_rules(document: PolicyDocument, nodes: Mapping[str, bool]) -> Iterator[Problem]:
+def _of_rules(
+    document: PolicyDocument, nodes: Mapping[str, bool], known: Collection[str]
+) -> Iterator[Problem]:
     policy = Policy(document=document)
-    known = nodes.keys() | document.node_groups.keys()
     for place, rule in enumerate(document.routing_rules):
         at = f"routing_rules[{place}]"
         named = [
@@ -282,11 +345,29 @@ def _of_rules(document: PolicyDocument, nodes: Mapping[str, bool]) -> Iterator[P
         unknown = [(path, name) for path, name in named if name not in known]
         for path, name in unknown:
             yield _unknown_node(path, name, nodes)
+        allowed = set(allowed_nodes(policy, rule, nodes))
+        before: set[str] = set()
         for step, names in enumerate(rule.sequence):
+            within = f"{at}.sequence[{step}]"
+            meant = policy.nodes_named(names)
             if not names:
+                yield Problem(path=within, code="empty_group", message="names no node: leave it out")
+            elif not unknown and not meant & allowed:
                 yield Problem(
-                    path=f"{at}.sequence[{step}]", code="empty_group", message="names no node: leave it out"
+                    path=within,
+                    code="empty_step",
+                    message="is left no node by only and without of its rule: leave the step out",
                 )
+            elif not unknown and meant <= before:
+                yield Problem(
+                    path=within,
+                    code="repeated",
+                    message="has the nodes of steps before it alone, which are tried with it: leave it out",
+                )
+            before |= meant
+            yield from _said_twice(within, names)
+        for field in ("only", "without"):
+            yield from _said_twice(f"{at}.{field}", getattr(rule, field))
         if not unknown and not any(nodes[node] for node in allowed_nodes(policy, rule, nodes)):
             yield Problem(
                 path=at,
@@ -318,15 +399,18 @@ def _of_substitutes(document: PolicyDocument, stocked: frozenset[str]) -> Iterat
                 yield Problem(
                     path=f"{at}.by[{number}]", code="own_substitute", message=f"{other} cannot replace itself"
                 )
+        yield from _said_twice(f"{at}.by", one.by)
         for path, sku in ((f"{at}.sku", one.sku), *((f"{at}.by[{n}]", sku) for n, sku in enumerate(one.by))):
             if sku not in stocked:
                 yield _unknown_sku(path, sku)
 
 
 def _of_safety_stock(
-    document: PolicyDocument, nodes: Mapping[str, bool], stocked: frozenset[tuple[str, str]]
+    document: PolicyDocument,
+    nodes: Mapping[str, bool],
+    stocked: frozenset[tuple[str, str]],
+    known: Collection[str],
 ) -> Iterator[Problem]:
-    known = nodes.keys() | document.node_groups.keys()
     policy = Policy(document=document)
     told: dict[tuple[str, str], int] = {}
     for place, one in enumerate(document.safety_stock):
@@ -370,6 +454,78 @@ def _of_names(section: str, names: Sequence[str]) -> Iterator[Problem]:
         if count > 1:
             yield Problem(
                 path=section, code="repeated", message=f"{name} is there {count} times: say it once"
+            )
+
+
+def _of_whom(section: str, rules: Sequence[RoutingRule | PriorityRule]) -> Iterator[Problem]:
+    """Rules that no order ever comes to, because all of theirs are of an earlier one; and whom they name twice."""
+    for place, rule in enumerate(rules):
+        wider = next((earlier for earlier in rules[:place] if _takes_all_of(earlier, rule)), None)
+        if wider is not None:
+            yield Problem(
+                path=f"{section}[{place}]",
+                code="never_applies",
+                message=f"{rule.rule_id}: all of its orders are of {wider.rule_id} before it: put it first, or leave "
+                "it out",
+            )
+        for field in _WHOM:
+            yield from _said_twice(f"{section}[{place}].{field}", getattr(rule, field))
+
+
+def _takes_all_of(wider: Group, narrower: Group) -> bool:
+    return all(
+        not of_wider or (of_narrower and set(of_narrower) <= set(of_wider))
+        for of_wider, of_narrower in ((getattr(wider, field), getattr(narrower, field)) for field in _WHOM)
+    )
+
+
+def _patience(said: ReviewPatience, kind: ReviewKind, task_id: str = "") -> Patience:
+    terms = ApprovalPolicy().terms(kind)
+    remind, escalate = said.remind_after_hours, said.escalate_after_hours
+    return Patience(
+        task_id=task_id,
+        remind_after=terms.remind_after if remind is None else timedelta(hours=remind),
+        escalate_after=terms.escalate_after if escalate is None else timedelta(hours=escalate),
+    )
+
+
+def _of_reviews(document: PolicyDocument) -> Iterator[Problem]:
+    for kind, said in document.reviews.items():
+        at = f"reviews.{kind}"
+        found = _patience(said, ReviewKind(kind))
+        deadline = ApprovalPolicy().terms(ReviewKind(kind)).deadline
+        if found.remind_after >= found.escalate_after:
+            yield Problem(
+                path=at,
+                code="no_reminder",
+                message=f"is escalated after {_hours(found.escalate_after)} hours, before anybody is reminded "
+                f"({_hours(found.remind_after)}): remind earlier",
+            )
+        if found.escalate_after >= deadline:
+            yield Problem(
+                path=at,
+                code="past_deadline",
+                message=f"is escalated after {_hours(found.escalate_after)} hours, and decided by itself after "
+                f"{_hours(deadline)}: escalate earlier",
+            )
+
+
+def _in_hours(patience: Patience) -> dict[str, int]:
+    return {
+        "remind_after_hours": _hours(patience.remind_after),
+        "escalate_after_hours": _hours(patience.escalate_after),
+    }
+
+
+def _hours(duration: timedelta) -> int:
+    return duration // timedelta(hours=1)
+
+
+def _said_twice(path: str, names: Sequence[str]) -> Iterator[Problem]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            yield Problem(
+                path=f"{path}[{place}]", code="repeated", message=f"{name} is there already: say it once"
             )
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from models.clock import EARLIEST, LATEST
 from models.errors import DocumentTooLarge, InvalidDocument, Problem
 from models.money import CURRENCY_EXPONENT
-from models.order import MAX_DOCUMENT_BYTES, MAX_LINES, ChargeKind, OrderDraft
+from models.order import MAX_DAYS_AHEAD, MAX_DOCUMENT_BYTES, MAX_LINES, ChargeKind, OrderDraft
 from policies.strict_json import parse, unstorable_text
 
 # What a problem says stands in logs and on timelines: nothing about a person may be quoted there.
@@ -151,7 +152,11 @@ def _problems_of_sense(draft: OrderDraft) -> Iterator[Problem]:
             message=f"the total is {_amount(draft.totals.total_minor, draft.currency)}: this is not an order; "
             "credit notes and corrections do not come in here",
         )
-    for name, moment in (("placed_at", draft.placed_at), ("promise_by", draft.promise_by)):
+    for name, moment in (
+        ("placed_at", draft.placed_at),
+        ("promise_by", draft.promise_by),
+        ("deliver_from", draft.deliver_from),
+    ):
         if moment is not None and not EARLIEST <= moment <= LATEST:
             yield Problem(
                 path=name,
@@ -160,6 +165,24 @@ def _problems_of_sense(draft: OrderDraft) -> Iterator[Problem]:
             )
     if draft.promise_by is not None and draft.promise_by < draft.placed_at:
         yield Problem(path="promise_by", code="promise_before_order", message="lies before placed_at")
+    yield from _of_window(draft)
+
+
+def _of_window(draft: OrderDraft) -> Iterator[Problem]:
+    if draft.deliver_from is None:
+        return
+    if draft.promise_by is not None and draft.deliver_from > draft.promise_by:
+        yield Problem(
+            path="deliver_from",
+            code="no_window",
+            message="lies after promise_by: no day is both late and early enough",
+        )
+    if draft.deliver_from - draft.placed_at > timedelta(days=MAX_DAYS_AHEAD):
+        yield Problem(
+            path="deliver_from",
+            code="too_far_ahead",
+            message=f"lies more than {MAX_DAYS_AHEAD} days after placed_at: send the order when it is nearer",
+        )
 
 
 def _sums(currency: str, lines: int, charges: int, totals: dict[str, int]) -> Iterator[Problem]:

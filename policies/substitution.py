@@ -1,7 +1,7 @@
 """Which goods are sent instead of those that are short."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from models.amendment import LineChange
 from models.order import MAX_LINES, DraftLine
@@ -13,6 +13,7 @@ def substituted(
     missing: Sequence[PlannedLine],
     substitutes: Mapping[str, tuple[str, ...]],
     available: Mapping[str, int],
+    ruled_out: Collection[str] = (),
 ) -> tuple[LineChange, ...]:
     """What to change so that nothing is missing; nothing where that cannot be had for every line.
 
@@ -21,6 +22,7 @@ def substituted(
 
     Args:
         available: units of each substitute that can be promised to the order, at all nodes together.
+        ruled_out: substitutes that will not do.
     """
     short: Counter[str] = Counter()
     for one in missing:
@@ -34,7 +36,7 @@ def substituted(
             (
                 sku
                 for sku in substitutes.get(line.sku, ())
-                if sku not in taken and available.get(sku, 0) >= units
+                if sku not in taken and sku not in ruled_out and available.get(sku, 0) >= units
             ),
             None,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.client import Client
+from temporalio.common import MetricMeter
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
@@ -55,9 +56,14 @@ async def serve(queues: Sequence[str], stopped: asyncio.Event, ready_file: Path 
     workflow.logger.workflow_info_on_message = activity.logger.activity_info_on_message = False
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(tracing("worker", settings))
-        client = await connect(wait=30.0, runtime=worker_runtime(settings))
-        activities, checks = await stack.enter_async_context(open_activities(queues, settings))
-        workers = [await stack.enter_async_context(_worker(client, queue, activities)) for queue in queues]
+        runtime = worker_runtime(settings)
+        client = await connect(wait=30.0, runtime=runtime)
+        activities, checks = await stack.enter_async_context(
+            open_activities(queues, settings, runtime.metric_meter)
+        )
+        workers = [
+            await stack.enter_async_context(_worker(client, queue, activities, settings)) for queue in queues
+        ]
         checks |= {"temporal": lambda: _temporal_answers(client), "workers": lambda: _all_run(workers)}
         await stack.enter_async_context(answering(settings.monitoring_host, settings.health_port, checks))
         if ready_file is not None:
@@ -115,24 +121,38 @@ def _check_neighbours(queues: Sequence[str], settings: Settings) -> None:
         raise InvalidDocument(missing)
 
 
-async def _router(queues: Sequence[str]) -> tuple[Any, ...]:
-    """The router, for a process that routes; its libraries take seconds and 200 MB that others do without."""
+@asynccontextmanager
+async def _routing(
+    queues: Sequence[str], settings: Settings, meter: MetricMeter
+) -> AsyncIterator[tuple[tuple[Any, ...], dict[str, Check]]]:
+    """The router, for a process that routes, and how to see that it does; both are ready."""
     if steps.ROUTING not in queues:
-        return ()
+        yield (), {}
+        return
+    from activities.store import problems  # noqa: PLC0415
 
-    def ready() -> Any:
-        from policies.routing import optimiser  # noqa: PLC0415
-        from policies.routing.exact import ExactRouter  # noqa: PLC0415
+    await asyncio.to_thread(problems.warm_up)
+    if settings.routing_processes == 0:
+        yield (await asyncio.to_thread(_own_router),), {}
+        return
+    from workers.routing_pool import routing_pool  # noqa: PLC0415
 
-        optimiser.warm_up()
-        return ExactRouter()
+    async with routing_pool(settings.routing_processes, meter=meter) as pool:
+        yield (pool,), {"routing": pool.ping}
 
-    return (await asyncio.to_thread(ready),)
+
+def _own_router() -> Any:
+    """The optimiser in this process; its libraries take seconds and 200 MB that others do without."""
+    from policies.routing.exact import ExactRouter  # noqa: PLC0415
+
+    router = ExactRouter()
+    router.warm_up()
+    return router
 
 
 @asynccontextmanager
 async def open_activities(
-    queues: Sequence[str], settings: Settings
+    queues: Sequence[str], settings: Settings, meter: MetricMeter = MetricMeter.noop
 ) -> AsyncIterator[tuple[Activities, dict[str, Check]]]:
     """Build the activities of ``queues``, and open only what they need; with it, how to see that this answers."""
     wanted = [queue for queue in queues if queue in ACTIVITY_CLASSES]
@@ -147,14 +167,17 @@ async def open_activities(
 
     store = Store.at(settings.database_url, pool_size=10, max_overflow=10)
     try:
-        async with open_neighbours(
-            settings.payment_url,
-            settings.warehouse_url,
-            settings.carrier_url,
-            settings.message_url,
-            payment_token=settings.payment_token,
-            carrier_token=settings.carrier_token,
-        ) as near:
+        async with (
+            open_neighbours(
+                settings.payment_url,
+                settings.warehouse_url,
+                settings.carrier_url,
+                settings.message_url,
+                payment_token=settings.payment_token,
+                carrier_token=settings.carrier_token,
+            ) as near,
+            _routing(wanted, settings, meter) as (router, routes),
+        ):
             terms = Terms(
                 grace=timedelta(seconds=settings.reconcile_grace_seconds),
                 release_up_to_units=settings.reconcile_release_units,
@@ -167,7 +190,7 @@ async def open_activities(
                 steps.ORDERS: ((store,), (store,)),
                 steps.INVENTORY: ((store,), (store, terms)),
                 steps.PAYMENTS: ((store, near.payments), (store, near.payments, terms)),
-                steps.ROUTING: ((store, *await _router(wanted)), (store,)),
+                steps.ROUTING: ((store, *router), (store,)),
                 steps.CLASSIFY: ((store,),),
                 steps.SHIPPING: (
                     (store, near.warehouse, near.carrier),
@@ -194,12 +217,12 @@ async def open_activities(
                 ]
                 for queue in wanted
             }
-            yield activities, {"database": store.ping}
+            yield activities, {"database": store.ping, **routes}
     finally:
         await store.close()
 
 
-def _worker(client: Client, queue: str, activities: Activities) -> Worker:
+def _worker(client: Client, queue: str, activities: Activities, settings: Settings) -> Worker:
     if queue == steps.WORKFLOWS:
         share_code_of(name.partition(":")[0] for name in WORKFLOW_CLASSES)
         return Worker(
@@ -218,7 +241,13 @@ def _worker(client: Client, queue: str, activities: Activities) -> Worker:
         activities=activities[queue],
         deployment_config=worker_deployment(),
         interceptors=[Observing()],
-        max_concurrent_activities=profile.concurrent_activities,
+        max_concurrent_activities=_at_once(queue, settings),
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(profile.pollers),
         graceful_shutdown_timeout=_GRACE,
     )
+
+
+def _at_once(queue: str, settings: Settings) -> int:
+    """Of orders that are routed half are with the database; the other half is what the processes are there for."""
+    at_once = PROFILES[queue].concurrent_activities
+    return max(at_once, 2 * settings.routing_processes) if queue == steps.ROUTING else at_once

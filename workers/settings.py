@@ -21,6 +21,15 @@ from models.errors import InvalidDocument, Problem
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def default_routing_processes() -> int:
+    """Half of the cores that this process may use, for the rest of it works, too; at least one and at most four.
+
+    Each takes about 250 MB.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(usable // 2, 1), 4)
+
+
 def default_data_dir() -> Path:
     """Where the embedded stack keeps its state unless told otherwise.
 
@@ -137,6 +146,10 @@ class Settings(BaseSettings):
     # Addresses as the message gateway understands them: who decides reviews, and who hears of one left unanswered.
     reviewers: str = Field(default="reviewers@localhost", min_length=1)
     escalation: str = Field(default="review-lead@localhost", min_length=1)
+
+    # How many processes a worker of oms-routing has for the optimiser; 0: it runs in the worker's own, and takes that
+    # along when it crashes.
+    routing_processes: int = Field(default_factory=default_routing_processes, ge=0, le=64)
 
     # Where a worker answers /healthz and /readyz, and where it shows its metrics; 0 does neither.
     monitoring_host: str = "127.0.0.1"

@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         Audience,
         CancelPick,
         Notify,
+        Patience,
         RecordProgress,
         ReleaseReservation,
         Template,
@@ -45,7 +46,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from models.review import Flag, ReviewKind, ReviewTask, Verdict
     from models.states import ReviewState
-    from policies.approval import ApprovalPolicy
+    from policies.approval import ApprovalPolicy, as_patient_as
     from workflows import steps
     from workflows.steps import STEP_BY_NAME, Step
 
@@ -75,7 +76,10 @@ class Renew(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """What a person is asked. ``options`` says what each verdict does; a verdict without one is refused."""
+    """What a person is asked. ``options`` says what each verdict does; a verdict without one is refused.
+
+    ``policy``: by whose limits it is asked, where those are not built in.
+    """
 
     kind: ReviewKind
     what_happened: str
@@ -83,6 +87,7 @@ class Question:
     recommended: Verdict
     recommendation: str
     options: dict[Verdict, str]
+    policy: str | None = None
 
 
 class Case(Generic[Memory]):
@@ -529,7 +534,7 @@ class Case(Generic[Memory]):
         if not self._unwritten():
             return True
         try:
-            await self._perform(
+            recorded = await self._perform(
                 steps.RECORD_PROGRESS,
                 RecordProgress(order_id=self.order_id, carried=Carried()),
                 interruptible=False,
@@ -538,7 +543,15 @@ class Case(Generic[Memory]):
             workflow.logger.error("the timeline could not be written: %s", _reason_of(error))
             self._flush_due = workflow.now() + _FLUSH_AGAIN_AFTER
             return False
+        if recorded.patience is not None:
+            self._wait_as_long_as(recorded.patience)
         return True
+
+    def _wait_as_long_as(self, patience: Patience) -> None:
+        """As the policy had it when the question was written down; the store has it so already."""
+        task = self.memory.open_review
+        if task is not None and task.task_id == patience.task_id:
+            self.memory.open_review = as_patient_as(task, patience)
 
     async def written(self) -> None:
         """Leave nothing unwritten."""
@@ -656,6 +669,7 @@ class Case(Generic[Memory]):
             recommended=task.recommended,
             recommendation=task.recommendation,
             options=task.options,
+            policy=task.policy_version,
         )
         await self._hear(purpose, question)
 
@@ -720,7 +734,7 @@ class Case(Generic[Memory]):
             escalate_at=now + terms.escalate_after,
             deadline_at=now + terms.deadline,
             on_deadline=terms.on_deadline or question.recommended,
-            policy_version=self.approval.version,
+            policy_version=question.policy or self.approval.version,
         )
         memory.open_review, memory.open_purpose, memory.decision = task, purpose, None
         memory.pending_reviews.append(task)
@@ -728,7 +742,7 @@ class Case(Generic[Memory]):
             "review.opened",
             f"a person is asked ({question.kind}): {question.recommendation}",
             why="; ".join(flag.reason for flag in question.why_flagged),
-            policy=self.approval.version,
+            policy=task.policy_version,
             task_id=task.task_id,
         )
         await self._pause(question)
@@ -745,7 +759,10 @@ class Case(Generic[Memory]):
             template = Template.REVIEW_ESCALATED
         else:
             task = task.model_copy(
-                update={"reminders": task.reminders + 1, "remind_at": now + terms.remind_after}
+                update={
+                    "reminders": task.reminders + 1,
+                    "remind_at": now + (task.remind_every or terms.remind_after),
+                }
             )
             template = Template.REVIEW_REMINDER
         self.memory.open_review = task
@@ -779,7 +796,7 @@ class Case(Generic[Memory]):
             f"{closed.verdict}: {meaning}" if closed.verdict else f"review {state}",
             why=closed.reason,
             actor=closed.decided_by or SYSTEM,
-            policy=self.approval.version,
+            policy=task.policy_version,
             task_id=task.task_id,
         )
         await self._resume()

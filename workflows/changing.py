@@ -6,6 +6,7 @@ Shipments that are not packed yet are called off, those that are go on as they a
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from temporalio import workflow
@@ -21,14 +22,21 @@ with workflow.unsafe.imports_passed_through():
     from models.journal import SYSTEM
     from models.memory import StartedShipment
     from models.messages import (
+        SUBSTITUTION_REQUEST,
         AmendAnswer,
         AmendOrder,
         AmendOutcome,
+        Avoided,
         CancelShipment,
+        PlanAgain,
+        Refusal,
+        RefusedShipment,
+        ShipmentProgress,
         StockArrived,
         StockLost,
     )
     from models.money import Money
+    from models.plan import ShipmentRef
     from models.states import ORDER_TERMINAL, OrderState, ShipmentState
     from workflows.case import CalledOff, refuse, require, sentence
     from workflows.order_case import Leaving, RestDropped
@@ -37,6 +45,10 @@ with workflow.unsafe.imports_passed_through():
 _TELL_WITHIN = timedelta(seconds=3)
 _ASK_AGAIN_AFTER = timedelta(minutes=10)
 _REMEMBERED_ANSWERS = 50
+# How long an order is planned without a node or service that refused it, unless that will never do.
+_AVOIDED_FOR = timedelta(days=1)
+_OF_CARRIERS = frozenset({Refusal.OUTAGE, Refusal.NOT_SERVED})
+_WILL_NOT_DO = frozenset({Refusal.CANNOT_HANDLE, Refusal.NOT_SERVED})
 
 
 class Changing(Paying):
@@ -52,17 +64,25 @@ class Changing(Paying):
             if not await self._stop_what_is_not_packed():
                 await self._give_up_amendment("called_off", "the order was called off meanwhile")
                 memory.stock_lost.clear()
+                memory.again.clear()
                 return
             called_off = self._keep_what_goes_on()
         else:
             called_off = bool(memory.stock_lost)
+        again = tuple(memory.again)
         applied = memory.amendment is not None and await self._apply(memory.amendment)
         memory.stock_lost.clear()
+        if again:
+            memory.again = [wish for wish in memory.again if wish not in again]
+            # One that waits for goods looks at once.
+            memory.stock_arrived = memory.stock_arrived or memory.state is OrderState.BACKORDERED
+            # Another plan is another one to approve, unless a person has set it.
+            memory.passed_gates = [gate for gate in memory.passed_gates if gate != "gate_b"]
         if memory.earlier and not applied:
             memory.rest_dropped = all_planned and not called_off
         if memory.rest_dropped:
             await self._forget_plan()
-        elif applied or called_off:
+        elif applied or called_off or again:
             self._set_plan_aside()
 
     # --- stopping ---
@@ -73,19 +93,28 @@ class Changing(Paying):
         """
         memory = self.memory
         while True:
+            asked = self._stop_request()
             for ref in self._started_shipments():
                 if self._may_be_stopped(ref.number) and ref.number not in memory.stopping:
                     await self._ask_to_stop(ref.number)
             answered = await self.until(
-                lambda: (
-                    not any(self._may_be_stopped(n) for n in memory.stopping) or memory.cancel is not None
-                ),
+                partial(self._is_answered, asked),
                 deadline=workflow.now() + _ASK_AGAIN_AFTER,
                 summary="until warehouses have answered what can still be changed",
             )
             memory.stopping.clear()
-            if answered:
+            # Something else than what was asked about came meanwhile: they are asked about that, too.
+            if answered and (self._stop_request() == asked or memory.cancel is not None):
                 return memory.cancel is None
+
+    def _is_answered(self, asked: str) -> bool:
+        """Whether all have answered the request to stop ``asked``, or something else is to be asked."""
+        memory = self.memory
+        return (
+            self._stop_request() != asked
+            or not any(self._may_be_stopped(number) for number in memory.stopping)
+            or memory.cancel is not None
+        )
 
     def _may_be_stopped(self, number: int) -> bool:
         progress = self.memory.shipments.get(number)
@@ -94,17 +123,22 @@ class Changing(Paying):
         return progress is None or progress.goes_on != self._stop_request()
 
     def _stop_request(self) -> str:
-        amendment = self.memory.amendment
-        return amendment.request_id if amendment else f"stock-lost-{self._attempt('stock-lost')}"
+        memory = self.memory
+        if memory.amendment is not None:
+            return memory.amendment.request_id
+        if memory.again:
+            return f"plan-again-{self._attempt('plan-again')}"
+        return f"stock-lost-{self._attempt('stock-lost')}"
 
     async def _ask_to_stop(self, number: int) -> None:
-        memory, amendment = self.memory, self.memory.amendment
+        memory = self.memory
+        asked_by = memory.amendment or (memory.again[0] if memory.again else None)
         request = CancelShipment(
             request_id=self._stop_request(),
-            actor=amendment.actor if amendment else SYSTEM,
-            reason=amendment.reason if amendment else "the warehouse does not hold its goods",
+            actor=asked_by.actor if asked_by else SYSTEM,
+            reason=asked_by.reason if asked_by else "the warehouse does not hold its goods",
             unless_picked=True,
-            unpack=number in memory.stock_lost,
+            unpack=number in memory.stock_lost or any(number in one.shipments for one in memory.again),
         )
         memory.stopping.append(number)
         memory.called_back.append(number)
@@ -175,8 +209,9 @@ class Changing(Paying):
         answer = await self._decide_amendment(amendment, refusal)
         if answer.facts is None:
             return False
+        dearer = answer.facts.total.minor > self._facts().total.minor
         memory.facts, memory.rest_dropped = answer.facts, answer.units_left == 0
-        if not memory.earlier and not amendment.told:
+        if not memory.earlier and (dearer or not _is_our_own(amendment)):
             memory.assessment = None
             memory.passed_gates.clear()
         memory.fruitless_plans = memory.shortages = 0
@@ -356,6 +391,81 @@ class Changing(Paying):
             self._attempt("stock-lost", count=True)
             memory.stock_lost = sorted({*memory.stock_lost, *lost})
 
+    @workflow.signal(name="plan_again")
+    async def replan(self, payload: Any = None, *_surplus: Any) -> None:
+        """What is not packed is to be planned anew; see ``PlanAgain`` for the JSON."""
+        try:
+            wish = PlanAgain.model_validate(payload)
+        except ValidationError as error:
+            self.note("signal.refused", "the signal 'plan_again' was not acted on", why=sentence(error))
+            return
+        if self._first_time("plan_again", wish.event_id):
+            self._plan_again(wish)
+
+    def _plan_again(self, wish: PlanAgain) -> bool:
+        """Turn back to planning for ``wish``, if there is anything left to plan; whether that is so."""
+        memory = self.memory
+        memory.avoided += wish.avoid
+        why_not = self._why_not_again(wish)
+        if why_not is not None:
+            self.note("plan.stays", "the order is not planned anew", why=why_not, actor=wish.actor)
+            return False
+        self._attempt("plan-again", count=True)
+        memory.again.append(wish)
+        memory.set_plan = wish.set_plan or memory.set_plan
+        self.note("plan.again", "what is not packed is planned anew", why=wish.reason, actor=wish.actor)
+        return True
+
+    def _why_not_again(self, wish: PlanAgain) -> str | None:
+        memory = self.memory
+        if OrderState.BACKORDERED in (memory.state, memory.paused_in):
+            return None if memory.cancel is None else "the order is called off"
+        if wish.waiting:
+            return "it does not wait for goods"
+        if memory.state in ORDER_TERMINAL or memory.leaving_to is not None or memory.cancel is not None:
+            return f"the order is {memory.state}"
+        if memory.facts is None or (memory.plan is None and not memory.earlier):
+            return "nothing is planned yet"
+        if (memory.released or memory.rest_dropped) and all(
+            self._is_over(ref.number) or self._has_left(ref.number) for ref in self._started_shipments()
+        ):
+            return "everything has left"
+        return None
+
+    def _hear_refusal(self, progress: ShipmentProgress) -> None:
+        """A neighbour does not take a shipment on: plan it anew without it, as often as the policy allows."""
+        memory, refused = self.memory, progress.refused
+        ref = next((one for one in self._started_shipments() if one.number == progress.number), None)
+        if (
+            refused is None
+            or ref is None
+            or not self._first_time("refused", f"{progress.number}/{refused.count}")
+        ):
+            return
+        if memory.reroutes >= memory.may_reroute:
+            self.note(
+                "plan.stays",
+                "the order is not planned anew",
+                why=f"it was {memory.reroutes} times already: a person decides",
+            )
+            return
+        wish = PlanAgain(
+            event_id=f"refused-{progress.number}-{refused.count}",
+            actor=SYSTEM,
+            reason=f"shipment {progress.number}: {refused.why or refused.refusal}",
+            shipments=(progress.number,),
+            avoid=(self._avoided(ref, refused),),
+        )
+        if self._plan_again(wish):
+            memory.reroutes += 1
+
+    def _avoided(self, ref: ShipmentRef, refused: RefusedShipment) -> Avoided:
+        for_ever = refused.refusal in _WILL_NOT_DO
+        until = None if for_ever else self.business_now() + _AVOIDED_FOR
+        if refused.refusal in _OF_CARRIERS:
+            return Avoided(carrier=ref.carrier, service=ref.service, until=until, why=refused.refusal)
+        return Avoided(node=ref.node, until=until, why=refused.refusal)
+
     @workflow.signal(name="stock_arrived")
     async def find_stock(self, payload: Any = None, *_surplus: Any) -> None:
         """There is more of what the order waits for; see ``StockArrived`` for the JSON."""
@@ -410,6 +520,15 @@ class Changing(Paying):
 
 def _releases(undo: object, key: str | None) -> bool:
     return isinstance(undo, e.ReleaseReservation) and undo.reservation_key == key
+
+
+def _is_our_own(amendment: AmendOrder) -> bool:
+    """Whether the router asked for it, of an order that was approved: any client may send one that says so."""
+    return (
+        bool(amendment.told)
+        and amendment.actor == SYSTEM
+        and amendment.request_id.startswith(SUBSTITUTION_REQUEST)
+    )
 
 
 def _problem(code: str, message: str) -> Problem:

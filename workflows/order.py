@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from models.journal import Carried, OrderProjection
     from models.memory import OrderMemory
     from models.messages import (
+        Avoided,
         CancelAnswer,
         CancelOrder,
         CancelOutcome,
@@ -276,13 +277,18 @@ class OrderWorkflow(Changing):
                 first_number=memory.last_number + 1,
                 outstanding=self._outstanding() if memory.earlier else None,
                 substitute=memory.substitutions < _SUBSTITUTION_TRIES,
+                avoid=self._still_avoided(),
+                set_plan=memory.set_plan,
             ),
         )
+        # Whoever set it meant it once: what is planned after it is the router's again.
+        memory.set_plan = None
         memory.plan = plan = answer.plan
         if plan is None:
             if answer.substitution is not None and self._substitute(answer.substitution):
                 self._turn_back()
             return answer.unfillable
+        memory.may_reroute = plan.reroutes
         self.note(
             "order.routed",
             f"{len(plan.shipments)} shipments, cost {plan.cost}, promised {plan.promised_at:%Y-%m-%d}",
@@ -290,6 +296,11 @@ class OrderWorkflow(Changing):
             plan_id=plan.plan_id,
         )
         return None
+
+    def _still_avoided(self) -> tuple[Avoided, ...]:
+        now = self.business_now()
+        self.memory.avoided = [one for one in self.memory.avoided if one.until is None or one.until > now]
+        return tuple(self.memory.avoided)
 
     async def _reserve(self, plan: PlanSummary) -> bool:
         memory, attempt = self.memory, self._attempt("route")
@@ -381,6 +392,8 @@ class OrderWorkflow(Changing):
         memory, facts = self.memory, self._facts()
         if memory.released or memory.plan is None or "gate_b" in memory.passed_gates:
             return
+        if memory.plan.set_by is not None:
+            return  # a person has seen it already
         flags = gate_b(facts, memory.plan, self.approval)
         if not flags:
             return
@@ -398,6 +411,7 @@ class OrderWorkflow(Changing):
                     Verdict.APPROVE: "release the plan as it is",
                     Verdict.REJECT: "cancel the order, free money and stock, tell the customer",
                 },
+                policy=None if memory.plan.limits is None else memory.plan.limits.policy,
             ),
         )
         self._turn_back()
@@ -488,7 +502,9 @@ class OrderWorkflow(Changing):
                     reservation_key=memory.reservation_key or "",
                     planned_at=memory.planned_at or self.business_now(),
                     promised_at=ref.promised_at,
+                    held_until=ref.held_until,
                     clock=self.clock,
+                    plan_again=memory.reroutes < memory.may_reroute,
                 ),
                 id=shipment_workflow_id(shipment),
                 task_queue=steps.WORKFLOWS,
@@ -540,6 +556,7 @@ class OrderWorkflow(Changing):
                 await self._call_the_roll()
         await self._give_up_amendment("past_cutoff", "everything has come to its end meanwhile")
         memory.stock_lost.clear()
+        memory.again.clear()
         states = {self._shipment_state(ref.number) for ref in self._planned_shipments()}
         if ShipmentState.DELIVERED in states:
             self._enter(OrderState.DELIVERED)
@@ -838,6 +855,7 @@ class OrderWorkflow(Changing):
             self.note("order.late", f"shipment {progress.number} is later than promised")
         self._follow_shipments()
         self._tell_of(progress)
+        self._hear_refusal(progress)
         if self._needs_review() is not needed_review:
             self._flush_soon()
         self._publish()

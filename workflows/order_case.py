@@ -64,7 +64,8 @@ class OrderCase(Case[OrderMemory]):
     # --- turning back ---
     def _turned_back(self) -> bool:
         """Whether another plan is asked for than the one that is being made or carried out."""
-        return self.memory.amendment is not None or bool(self.memory.stock_lost)
+        memory = self.memory
+        return memory.amendment is not None or bool(memory.stock_lost) or bool(memory.again)
 
     def _turn_back(self) -> None:
         """Leave the forward path where the order was called off, or is to be planned anew."""

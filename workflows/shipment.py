@@ -24,6 +24,8 @@ with workflow.unsafe.imports_passed_through():
         CarrierEventKind,
         DrawOn,
         Recall,
+        Refusal,
+        RefusedShipment,
         ShipmentProgress,
         WmsEvent,
         WmsEventKind,
@@ -42,6 +44,7 @@ _LOOK_EVERY = timedelta(days=1)
 _REPORT_AGAIN_AFTER, _REPORT_AT_LEAST_EVERY = timedelta(seconds=10), timedelta(days=1)
 _REPORT_FOR = timedelta(days=60)
 _ASK_FOR_MONEY_EVERY = timedelta(hours=6)
+_PLANNED_ANEW_WITHIN = timedelta(minutes=10)
 
 
 _Message = TypeVar("_Message", bound=Contract)
@@ -110,10 +113,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         memory, run = self.memory, self._run_input
         # The event may even overtake the answer to the request; the request is made all the same.
         while memory.pick is None or not self._is_picked():
+            if memory.refused is not None:
+                await self._wait_for_another_plan()
             if memory.pick_again:
                 await self._call_pick_off()
                 continue
             if memory.pick is None:
+                await self._wait_until_it_is_wanted()
                 await self._request_pick()
                 continue
             overdue = not await self.until(
@@ -132,29 +138,55 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
             problem, memory.pick_problem = memory.pick_problem, None
             if problem is not None:
                 said = problem.detail or f"the warehouse reports {problem.kind}"
+                await self._leave_to_order(_refusal_in(problem), said)
                 await self._ask_about_pick(_PICK_FLAGS[problem.kind], said)
             elif overdue:
                 memory.deadlines.pop("pick")
-                await self._ask_about_pick(
-                    "pick_overdue", "the warehouse has not said that it picked", wait=True
-                )
+                said = "the warehouse has not said that it picked"
+                await self._leave_to_order(Refusal.OVERDUE, said)
+                if not self._is_picked():
+                    await self._ask_about_pick("pick_overdue", said, wait=True)
         if memory.state is ShipmentState.PICK_REQUESTED:
             self._enter(ShipmentState.PICKED)
+
+    async def _wait_until_it_is_wanted(self) -> None:
+        """Nothing is picked before its day: it would arrive before the customer wants it."""
+        held_until = self._run_input.held_until
+        if held_until is None or self.memory.pick_key is not None or self.business_now() >= held_until:
+            return
+        self._hold_on_to_its_units()
+        if "held" not in self.memory.deadlines:
+            self.note(
+                "shipment.held", f"nothing is picked before {held_until:%Y-%m-%d}: it would come too early"
+            )
+        await self.until(
+            self._wants_off,
+            deadline=self.deadline("held", self.wall(held_until)),
+            summary=f"held until {held_until:%Y-%m-%d}: it is wanted later",
+        )
+        if self._wants_off():
+            raise CalledOff
+        self.memory.deadlines.pop("held")
+
+    def _hold_on_to_its_units(self) -> None:
+        """Called off, it gives them back."""
+        memory, run = self.memory, self._run_input
+        if not memory.undo:
+            memory.undo.append(
+                e.ReleaseReservation(
+                    order_id=run.order_id,
+                    reservation_key=run.reservation_key,
+                    shipment_id=run.shipment_id,
+                    key=self._key("release"),
+                )
+            )
 
     async def _request_pick(self) -> None:
         memory, run = self.memory, self._run_input
         if memory.pick_key is None:
             attempt = self._attempt("pick", count=True)
             memory.pick_key = self._key("pick", attempt)
-            if not memory.undo:
-                memory.undo.append(
-                    e.ReleaseReservation(
-                        order_id=run.order_id,
-                        reservation_key=run.reservation_key,
-                        shipment_id=run.shipment_id,
-                        key=self._key("release"),
-                    )
-                )
+            self._hold_on_to_its_units()
             memory.undo.append(
                 e.CancelPick(
                     order_id=run.order_id,
@@ -181,7 +213,37 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
         else:
             memory.pick_key = None
             memory.undo.pop()
-            await self._ask_about_pick("pick_refused", answer.reason or "the warehouse refused the pick")
+            said = answer.reason or "the warehouse refused the pick"
+            await self._leave_to_order(answer.refusal, said)
+            await self._ask_about_pick("pick_refused", said)
+
+    async def _leave_to_order(self, refusal: Refusal | None, why: str) -> None:
+        """Let the order plan it anew, where that is the answer and it may without a person.
+
+        Raises ``CalledOff`` when it does. When this returns, a person is to be asked.
+        """
+        memory = self.memory
+        if refusal is None or not self._run_input.plan_again or self._committed():
+            return
+        memory.refusals += 1
+        memory.refused = RefusedShipment(count=memory.refusals, refusal=refusal, why=why)
+        self._changed()
+        self.note("shipment.refused", f"the order is to plan it anew: {refusal.replace('_', ' ')}", why=why)
+        if await self._report(again=True):
+            await self._wait_for_another_plan()
+        memory.refused = None
+
+    async def _wait_for_another_plan(self) -> None:
+        memory, was_picked = self.memory, self._is_picked()
+        await self.until(
+            lambda: self._wants_off() or self._is_picked() is not was_picked,
+            deadline=self.deadline("planned-anew", workflow.now() + _PLANNED_ANEW_WITHIN),
+            summary="until its order plans it anew",
+        )
+        memory.deadlines.pop("planned-anew")
+        memory.refused = None
+        if self._wants_off():
+            raise CalledOff
 
     async def _look_at_pick(self) -> None:
         """Before a silent warehouse is called overdue it is asked: its message may have been lost."""
@@ -276,6 +338,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                 return
             memory.label_key = None
             memory.undo.pop()
+            await self._leave_to_order(answer.refusal, answer.reason or "no reason given")
             await self.ask(
                 "label",
                 Question(
@@ -922,6 +985,7 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
                     given_up=memory.given_up,
                     goes_on=memory.goes_on,
                     hold_expired=memory.hold_expired,
+                    refused=memory.refused,
                     occurred_at=workflow.now(),
                 ),
             )
@@ -998,6 +1062,13 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
 
     def _key(self, step: str, attempt: int = 1) -> str:
         return idempotency_key(workflow.info().workflow_id, step, attempt)
+
+
+def _refusal_in(event: WmsEvent) -> Refusal | None:
+    """What another plan is the answer to. Units that are missing are out of stock, whatever else was said."""
+    if event.refusal is not None:
+        return event.refusal
+    return Refusal.OUT_OF_STOCK if event.missing else None
 
 
 def _understood(start: RawValue) -> ShipmentRun:

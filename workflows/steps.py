@@ -83,7 +83,7 @@ _UNDO_FIRST = Priority(priority_key=1)
 
 VALIDATE_ORDER = Step("validate_order", ORDERS, e.ValidateOrder, e.Validation, "check the document")
 RECORD_PROGRESS = Step(
-    "record_progress", ORDERS, e.RecordProgress, e.Nothing, "write the timeline", retry=_FOR_EVER
+    "record_progress", ORDERS, e.RecordProgress, e.Recorded, "write the timeline", retry=_FOR_EVER
 )
 APPLY_AMENDMENT = Step(
     "apply_amendment", ORDERS, e.ApplyAmendment, e.AmendmentApplied, "make an amendment the order's document"

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
 from models.effects import Interception, Label, Undone
-from models.messages import CarrierEvent
+from models.messages import CarrierEvent, SaidRefusal
 from models.money import Currency, Money
 from models.order import Address
 from models.reconciliation import LineState, StatementLine, StatementPage
@@ -141,6 +141,7 @@ class _Label(Wire):
     cost_minor: Annotated[int, Field(ge=0)] | None
     currency: Currency | None
     reason: str
+    refusal: SaidRefusal = None
 
     @model_validator(mode="after")
     def _a_sold_label_is_whole(self) -> Self:
@@ -158,6 +159,7 @@ class _Label(Wire):
             tracking=self.tracking,
             cost=cost,
             reason=self.reason,
+            refusal=None if self.accepted else self.refusal,
         )
 
 

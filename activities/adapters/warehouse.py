@@ -8,8 +8,10 @@ from pydantic import AwareDatetime, Field, model_validator
 from activities.adapters.http import HttpNeighbour, UndoneAnswer, Wire
 from activities.ports import PickLine
 from models.effects import PickRequested, Undone
-from models.messages import WmsEvent
+from models.messages import MissingUnits, SaidRefusal, WmsEvent
 
+# As many as a shipment may have lines.
+_MOST_MISSING = 1_000
 Id = Annotated[str, Field(min_length=1)]
 
 
@@ -66,6 +68,8 @@ class _Pick(Wire):
     accepted: bool
     pick_id: Id | None
     reason: str
+    refusal: SaidRefusal = None
+    missing: tuple[MissingUnits, ...] = Field(default=(), max_length=_MOST_MISSING)
 
     @model_validator(mode="after")
     def _an_accepted_pick_has_an_id(self) -> Self:
@@ -74,7 +78,13 @@ class _Pick(Wire):
         return self
 
     def meant(self) -> PickRequested:
-        return PickRequested(accepted=self.accepted, pick_id=self.pick_id, reason=self.reason)
+        return PickRequested(
+            accepted=self.accepted,
+            pick_id=self.pick_id,
+            reason=self.reason,
+            refusal=None if self.accepted else self.refusal,
+            missing=() if self.accepted else self.missing,
+        )
 
 
 class _Progress(Wire):

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from models.base import Contract
-from models.errors import NotFound
+from models.errors import NoNetwork
 from models.network import CarrierService, Centroid, Network, Node, Point
 from models.tables.stock import CarrierServiceRow, NetworkRow, NodeRow, PostcodeCentroidRow
 from policies.routing.distance import beginnings
@@ -41,7 +41,7 @@ async def network(session: AsyncSession) -> Network:
     """The whole network. Raises ``NotFound`` when none was loaded."""
     settings = await session.get(NetworkRow, 1)
     if settings is None:
-        raise NotFound("no fulfilment network is loaded: run orderwright prepare")
+        raise NoNetwork("no fulfilment network is loaded: run orderwright prepare")
     nodes = await session.scalars(select(NodeRow).order_by(col(NodeRow.node_id)))
     services = await session.scalars(
         select(CarrierServiceRow).order_by(col(CarrierServiceRow.carrier), col(CarrierServiceRow.service))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import exists, func, select, text
+from sqlalchemy import Text, cast, exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -111,18 +111,38 @@ async def decision(session: AsyncSession, order_id: str, wanted: str | None = No
 
 
 class Past(NamedTuple):
-    """A decision that was taken for an order, and whose the order is; ``problem`` None: that was not kept yet."""
+    """A decision that was taken for an order, in the JSON that is stored, and whose the order is.
 
-    plan: Plan
-    problem: RoutingProblem | None
+    ``problem`` None: it was not kept yet what the router looked at. To read hundreds of them takes a while, and is
+    nothing for an event loop.
+    """
+
+    plan: str
+    problem: str | None
     asker: Asker
+
+    def read_plan(self) -> Plan:
+        """What was decided."""
+        return Plan.model_validate_json(self.plan)
+
+    def read_problem(self) -> RoutingProblem | None:
+        """What the router looked at."""
+        return None if self.problem is None else RoutingProblem.model_validate_json(self.problem)
 
 
 async def decisions_since(session: AsyncSession, since: datetime | None, limit: int) -> list[Past]:
     """The first decision for each order that was taken ``since`` then, the last first."""
     first = aliased(PlanRow)
     query = (
-        select(PlanRow, OrderRow)
+        select(
+            cast(col(PlanRow.plan), Text),
+            # What is not there is a JSON null, or no JSON at all if it was written before there was the column.
+            func.nullif(cast(col(PlanRow.problem), Text), "null"),
+            col(OrderRow.channel),
+            col(OrderRow.customer_tier),
+            col(OrderRow.customer_type),
+            col(OrderRow.ship_country),
+        )
         .join(OrderRow, col(OrderRow.order_id) == col(PlanRow.order_id))
         .where(
             # An order that was short at first has its first plan by a later attempt.
@@ -138,16 +158,16 @@ async def decisions_since(session: AsyncSession, since: datetime | None, limit: 
         query = query.where(col(PlanRow.created_at) >= since)
     return [
         Past(
-            plan=Plan.model_validate(plan.plan),
-            problem=None if plan.problem is None else RoutingProblem.model_validate(plan.problem),
+            plan=plan,
+            problem=problem,
             asker=Asker(
-                channel=order.channel,
-                tier=order.customer_tier,
-                customer_type=None if order.customer_type is None else CustomerType(order.customer_type),
-                country=order.ship_country,
+                channel=channel,
+                tier=tier,
+                customer_type=None if customer_type is None else CustomerType(customer_type),
+                country=country,
             ),
         )
-        for plan, order in await session.execute(query)
+        for plan, problem, channel, tier, customer_type, country in await session.execute(query)
     ]
 
 
@@ -289,7 +309,7 @@ async def _keep_planned(session: AsyncSession, order_id: str, ref: ShipmentRef) 
             late=False,
             created_at=now,
             updated_at=now,
-            **ref.model_dump(exclude={"amount"}),
+            **ref.model_dump(exclude={"amount", "held_until"}),
         )
         .on_conflict_do_nothing()
     )

@@ -98,5 +98,12 @@ def _entry(row: PolicyRow) -> PolicyEntry:
 
 
 async def keep_backtest(session: AsyncSession, version: int, report: BacktestReport) -> None:
-    """Keep the last back test of a version, for whoever is to approve it. Raises ``NotFound``."""
-    (await row_of(session, version)).backtest = report.model_dump(mode="json")
+    """Keep the last back test of a version, for whoever is to approve it. Raises ``NotFound``.
+
+    Once it is decided, the one that it was decided by stays.
+    """
+    row = await session.get(PolicyRow, version, populate_existing=True, with_for_update=True)
+    if row is None:
+        raise NotFound(f"there is no version {version} of the policy")
+    if row.state == PolicyState.PROPOSED:
+        row.backtest = report.model_dump(mode="json")

@@ -142,6 +142,23 @@ async def drop_untaken(session: AsyncSession, limit: int) -> int:
     return len(done.all())
 
 
+async def drop_problems(session: AsyncSession, limit: int) -> int:
+    """Forget what the router looked at for promises whose orders have a plan, which has it too; at most ``limit``.
+
+    What was promised stays, for as long as the order does.
+    """
+    done = await session.execute(
+        text(
+            "UPDATE promises SET problem = '{}' WHERE promise_id IN (SELECT promise_id FROM promises p "
+            "WHERE order_id IS NOT NULL AND problem <> '{}' "
+            "AND EXISTS (SELECT FROM plans WHERE plans.order_id = p.order_id) "
+            "LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
+        ),
+        {"limit": limit},
+    )
+    return len(done.all())
+
+
 async def are_asked_for(session: AsyncSession) -> bool:
     """Whether anybody asked for a promise lately."""
     return bool(

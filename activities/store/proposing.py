@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +12,12 @@ from sqlmodel import col
 
 from activities.store import warehouse
 from activities.store.policies import active_row, row_of, view_of
-from models.errors import Conflict, InvalidDocument, Refused
+from models.errors import Conflict, InvalidDocument, Problem, Refused
 from models.policy import PolicyDecision, PolicyDocument, PolicyProposal, PolicyState, PolicyView
 from models.stock import MOST_LINES, CountedUnits, SafetyStock
 from models.tables.policies import PolicyRow
 from models.tables.stock import NodeRow, StockRow
+from policies import policy_reading
 from policies.document import Policy, problems_of, skus_in
 
 # Any number that no other lock has: of the first letters of what it is for.
@@ -132,12 +134,23 @@ async def _keep_back(session: AsyncSession, row: PolicyRow, document: PolicyDocu
             )
 
 
+async def problems_in(session: AsyncSession, raw: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """All that is wrong with a document as somebody wrote it, as far as it can be read. See ``policy_reading``."""
+    reading = policy_reading.read(raw)
+    stocked = await _stocked(session, reading.document)
+    return policy_reading.problems_in(reading, nodes=await _nodes(session), stocked=stocked)
+
+
 async def check(session: AsyncSession, document: PolicyDocument) -> None:
     """Raise ``InvalidDocument`` with all that makes no sense in a document, as the network and the stock are now."""
-    nodes = await session.execute(select(col(NodeRow.node_id), col(NodeRow.active)))
-    known = {str(node): bool(is_active) for node, is_active in nodes}
+    known = await _nodes(session)
     if problems := problems_of(document, nodes=known, stocked=await _stocked(session, document)):
         raise InvalidDocument(problems)
+
+
+async def _nodes(session: AsyncSession) -> dict[str, bool]:
+    nodes = await session.execute(select(col(NodeRow.node_id), col(NodeRow.active)))
+    return {str(node): bool(is_active) for node, is_active in nodes}
 
 
 async def _stocked(session: AsyncSession, document: PolicyDocument) -> frozenset[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Short picks that a warehouse reports of itself: what is not on the shelf is not promised any more."""
+"""Short and refused picks that a warehouse reports of itself: what is not on the shelf is not promised any more."""
 
 import hashlib
 from collections import Counter
@@ -14,6 +14,7 @@ from models.messages import WmsEvent, WmsEventKind
 from models.stock import ShortPick, SkuUnits
 
 _WAREHOUSE = "warehouse"
+_NOT_THERE = frozenset({WmsEventKind.SHORT, WmsEventKind.REFUSED})
 
 
 async def correct_stock(store: Store, shipment_id: str, event: WmsEvent) -> None:
@@ -22,7 +23,7 @@ async def correct_stock(store: Store, shipment_id: str, event: WmsEvent) -> None
     Nothing is done for an event that does not say what is missing. What cannot be corrected (the parcel has left, the
     SKU is not in it) stands on the order's timeline: the event is a fact all the same.
     """
-    if event.kind is not WmsEventKind.SHORT or not event.missing:
+    if event.kind not in _NOT_THERE or not event.missing:
         return
     document = _document(shipment_id, event)
     try:

@@ -20,6 +20,7 @@ from models.policy import PolicyDecision, PolicyProposal
 from models.prices import AssigneeKind, AssigneeName, PriceListDocument
 from models.promise import PromiseRequest
 from models.reconciliation import Area
+from models.rerouting import NoticeLift, NoticePost, SetPlan
 from models.review import Verdict
 from models.states import OrderState
 from models.stock import (
@@ -133,6 +134,26 @@ class PolicyProposalRequest(PolicyProposal):
 class PolicyDecisionRequest(PolicyDecision):
     """Somebody's word on a proposed policy; not its author's, where it is approved."""
 
+    actor: Person
+
+
+class NoticeRequest(NoticePost):
+    """What nothing is to be planned with. With the same ``request_id`` a repeat changes nothing."""
+
+    request_id: SentRequestId
+    actor: Person
+
+
+class NoticeLiftRequest(NoticeLift):
+    """It is over before its time."""
+
+    actor: Person
+
+
+class SetPlanRequest(SetPlan):
+    """Where an order is to come from. With the same ``request_id`` a repeat changes nothing."""
+
+    request_id: SentRequestId
     actor: Person
 
 

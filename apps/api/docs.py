@@ -26,6 +26,7 @@ _SAMPLES = {
     "position": "4711",
     "version": "1",
     "promise_id": examples.PROMISE["promise_id"],
+    "notice_id": "1",
 }
 
 

@@ -431,6 +431,7 @@ _ROUTE_PLAN: dict[str, Any] = {
             "freight": {"minor": 383, "currency": "GBP"},
             "transit_days": 2,
             "promised_at": "2026-03-05T23:59:59Z",
+            "held_until": None,
             "distance_km": 264,
             "look_ahead": None,
             "markdown": None,
@@ -443,6 +444,7 @@ _ROUTE_PLAN: dict[str, Any] = {
     "reasons": ["1 shipment: the cheapest there is of 18 ways from 6 nodes (sets)"],
     "policy": "policy/1",
     "promise": None,
+    "set_by": None,
     "left_out": [],
     "late": None,
     "late_risk": None,
@@ -1105,6 +1107,23 @@ POLICY_PROPOSAL: dict[str, Any] = {
     "replaces": 0,
     "document": _POLICY_DOCUMENT,
 }
+POLICY_CHECK: dict[str, Any] = {
+    "document": {"routing": {"max_parcel": 3}, "routing_rules": [{"rule_id": "stores", "only": ["leeds"]}]}
+}
+POLICY_PROBLEMS: dict[str, Any] = {
+    "problems": [
+        {
+            "path": "routing.max_parcel",
+            "code": "extra_forbidden",
+            "message": "extra inputs are not permitted",
+        },
+        {
+            "path": "routing_rules[0].only[0]",
+            "code": "unknown_node",
+            "message": "leeds is no node and no group: nodes are gb-midlands, gb-north",
+        },
+    ]
+}
 POLICY_DECISION: dict[str, Any] = {"actor": "dana", "reason": "as agreed on Monday"}
 _POLICY_ENTRY: dict[str, Any] = {
     "version": 1,
@@ -1210,4 +1229,56 @@ PROMISE_VIEW: dict[str, Any] = {
     "order_promised_at": "2026-11-30T23:59:59Z",
     "kept_to": True,
     "delivered_at": "2026-11-29T11:05:00Z",
+}
+NOTICE_POST: dict[str, Any] = {
+    "request_id": "flood-2026-03-02",
+    "actor": "dana",
+    "reason": "the ground floor is under water",
+    "node": "gb-north",
+    "ends_at": "2099-03-06T08:00:00Z",
+}
+NOTICE_OF_REGION: dict[str, Any] = {
+    "request_id": "snow-2026-03-02",
+    "actor": "dana",
+    "reason": "snow, says the carrier",
+    "country": "GB",
+    "prefix": "AB",
+    "delay_days": 2,
+}
+NOTICE: dict[str, Any] = {
+    "notice_id": 1,
+    "kind": "node",
+    "node": "gb-north",
+    "carrier": None,
+    "service": None,
+    "country": None,
+    "prefix": None,
+    "delay_days": None,
+    "reason": "the ground floor is under water",
+    "actor": "dana",
+    "posted_at": "2026-03-02T09:30:00Z",
+    "ends_at": "2099-03-06T08:00:00Z",
+    "lifted_at": None,
+    "lifted_by": None,
+    "orders": 12,
+}
+NOTICE_LIFT: dict[str, Any] = {"actor": "dana", "reason": "it is dry again"}
+LIFTED_NOTICE: dict[str, Any] = NOTICE | {
+    "reason": "the ground floor is under water; lifted: it is dry again",
+    "lifted_at": "2026-03-04T07:15:00Z",
+    "lifted_by": "dana",
+}
+SET_PLAN: dict[str, Any] = {
+    "request_id": "set-1001-1",
+    "actor": "dana",
+    "reason": "the customer collects the rest in the south",
+    "node": "gb-south",
+}
+SET_PLAN_ANSWER: dict[str, Any] = {
+    "order_id": "web:1001",
+    "set_plan_id": None,
+    "plan": None,
+    "difference": None,
+    "terms": [],
+    "reasons": ["gb-south can give 4 of 85123A: 2 more would have to lie there"],
 }

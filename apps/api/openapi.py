@@ -20,6 +20,8 @@ from apps.api.contracts import (
     DecisionRequest,
     DropRequest,
     NewSubscriber,
+    NoticeLiftRequest,
+    NoticeRequest,
     PayRequest,
     PolicyDecisionRequest,
     PolicyProposalRequest,
@@ -33,6 +35,7 @@ from apps.api.contracts import (
     RetryRequest,
     Reversal,
     SecretRequest,
+    SetPlanRequest,
     TenderBlock,
     TenderRequest,
     ValueIssue,
@@ -40,7 +43,7 @@ from apps.api.contracts import (
 from apps.api.gate import PROBES
 from apps.api.problems import ProblemDetails, answers
 from models.order import OrderDraft
-from models.policy import BacktestRequest
+from models.policy import BacktestRequest, PolicyCheck
 from models.routing import RouteQuestion
 from models.webhooks import WebhookEnvelope
 
@@ -147,8 +150,12 @@ _READ_BY_HAND = (
     CancelRequest,
     DecisionRequest,
     RouteQuestion,
+    NoticeRequest,
+    NoticeLiftRequest,
+    SetPlanRequest,
     PromiseAsked,
     PolicyProposalRequest,
+    PolicyCheck,
     PolicyDecisionRequest,
     BacktestRequest,
     TenderRequest,

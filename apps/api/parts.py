@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from activities.store.carriers import CarrierExperience
 from activities.store.store import Store
+from apps.api.backtests import Backtests
 from apps.api.courier import Pace
 from apps.api.invariants import Invariants
 from apps.api.metrics import Metrics
@@ -52,6 +53,11 @@ class Parts:
     def carriers(self) -> CarrierExperience:
         """What carriers did so far: one, for it is read once for all."""
         return CarrierExperience(self.store)
+
+    @cached_property
+    def backtests(self) -> Backtests:
+        """Back tests: one, for they take turns."""
+        return Backtests()
 
     @cached_property
     def health(self) -> PartsHealth:

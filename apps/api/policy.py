@@ -1,7 +1,7 @@
 """The policy over HTTP: what is in force, what was, and how another one comes to be."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,20 +14,24 @@ from activities.store.network import network
 from activities.store.plans import Past
 from activities.store.problems import under
 from apps.api import examples
-from apps.api.bodies import body_of, parse_message, read_body, read_message
+from apps.api.bodies import Body, body_of, parse_message, read_body, read_message
 from apps.api.contracts import PolicyDecisionRequest, PolicyProposalRequest
 from apps.api.parts import Parts, PartsOf
-from apps.api.problems import answers
+from apps.api.problems import MAX_PROBLEMS, InvalidRequest, answers
 from apps.api.queries import only_known_parameters
+from models.errors import InvalidDocument
 from models.network import Network
 from models.policy import (
     MAX_POLICY_BYTES,
     BacktestReport,
     BacktestRequest,
+    PolicyCheck,
     PolicyDecision,
     PolicyHistory,
+    PolicyProblems,
     PolicyView,
 )
+from policies import strict_json
 from policies.document import Policy
 from policies.routing.problem import RoutingProblem
 
@@ -84,10 +88,26 @@ async def propose_policy(request: Request, parts: PartsOf) -> PolicyView:
     It is refused as a whole with every problem that it has, and the policy in force stays.
     """
     raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
-    proposal = parse_message(raw, PolicyProposalRequest)
+    proposal = await _parsed(parts, raw, PolicyProposalRequest)
     structlog.contextvars.bind_contextvars(actor=proposal.actor)
     async with parts.store.transaction() as session:
         return await proposing.propose(session, proposal)
+
+
+@router.post(
+    "/check",
+    summary="See what is wrong with a policy",
+    openapi_extra=body_of(PolicyCheck, {"one that makes no sense": examples.POLICY_CHECK}),
+    responses=answers(401, 413, 422, 503)
+    | {200: {"content": {"application/json": {"example": examples.POLICY_PROBLEMS}}}},
+)
+async def check_policy(request: Request, parts: PartsOf) -> PolicyProblems:
+    """Everything that a proposal of this document would be refused for. Nothing is stored."""
+    raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
+    asked = parse_message(raw, PolicyCheck)
+    async with parts.store.transaction() as session:
+        found = await proposing.problems_in(session, asked.document)
+    return PolicyProblems(problems=found[:MAX_PROBLEMS])
 
 
 @router.post(
@@ -121,12 +141,17 @@ async def refuse_policy(version: _Version, request: Request, parts: PartsOf) -> 
 )
 async def try_policy(request: Request, parts: PartsOf) -> BacktestReport:
     """What another policy would have made of orders that were planned: cost, parcels, fill, days, distance, each with
-    how sure that is. Nothing acts on it. It takes up to fifteen seconds, and says how many orders it got through.
+    how sure that is. Nothing acts on it. It takes up to fifteen seconds, and says how many orders it got through. One
+    runs at a time: meanwhile another one is answered with 409 `backtest_running`.
 
-    Of a stored version it is kept, for whoever is to approve it.
+    Of a version that nobody decided yet it is kept, for whoever is to approve it.
     """
     raw = await read_body(request, MAX_POLICY_BYTES, parts.settings.api_body_seconds)
-    asked = parse_message(raw, BacktestRequest)
+    asked = await _parsed(parts, raw, BacktestRequest)
+    return await parts.backtests.run(lambda: _tried(parts, asked))
+
+
+async def _tried(parts: Parts, asked: BacktestRequest) -> BacktestReport:
     async with parts.store.transaction() as session:
         if asked.document is not None:
             await proposing.check(session, asked.document)
@@ -146,6 +171,31 @@ async def try_policy(request: Request, parts: PartsOf) -> BacktestReport:
     return report
 
 
+async def _parsed(parts: Parts, raw: bytes, contract: type[Body]) -> Body:
+    """``raw`` as ``contract``. Raises ``InvalidRequest``: also with what makes no sense in the rest of its document."""
+    try:
+        return parse_message(raw, contract)
+    except InvalidRequest as refused:
+        if not isinstance(document := _document_in(raw), dict):
+            raise
+        problems = list(refused.problems)
+        known = {problem.path for problem in problems}
+    async with parts.store.transaction() as session:
+        for problem in await proposing.problems_in(session, document):
+            path = f"document.{problem.path}" if problem.path else "document"
+            if path not in known:
+                problems.append(problem.model_copy(update={"path": path}))
+    raise InvalidRequest(problems)
+
+
+def _document_in(raw: bytes) -> Any:
+    try:
+        sent = strict_json.parse(raw)
+    except InvalidDocument:
+        return None
+    return sent.get("document") if isinstance(sent, dict) else None
+
+
 def _backtest(
     asked: BacktestRequest,
     policy: Policy,
@@ -159,13 +209,22 @@ def _backtest(
     from policies.routing.backtest import Decided, backtest  # noqa: PLC0415
     from policies.routing.exact import ExactRouter  # noqa: PLC0415
 
-    decisions = (
-        Decided(one.plan, under(policy, one.asker, _as_the_network_has_it(one.problem, known)))
-        for one in past
-        if one.problem is not None
-    )
+    valued = 0
+
+    def decisions() -> Iterator[Decided]:
+        nonlocal valued
+        for one in past:
+            if (problem := one.read_problem()) is not None:
+                valued += problem.values is not None
+                yield Decided(
+                    one.read_plan(), under(policy, one.asker, _as_the_network_has_it(problem, known))
+                )
+
     found = backtest(
-        decisions, ExactRouter(), seconds=_BACKTEST_SECONDS, carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km
+        decisions(),
+        ExactRouter(),
+        seconds=_BACKTEST_SECONDS,
+        carbon_g_per_tonne_km=asked.carbon_g_per_tonne_km,
     )
     kept = sum(one.problem is not None for one in past)
     notes = []
@@ -174,10 +233,9 @@ def _backtest(
             f"time ran out after {found.tried} of {kept} orders: ask for fewer, or again with a later since"
         )
     if policy.look_ahead.percent or policy.markdowns:
-        valued = sum(one.problem is not None and one.problem.values is not None for one in past)
         notes.append(
-            f"values of stock were known for {valued} of {kept} orders; cost is money alone, and what later orders gain"
-            " from stock that is spared is not in it"
+            f"values of stock were known for {valued} of {found.tried} orders; cost is money alone, and what later"
+            " orders gain from stock that is spared is not in it"
         )
     if found.figures and not any(one.figure == "distance" for one in found.figures):
         notes.append("no distances: nodes or postcodes have no coordinates")

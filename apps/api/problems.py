@@ -119,6 +119,14 @@ class Busy(OrderwrightError):
     retryable = True
 
 
+class BacktestRunning(OrderwrightError):
+    """A back test is running, and one runs at a time."""
+
+    code = "backtest_running"
+    http_status = 409
+    retryable = True
+
+
 class RateLimited(OrderwrightError):
     """More requests than one caller may make; `Retry-After` says in how many seconds the next one is served."""
 
@@ -251,6 +259,7 @@ def answered_codes() -> Iterator[tuple[str, int, str, bool]]:
         UnsupportedMediaType,
         RateLimited,
         Busy,
+        BacktestRunning,
         NotReachable,
         NeighbourRefused,
     ):

@@ -8,7 +8,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Depends, Header, Path, Request
 
-from activities.store import promises
+from activities.store import problems, promises
 from activities.store.problems import problem_of_cart
 from apps.api import examples
 from apps.api.bodies import body_of, parse_message, read_body
@@ -18,6 +18,7 @@ from apps.api.parts import PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
 from models.base import SentMoment
+from models.errors import NoNetwork
 from models.plan import Plan, Unfillable
 from models.promise import CartLine, PromiseAnswer, PromiseView
 from policies.routing.problem import RoutingProblem
@@ -51,7 +52,9 @@ async def make_promise(
     """When the goods of a cart would be there, from where, and what that costs. Nothing is held for it.
 
     An order that names the `promise_id` in time, with the same goods to the same country, is shipped by this very plan;
-    if its stock is gone by then, or the order is another one, it is planned anew, and its plan says why.
+    if its stock is gone by then, or the order is another one, it is planned anew, and its plan says why. Where nothing
+    can be promised, because goods are missing or there is no network of nodes yet, there is no `promise_id`, and
+    `reasons` and `missing` say why.
     """
     raw = await read_body(request, MAX_CART_BYTES, parts.settings.api_body_seconds)
     asked = parse_message(raw, PromiseAsked)
@@ -61,7 +64,10 @@ async def make_promise(
     async with parts.store.transaction() as session:
         if (before := await promises.known(session, asked)) is not None:
             return before
-        problem = await problem_of_cart(session, asked, now, carriers)
+        try:
+            problem = await problem_of_cart(session, asked, now, carriers)
+        except NoNetwork as nothing:
+            return PromiseAnswer(reasons=(nothing.message,), missing=asked.lines)
     answer = await asyncio.to_thread(_route, _in_time(problem))
     if isinstance(answer, Unfillable):
         return PromiseAnswer(
@@ -95,7 +101,8 @@ async def show_promise(
 
 
 def warm_up() -> None:
-    """Load the optimiser: the first promise after a start would wait for it, for seconds."""
+    """Load the optimiser and the public holidays: the first promise after a start would wait for them, for seconds."""
+    problems.warm_up()
     _router()
 
 

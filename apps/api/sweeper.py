@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from activities.store import allocating, expiring, lots, outbox, promises, reads
+from activities.store import allocating, expiring, lots, outbox, promises, reads, rerouting
 from activities.store.arrived import arrivals
 from activities.store.expiring import Expired, Fate
 from activities.store.intake import Taken, give_back, is_open, stored_draft, take_started, take_unstarted
@@ -89,6 +89,8 @@ class Sweeper:
                 await self._guarded(self.prove)
                 await self._guarded(self.tell)
                 await self._guarded(self.plan_anew)
+                while await self._guarded(self.reroute) == _BATCH:
+                    pass
                 await self._guarded(self.turn)
                 await self._guarded(self.wake)
                 looked_on = await self._guarded(self.expire) or looked_on
@@ -177,6 +179,21 @@ class Sweeper:
                 _log.info("stock_lost_told", document_id=loss.document_id, told=told.name.lower())
         return len(losses)
 
+    async def reroute(self) -> int:
+        """Tell runs to plan anew for a notice, or by a plan that a person has set, at most one batch; returns how many.
+
+        An order that has no run any more has nothing to plan. Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            waiting = await rerouting.untold(session, _BATCH)
+        for one in waiting:
+            with bound_contextvars(order_id=one.order_id, actor=one.message.actor):
+                told = await self._parts.runs.tell(order_workflow_id(one.order_id), "plan_again", one.message)
+                async with self._parts.store.transaction() as session:
+                    await rerouting.told_of(session, [one.plan_again_id])
+                _log.info("plan_again_told", event_id=one.message.event_id, told=told.name.lower())
+        return len(waiting)
+
     async def turn(self) -> int:
         """Tell subscribers what rules of allocation that began or ran out, and lots that expired, have made of
         availability; returns how many.
@@ -216,7 +233,8 @@ class Sweeper:
         return freed
 
     async def tidy(self) -> int:
-        """Forget old receipts, old events and promises that nobody took, at most one batch of each; returns how many.
+        """Forget old receipts, old events, promises that nobody took, and what the others were made of, which their
+        orders' plans have: at most one batch of each; returns how many.
 
         Raises ``NotReachable`` as above.
         """
@@ -229,8 +247,10 @@ class Sweeper:
             events = await outbox.forget(session, timedelta(days=settings.outbox_days), _TIDY_BATCH)
         async with self._parts.store.transaction() as session:
             untaken = await promises.drop_untaken(session, _TIDY_BATCH)
-        self._full = _TIDY_BATCH in (receipts, events, untaken)
-        return receipts + events + untaken
+        async with self._parts.store.transaction() as session:
+            problems = await promises.drop_problems(session, _TIDY_BATCH)
+        self._full = _TIDY_BATCH in (receipts, events, untaken, problems)
+        return receipts + events + untaken + problems
 
     async def _expire(self, due: Expired) -> int:
         now = datetime.now(UTC)

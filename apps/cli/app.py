@@ -27,7 +27,12 @@ _COMMANDS = (
     _Command("doctor", "apps.cli.doctor", "doctor", "Check this machine and a running stack."),
     _Command("orders", "apps.cli.orders", "app", "Submit, show, list, amend and cancel orders."),
     _Command("review", "apps.cli.reviews", "app", "List, show and decide what waits for a person."),
-    _Command("route", "apps.cli.route", "app", "Say why an order goes this way, and what if it did not."),
+    _Command(
+        "route",
+        "apps.cli.rerouting",
+        "app",
+        "Say why an order goes this way, what if not, and what is closed.",
+    ),
     _Command(
         "policy", "apps.cli.policy", "app", "Show the policy; propose, compare and approve another one."
     ),

@@ -20,7 +20,8 @@ def document_in(file: Path) -> dict[str, Any]:
         raise bad_input(str(file), f"cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise bad_input(str(file), "is no policy: its keys are described in docs/policy.md")
-    return found
+    # What only TOML has, such as dates, is text for the API.
+    return dict(json.loads(json.dumps(found, default=str)))
 
 
 def moment_of(option: str, said: str) -> str:

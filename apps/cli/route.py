@@ -24,7 +24,7 @@ from models.values import StockValuePage
 
 app = typer.Typer(no_args_is_help=True)
 
-_Order = Annotated[str, typer.Argument(metavar="ORDER", help="CHANNEL:NUMBER, such as web:1001.")]
+Order = Annotated[str, typer.Argument(metavar="ORDER", help="CHANNEL:NUMBER, such as web:1001.")]
 _PlanId = Annotated[
     str | None, typer.Option("--plan", help="One of the order's plans, such as web:1001:p1; else the last.")
 ]
@@ -36,7 +36,7 @@ class _Nothing(Contract):
 
 @app.command()
 def explain(
-    order_id: _Order,
+    order_id: Order,
     *,
     plan_id: _PlanId = None,
     api_url: ApiUrl = None,
@@ -60,7 +60,7 @@ def explain(
             *(("why" if place == 0 else "", reason) for place, reason in enumerate(plan.reasons)),
         )
     )
-    _print_plan(plan, found.terms)
+    print_plan(plan, found.terms)
     if plan.alternatives:
         ahead = any(other.look_ahead is not None for other in plan.alternatives)
         credited = any(other.markdown is not None for other in plan.alternatives)
@@ -91,7 +91,7 @@ def explain(
 
 @app.command(name="what-if")
 def what_if(
-    order_id: _Order,
+    order_id: Order,
     *,
     force: Annotated[str | None, typer.Option("--force", help="Everything from this node.")] = None,
     without: Annotated[str | None, typer.Option("--without", help="Nothing from this node.")] = None,
@@ -138,7 +138,7 @@ def what_if(
 
 @app.command()
 def replay(
-    order_id: _Order,
+    order_id: Order,
     *,
     plan_id: _PlanId = None,
     api_url: ApiUrl = None,
@@ -321,10 +321,11 @@ def _print_answer(answer: RouteAnswer) -> None:
         else f"{-more} less"
     )
     target.print(Text(plain(f"{said} than {answer.plan_id}; promised {when(answer.plan.promised_at)}")))
-    _print_plan(answer.plan, answer.terms)
+    print_plan(answer.plan, answer.terms)
 
 
-def _print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
+def print_plan(plan: Plan, terms: tuple[CostTerm, ...]) -> None:
+    """The parcels of a plan, and what it costs, term by term."""
     target = console()
     far = any(one.distance_km is not None for one in plan.shipments)
     ahead = any(one.look_ahead is not None for one in plan.shipments)

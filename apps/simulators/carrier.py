@@ -37,7 +37,7 @@ from apps.simulators.serving import (
     statement_route,
 )
 from models.base import Document
-from models.messages import CarrierEvent, CarrierEventKind
+from models.messages import CarrierEvent, CarrierEventKind, Refusal
 from models.money import Currency
 from models.order import Address
 from models.webhooks import ShipmentId, WebhookEnvelope, WebhookKind
@@ -128,11 +128,11 @@ def buy_label(desk: Desk, asked: Asked[LabelRequest]) -> Answer:
     body = asked.body
     fault = desk.faults.strikes(LABELS, "POST /labels", asked.key)
     fate = fault.do if fault else fate_of_town(body)
-    reason = ""
+    reason, refusal = "", None
     if desk.ledger.is_called_off("label", asked.key):
         reason = "called_off: this label was called off before it came"
     elif fate is FaultKind.REFUSE_LABEL:
-        reason = f"no_service: {body.carrier} does not deliver there"
+        reason, refusal = f"no_service: {body.carrier} does not deliver there", Refusal.NOT_SERVED
     label_id = new_id("lab")
     label = desk.ledger.record(
         Effect(
@@ -149,6 +149,7 @@ def buy_label(desk: Desk, asked: Asked[LabelRequest]) -> Answer:
                 "service": body.service,
                 "tracking": f"{body.carrier.upper()}{label_id[4:16].upper()}",
                 "reason": reason,
+                "refusal": refusal,
             },
         )
     )
@@ -301,4 +302,5 @@ def _label_body(label: Effect) -> Body:
         "currency": label.currency if accepted else None,
         "state": label.state,
         "reason": (label.details or {}).get("reason", ""),
+        "refusal": (label.details or {}).get("refusal"),
     }

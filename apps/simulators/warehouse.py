@@ -1,9 +1,10 @@
 """A stand-in warehouse: takes pick requests and tells by webhook, some business hours later, that the goods are picked.
 
 A line whose SKU starts with ``SHORT-`` ends in a short pick. A node or SKU starting with ``REFUSE-``, or a node that
-the warehouse does not know (``--node``), is refused at once.
+the warehouse does not know (``--node``), is refused at once; so is a SKU starting with ``BUSY-``, for want of hands.
 """
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Annotated
@@ -16,7 +17,7 @@ from apps.simulators.faults import PICKS, FaultKind
 from apps.simulators.ledger import Effect, wall_time
 from apps.simulators.serving import Answer, Asked, Body, Desk, effect_route, look_up_route, new_id
 from models.base import Document
-from models.messages import MissingUnits, WmsEvent, WmsEventKind
+from models.messages import MissingUnits, Refusal, WmsEvent, WmsEventKind
 from models.webhooks import ShipmentId, WebhookEnvelope, WebhookKind
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -71,9 +72,15 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
     body = asked.body
     fault = desk.faults.strikes(PICKS, "POST /picks", asked.key)
     struck = fault.do if fault else None
-    reason = _reason_to_refuse(desk, asked)
+    reason, refusal = _reason_to_refuse(desk, asked)
+    missing: tuple[MissingUnits, ...] = ()
     if not reason and struck is FaultKind.REFUSE_PICK:
-        reason = f"not_on_hand: {body.lines[0].sku} is not there, whatever the books say"
+        first = body.lines[0]
+        reason = f"not_on_hand: {first.sku} is not there, whatever the books say"
+        refusal, missing = (
+            Refusal.OUT_OF_STOCK,
+            (MissingUnits(sku=first.sku, quantity=first.quantity),),
+        )
     pick = desk.ledger.record(
         Effect(
             effect_id=new_id("pick"),
@@ -86,6 +93,8 @@ def request_pick(desk: Desk, asked: Asked[PickRequest]) -> Answer:
                 "node": body.node,
                 "units": sum(line.quantity for line in body.lines),
                 "reason": reason,
+                "refusal": refusal,
+                "missing": [units.model_dump(mode="json") for units in missing],
                 "lots": [lot.model_dump(mode="json") for line in body.lines for lot in line.lots],
             },
         )
@@ -133,17 +142,25 @@ def cancel_pick(desk: Desk, asked: Asked[CancelRequest]) -> Answer:
     return Answer(HTTPStatus.OK, {"undone": True, "reason": reason})
 
 
-def _reason_to_refuse(desk: Desk, asked: Asked[PickRequest]) -> str:
+def _reason_to_refuse(desk: Desk, asked: Asked[PickRequest]) -> tuple[str, Refusal | None]:
+    """In words, and as far as another plan is the answer; nothing where it is picked."""
     body = asked.body
     if desk.ledger.is_called_off("pick", asked.key):
-        return "called_off: this pick was called off before it came"
+        return "called_off: this pick was called off before it came", None
     known = desk.settings.nodes
     if body.node.startswith("REFUSE-") or (known and body.node not in known):
-        return f"unknown_node: no node {body.node} here"
-    for line in body.lines:
-        if line.sku.startswith("REFUSE-"):
-            return f"not_stocked: {line.sku} is not kept at {body.node}"
-    return ""
+        return f"unknown_node: no node {body.node} here", None
+    for prefix, (said, refusal) in _REFUSED_BY_SKU.items():
+        for line in body.lines:
+            if line.sku.startswith(prefix):
+                return said.format(sku=line.sku, node=body.node), refusal
+    return "", None
+
+
+_REFUSED_BY_SKU: Mapping[str, tuple[str, Refusal | None]] = {
+    "REFUSE-": ("not_stocked: {sku} is not kept at {node}", None),
+    "BUSY-": ("no_capacity: {node} has no hands for {sku} today", Refusal.NO_CAPACITY),
+}
 
 
 def _progress_body(desk: Desk, pick: Effect) -> Body:
@@ -158,4 +175,6 @@ def _pick_body(pick: Effect) -> Body:
         "pick_id": pick.effect_id if accepted else None,
         "state": pick.state,
         "reason": details.get("reason", ""),
+        "refusal": details.get("refusal"),
+        "missing": details.get("missing", []),
     }

@@ -15,7 +15,7 @@ class PolicyRow(SQLModel, table=True):
     """A version of the policy. What it says is never changed; a trigger sees to it, and to what may become of it.
 
     ``base_version`` was in force when it was proposed: approved later it would undo what came in between. ``backtest``
-    is the last that was made of it.
+    is the last that was made of it before it was decided.
 
     Whoever proposed it cannot be the one who approves it, also not by SQL.
     """

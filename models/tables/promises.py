@@ -13,7 +13,8 @@ from models.tables.base import moment
 class PromiseRow(SQLModel, table=True):
     """A plan for a cart, with all that the router looked at, as plans of orders have it. It holds no personal data.
 
-    One order takes it, or none; ``not_taken`` says why the order that named it was planned otherwise.
+    One order takes it, or none; ``not_taken`` says why the order that named it was planned otherwise. ``problem`` is
+    empty once the order's plan has it.
     """
 
     __tablename__ = "promises"
@@ -23,6 +24,11 @@ class PromiseRow(SQLModel, table=True):
         Index("uq_promises_request", "request_id", unique=True),
         Index("ix_promises_order", "order_id"),
         Index("ix_promises_untaken", "valid_until", postgresql_where="order_id IS NULL"),
+        Index(
+            "ix_promises_heavy",
+            "taken_at",
+            postgresql_where="order_id IS NOT NULL AND problem <> '{}'::jsonb",
+        ),
     )
 
     promise_id: str = Field(primary_key=True)

@@ -12,6 +12,7 @@ from models.tables import (
     prices,
     promises,
     reconciliation,
+    rerouting,
     stock,
     tenders,
     values,
@@ -32,6 +33,7 @@ MODULES = (
     prices,
     policies,
     promises,
+    rerouting,
     values,
 )
 

@@ -52,6 +52,10 @@ class CarrierModel(Protocol):
         """What to expect of a parcel of ``weight_g`` to the country ``destination`` that is asked for ``on`` a day."""
         ...
 
+    def delivered_from(self, node: str) -> int:
+        """How many parcels from ``node`` were seen."""
+        ...
+
 
 class LegRecord(Contract):
     """Parcels of a leg that were delivered: how many, how many late, and the sum of days begun that those were late by.
@@ -89,12 +93,14 @@ class FrequencyTable:
         self._legs: dict[Leg, _Sums] = {}
         self._services: dict[tuple[str, str], _Sums] = {}
         self._all = _Sums()
+        self._nodes = Counter[str]()
         for one in records:
             leg, sums = Leg(one.node, one.carrier, one.service), _Sums.of(one)
             service = (one.carrier, one.service)
             self._legs[leg] = self._legs.get(leg, _Sums()).plus(sums)
             self._services[service] = self._services.get(service, _Sums()).plus(sums)
             self._all = self._all.plus(sums)
+            self._nodes[one.node] += one.parcels
         self.parcels = self._all.parcels
 
     def belief(self, leg: Leg, destination: str, weight_g: int, on: date) -> Belief | None:
@@ -112,6 +118,10 @@ class FrequencyTable:
             if transit is not None:
                 transit = _shrunk(sums.transit_days, sums.handed_over, transit, self.prior_parcels)
         return Belief(late, days_late, transit, own.parcels)
+
+    def delivered_from(self, node: str) -> int:
+        """See ``CarrierModel.delivered_from``."""
+        return self._nodes[node]
 
 
 def beliefs_of(model: CarrierModel, problem: RoutingProblem) -> CarrierBeliefs:

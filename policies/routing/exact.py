@@ -1,6 +1,7 @@
 """The router that finds the cheapest plan there is, and says how far that is proven."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -9,20 +10,24 @@ from typing import NamedTuple
 from models.money import Money
 from models.network import Node
 from models.plan import Alternative, Plan, PlannedLine, PlannedShipment, Proof, Unfillable
+from policies.cold_start import notes_on_newcomers
 from policies.routing.carriers import Leg, late_risks, notes_on_carriers
 from policies.routing.distance import distance_km
 from policies.routing.instance import Instance, Line, Linear, Option, Stepped
 from policies.routing.looking import notes_on_values
 from policies.routing.offers import Offer, in_time, notes_on, offer_of
-from policies.routing.optimiser import solve
+from policies.routing.optimiser import solve, warm_up
 from policies.routing.problem import RoutingProblem
-from policies.routing.router import CheapestNodeRouter
+from policies.routing.router import CheapestNodeRouter, by_rule, in_sequence
 from policies.routing.solution import Assignment, Solution
 from policies.routing.stock_values import unit_values, weighed, weighed_by
 from policies.routing.weights import RoutingWeights
 
 _MILLS = 1000
 _DAY = timedelta(days=1)
+# What the optimiser has at least, when earlier steps of a sequence have used the budget up: enough for most orders. The
+# longest sequence takes forty looks, and so at most 0.4 s more than the budget.
+_LEAST_SECONDS = 0.01
 
 
 class ExactRouter:
@@ -32,7 +37,7 @@ class ExactRouter:
     What arrives in time goes before what is cheaper; where nothing can, days of delay are weighed against money. Lines
     may be split in quantity unless everything is to come at once. Where there is no plan, or the optimiser fails, the
     simple rule answers: its plan is marked, its reasons name what is missing. Where the policy has a sequence of nodes,
-    the first of them that can fill the order do, whatever later ones would cost.
+    the first of them that can fill the order in time do, whatever later ones would cost.
     """
 
     name = "exact/2"
@@ -42,38 +47,38 @@ class ExactRouter:
         self._rule = CheapestNodeRouter()
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
-        """See ``Router.route``."""
-        problem = problem.within_rules()
-        if not problem.sequence:
-            return self._route(problem)
-        tried: set[str] = set()
-        for step, named in enumerate(problem.sequence, start=1):
-            tried |= set(named)
-            nodes = tuple(node for node in problem.nodes if node.node_id in tried)
-            answer = self._route(problem.model_copy(update={"nodes": nodes, "sequence": ()}))
-            if isinstance(answer, Plan):
-                said = f"from step {step} of {len(problem.sequence)} of the sequence of rule {problem.rule}"
-                return answer.model_copy(update={"reasons": (*answer.reasons, said)})
-        return answer
+        """See ``Router.route``. However many times the optimiser is asked for it, it has its budget once."""
+        until = time.monotonic() + self._weights_of(problem).budget_seconds
+        answer = in_sequence(problem, lambda part: self._route(part, until))
+        if isinstance(answer, Unfillable):
+            return answer
+        new = notes_on_newcomers(problem.within_rules(), answer.shipments)
+        return answer.model_copy(update={"reasons": (*answer.reasons, *new)})
 
-    def _route(self, problem: RoutingProblem) -> Plan | Unfillable:
+    def warm_up(self) -> None:
+        """Load what the first order would wait for; see ``optimiser.warm_up``."""
+        warm_up()
+
+    def _route(self, problem: RoutingProblem, until: float) -> Plan | Unfillable:
         ways = _ways(problem)
         timely = [way for way in ways if in_time(problem, way.offer.promised_at)]
         for allowed in [timely, ways] if len(timely) < len(ways) else [ways]:
             try:
-                found = self._solve(problem, allowed)
+                found = self._solve(problem, allowed, max(until - time.monotonic(), _LEAST_SECONDS))
             except Exception as error:
-                return self._by_rule(problem, f"the optimiser failed ({type(error).__name__}: {error})")
+                return by_rule(problem, f"the optimiser failed ({type(error).__name__}: {error})")
             if found is not None:
                 return self._no_dearer_than_the_rule(problem, self._plan(problem, allowed, *found))
-        return self._by_rule(problem, "the optimiser found no plan in time")
+        return by_rule(problem, "the optimiser found no plan in time")
 
-    def _solve(self, problem: RoutingProblem, ways: Sequence["_Way"]) -> tuple[Instance, Solution] | None:
+    def _solve(
+        self, problem: RoutingProblem, ways: Sequence["_Way"], budget_s: float
+    ) -> tuple[Instance, Solution] | None:
         if not ways:
             return None
-        weights = self._weights_of(problem)
-        instance = _instance(problem, ways, weights)
-        answer = solve(instance, budget_s=weights.budget_seconds)
+        instance = _instance(problem, ways, self._weights_of(problem))
+        # The simple rule says what is missing.
+        answer = solve(instance, budget_s=budget_s, explained=False)
         return (instance, answer) if isinstance(answer, Solution) else None
 
     def _weights_of(self, problem: RoutingProblem) -> RoutingWeights:
@@ -116,12 +121,6 @@ class ExactRouter:
                 "alternatives": tuple(_from_one_node(problem, simple.shipments)),
             }
         )
-
-    def _by_rule(self, problem: RoutingProblem, why: str) -> Plan | Unfillable:
-        answer = self._rule.route(problem)
-        if isinstance(answer, Unfillable):
-            return answer
-        return answer.model_copy(update={"reasons": (f"{why}: by a simple rule", *answer.reasons)})
 
     def _plan(
         self, problem: RoutingProblem, ways: Sequence["_Way"], instance: Instance, found: Solution
@@ -233,7 +232,7 @@ def _instance(problem: RoutingProblem, ways: Sequence[_Way], weights: RoutingWei
         else ((0,) * len(options),) * len(lines),
         stock={(row.node, row.sku): row.available for row in problem.stock},
         split_penalty_mills=problem.split_penalty_minor * _MILLS,
-        max_shipments=problem.max_parcels,
+        max_shipments=problem.parcels_left,
         ship_complete=problem.ship_complete,
     )
 
@@ -306,6 +305,7 @@ def _shipment(
         freight=Money(minor=zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=zone.transit_days,
         promised_at=way.offer.promised_at,
+        held_until=way.offer.held_until,
         distance_km=distance_km(problem, way.node),
     )
 

@@ -31,15 +31,19 @@ BUDGET_S = 0.25
 _SEARCHED = 0.9
 
 
-def solve(instance: Instance, *, budget_s: float = BUDGET_S) -> Solution | Unfillable:
+def solve(instance: Instance, *, budget_s: float = BUDGET_S, explained: bool = True) -> Solution | Unfillable:
     """The cheapest plan, or why there is none. Past ``budget_s`` the best plan found, with a bound on its gap.
 
     Where no better plan than the quick one was found in time, ``fallback`` is set. It never raises for an instance that
     merely cannot be served. The budget is kept to within what it takes to make a model, which cannot be interrupted.
+
+    To explain why there is no plan takes other plans, each with a budget of its own: no reasons unless ``explained``.
     """
     found = best(instance, time.monotonic() + _SEARCHED * budget_s)
     if isinstance(found, Solution):
         return found
+    if not explained:
+        return Unfillable((), proven=isinstance(found, NoPlan))
     if impossible := explain.impossible_lines(instance):
         return Unfillable(impossible)
     if isinstance(found, OnlyBound):

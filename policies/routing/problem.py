@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from models.base import Contract
 from models.network import CarrierService, Node, Point
+from policies.cold_start import ColdStartPolicy, Seen
 from policies.routing.weights import RoutingWeights
 
 
@@ -118,11 +119,17 @@ class RoutingProblem(Contract):
     ``carrier_service`` (``carrier/service``): the only one that will do. ``sequence``: nodes that are tried alone
     before the next ones are added. ``weights`` and ``max_parcels`` are the policy's, whose version is ``policy``; None
     of ``weights`` are those built in. ``rule``: the policy's rule by which nodes are ``barred`` from the plan.
+    Nothing is to arrive before the day of ``deliver_from``. ``kept_parcels`` of earlier plans go on, and count among
+    ``max_parcels``. ``sequence_in_time``: of a sequence a plan that is late does only where none of the next steps has
+    one that is not.
+
+    ``notes``: what it is planned without at present, which the plan says.
 
     ``holidays`` are those of the nodes' calendars and, where a service does not deliver on them, of the country that
     the order goes to; ``destination`` is about where. ``carriers`` None: nobody asked what to expect of them.
 
     ``values`` None: none were worked out yet. ``value_terms`` None: the policy wants none.
+    ``history``: what of the network and the order was seen seldom; ``cold_start``: what the policy makes of that.
     """
 
     order_id: str
@@ -137,19 +144,25 @@ class RoutingProblem(Contract):
     split_penalty_minor: int = Field(ge=0)
     processing_days: int = Field(ge=0)
     promise_by: AwareDatetime | None = None
+    deliver_from: AwareDatetime | None = None
     ship_complete: bool = False
     carrier_service: str | None = None
     policy: str | None = None
     weights: RoutingWeights | None = None
     max_parcels: int | None = None
+    kept_parcels: int = Field(default=0, ge=0)
     sequence: tuple[tuple[str, ...], ...] = ()
+    sequence_in_time: bool = False
     rule: str | None = None
     barred: tuple[str, ...] = ()
     holidays: tuple[PublicHolidays, ...] = ()
     destination: Point | None = None
     carriers: CarrierBeliefs | None = None
+    notes: tuple[str, ...] = ()
     values: KnownValues | None = None
     value_terms: ValueTerms | None = None
+    history: tuple[Seen, ...] = ()
+    cold_start: ColdStartPolicy | None = None
 
     def within_rules(self) -> Self:
         """The problem with the nodes alone that may be planned with."""
@@ -157,6 +170,11 @@ class RoutingProblem(Contract):
             return self
         nodes = tuple(node for node in self.nodes if node.node_id not in self.barred)
         return self.model_copy(update={"nodes": nodes, "barred": ()})
+
+    @property
+    def parcels_left(self) -> int | None:
+        """How many parcels the plan may have; None: any number."""
+        return None if self.max_parcels is None else max(self.max_parcels - self.kept_parcels, 0)
 
     def usable_services(self) -> tuple[CarrierService, ...]:
         """The active services that will do."""

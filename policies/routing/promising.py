@@ -21,7 +21,7 @@ def _another_order(problem: RoutingProblem, order: RoutingProblem) -> Iterator[s
         yield "other goods were ordered than it was made for"
     if problem.ship_country != order.ship_country:
         yield f"it was made for {problem.ship_country}, and the order goes to {order.ship_country}"
-    for name in ("ship_complete", "carrier_service", "promise_by"):
+    for name in ("ship_complete", "carrier_service", "promise_by", "deliver_from"):
         asked = getattr(order, name)
         if asked != getattr(problem, name) and asked not in (None, False):
             yield f"the order asks for another {name}"

@@ -1,6 +1,7 @@
 """Routers: a problem in, a plan with its reasons out; and the simple one, whose rule everybody can follow."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -32,7 +33,9 @@ class CheapestNodeRouter:
 
     def route(self, problem: RoutingProblem) -> Plan | Unfillable:
         """See ``Router.route``."""
-        problem = problem.within_rules()
+        return in_sequence(problem, self._route)
+
+    def _route(self, problem: RoutingProblem) -> Plan | Unfillable:
         if problem.carrier_service is not None and not problem.usable_services():
             return Unfillable(
                 reasons=(f"{problem.carrier_service} is asked for, and the network has no such service",)
@@ -85,13 +88,8 @@ class CheapestNodeRouter:
                         if line.line_id in left
                     ),
                 )
-            if problem.max_parcels is not None and len(shipments) >= problem.max_parcels:
-                return Unfillable(
-                    reasons=(
-                        f"it would take more than {problem.max_parcels} parcels, which is the most that "
-                        f"{problem.policy or 'the policy'} allows",
-                    )
-                )
+            if problem.parcels_left is not None and len(shipments) >= problem.parcels_left:
+                return Unfillable(reasons=(_too_many(problem),))
             covered, shipment = min(
                 candidates, key=lambda pair: (-sum(pair[0].values()), *_preference(problem, pair[1]))
             )
@@ -101,6 +99,55 @@ class CheapestNodeRouter:
         return _plan(
             problem, tuple(shipments), f"no node holds everything: {len(shipments)} shipments", self.name
         )
+
+
+def in_sequence(
+    problem: RoutingProblem, route: Callable[[RoutingProblem], Plan | Unfillable]
+) -> Plan | Unfillable:
+    """What ``route`` makes of the first nodes of a sequence that can fill the order in time, within the policy's rules.
+
+    Each step adds its nodes to those of the steps before; where none is in time, the first that fills it counts.
+    Without a sequence all nodes are asked at once.
+    """
+    problem = problem.within_rules()
+    if problem.parcels_left == 0:
+        return Unfillable(reasons=(_too_many(problem),))
+    if not problem.sequence:
+        return route(problem)
+    tried: set[str] = set()
+    late: Plan | None = None
+    for step, named in enumerate(problem.sequence, start=1):
+        tried |= set(named)
+        nodes = tuple(node for node in problem.nodes if node.node_id in tried)
+        answer = route(problem.model_copy(update={"nodes": nodes, "sequence": ()}))
+        if isinstance(answer, Unfillable):
+            continue
+        whose = f"rule {problem.rule}" if problem.rule else "nodes, new ones last"
+        said = [f"from step {step} of {len(problem.sequence)} of the sequence of {whose}"]
+        in_time_at_last = in_time(problem, answer.promised_at)
+        if late is not None and in_time_at_last:
+            said.append(f"steps before could fill it on {late.promised_at:%Y-%m-%d} only, which is too late")
+        plan = answer.model_copy(update={"reasons": (*answer.reasons, *said)})
+        if in_time_at_last or not problem.sequence_in_time:
+            return plan
+        late = late or plan
+    return late or answer
+
+
+def by_rule(problem: RoutingProblem, why: str) -> Plan | Unfillable:
+    """The simple rule's answer, for want of a better one; a plan is marked with ``why``."""
+    answer = CheapestNodeRouter().route(problem)
+    if isinstance(answer, Unfillable):
+        return answer
+    return answer.model_copy(update={"reasons": (f"{why}: by a simple rule", *answer.reasons)})
+
+
+def _too_many(problem: RoutingProblem) -> str:
+    kept = f" with the {problem.kept_parcels} that go on already" if problem.kept_parcels else ""
+    return (
+        f"it would take more than {problem.max_parcels} parcels{kept}, which is the most that "
+        f"{problem.policy or 'the policy'} allows"
+    )
 
 
 def _stock_by_node(problem: RoutingProblem) -> dict[str, dict[str, int]]:
@@ -157,6 +204,7 @@ def _shipment(
         freight=Money(minor=offer.zone.freight_minor(weight_g), currency=problem.currency),
         transit_days=offer.zone.transit_days,
         promised_at=offer.promised_at,
+        held_until=offer.held_until,
         distance_km=distance_km(problem, node),
     )
 

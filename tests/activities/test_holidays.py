@@ -1,5 +1,8 @@
 """The public holidays that an order's problem is given: what they come from, and that a plan keeps its own."""
 
+import subprocess
+import sys
+import threading
 from datetime import UTC, date, datetime
 
 import pytest
@@ -16,6 +19,7 @@ from policies.routing.exact import ExactRouter
 from policies.routing.questions import differences
 from tests.activities.running import run
 from tests.builders import a_draft, a_network, accepted, skus_of
+from workers.settings import REPOSITORY
 
 WEEK = (Weekday.MON, Weekday.TUE, Weekday.WED, Weekday.THU, Weekday.FRI)
 BEFORE_EASTER = datetime(2026, 4, 2, 9, tzinfo=UTC)
@@ -80,6 +84,39 @@ def test_what_nobody_counts_is_not_given() -> None:
     )
     assert holidays_for(idle, "GB", BEFORE_EASTER) == ()
     assert [one.region for one in holidays_for(with_calendars(north=None), "ZZ", BEFORE_EASTER)] == []
+
+
+async def test_the_event_loop_does_not_wait_for_the_library(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = a_draft(quantity=1)
+    order_id = await accepted(store, draft)
+    async with store.transaction() as session:
+        await load_network(session, with_calendars(north="GB-ENG"))
+        await seed_stock(session, [StockLevel(node="north", sku=skus_of(draft)[0], on_hand=5)])
+    asked_by: list[threading.Thread] = []
+
+    def none_known(_region: str, _year: int) -> tuple[()]:
+        asked_by.append(threading.current_thread())
+        return ()
+
+    monkeypatch.setattr(holidays, "_of_year", none_known)
+    routing = RoutingActivities(store, ExactRouter())
+    asked = RouteOrder(order_id=order_id, attempt=1, business_now=BEFORE_EASTER)
+    assert (await run(routing.route_order, asked)).plan
+    assert asked_by
+    assert threading.main_thread() not in asked_by
+
+
+def test_once_warmed_up_the_library_is_there() -> None:
+    program = (
+        "import sys; from activities.store import problems; before = 'holidays' in sys.modules\n"
+        "problems.warm_up(); print(before, 'holidays.countries.united_kingdom' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["False", "True"]
 
 
 async def test_a_plan_is_made_by_holidays_and_again_by_those_that_were_known_then(

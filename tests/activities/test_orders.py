@@ -9,12 +9,26 @@ from activities.store import reads
 from activities.store.intake import canonical_hash, take_unstarted
 from activities.store.store import Store
 from activities.store.views import OrderView
-from models.effects import AssessOrder, RecordProgress, RiskDecision, ValidateOrder
+from models.effects import AssessOrder, Patience, Recorded, RecordProgress, RiskDecision, ValidateOrder
 from models.errors import Problem
+from models.journal import Carried
 from models.order import MAX_INLINE_BYTES, CustomerType
-from models.states import OrderState
+from models.review import ReviewKind, ReviewTask
+from models.states import OrderState, ReviewState
+from models.tables.journal import ReviewTaskRow
 from tests.activities.running import failure_of, run
-from tests.builders import a_draft, accepted, carrying, gbp, order_id_of, write_down
+from tests.builders import (
+    NOON,
+    a_draft,
+    accepted,
+    carrying,
+    gbp,
+    order_id_of,
+    stocked,
+    under_policy,
+    write_down,
+)
+from tests.policies.test_document import a_review
 
 
 @pytest.fixture
@@ -197,3 +211,40 @@ async def test_the_risk_rules_see_the_stored_document(store: Store) -> None:
     assert assessed.decision is RiskDecision.REVIEW
     assert "high_value" in {flag.code for flag in assessed.flags}
     assert (await failure_of(classify.assess_order, AssessOrder(order_id="web:none"))).type == "not_found"
+
+
+async def test_a_review_waits_as_the_policy_has_it_when_it_is_written_down(fresh_store: Store) -> None:
+    draft = a_draft()
+    await stocked(fresh_store, north={})
+    order_id = await accepted(fresh_store, draft)
+    activities = OrderActivities(fresh_store)
+
+    async def written(task: ReviewTask) -> Recorded:
+        effect = RecordProgress(order_id=order_id, carried=Carried(reviews=(task,)))
+        return await run(activities.record_progress, effect)
+
+    async def stored(task: ReviewTask) -> ReviewTask:
+        async with fresh_store.transaction() as session:
+            row = await session.get_one(ReviewTaskRow, task.task_id)
+            return ReviewTask.model_validate(row.task)
+
+    first = a_review(ReviewKind.PLAN, NOON).model_copy(update={"order_id": order_id})
+    assert await written(first) == Recorded() and await stored(first) == first
+    await under_policy(
+        fresh_store, {"reviews": {"plan": {"remind_after_hours": 1, "escalate_after_hours": 3}}}
+    )
+    # Sent again, it waits as it did.
+    assert await written(first) == Recorded()
+    second = first.model_copy(update={"task_id": "t2"})
+    answer = await written(second)
+    assert answer.patience == Patience(
+        task_id="t2", remind_after=timedelta(hours=1), escalate_after=timedelta(hours=3)
+    )
+    kept = await stored(second)
+    assert (kept.remind_at, kept.remind_every) == (NOON + timedelta(hours=1), timedelta(hours=1))
+    await under_policy(fresh_store, {})
+    assert await written(second) == answer
+    other = first.model_copy(update={"task_id": "t3", "kind": ReviewKind.RISK})
+    assert await written(other) == Recorded()
+    closed = second.model_copy(update={"state": ReviewState.DECIDED})
+    assert await written(closed) == Recorded()

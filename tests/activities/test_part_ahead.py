@@ -9,16 +9,17 @@ from activities.inventory import InventoryActivities
 from activities.routing import RoutingActivities
 from activities.store import warehouse
 from activities.store.arrived import arrivals
-from activities.store.plans import split_of, stored_plan
+from activities.store.plans import decision, split_of, stored_plan
 from activities.store.store import Store
 from models.effects import KeptShipment, RouteAnswer, RouteOrder
 from models.identifiers import shipment_id
 from models.money import Money
 from models.order import OrderDraft
-from models.plan import PlanSummary
+from models.plan import Plan, PlanSummary, Unfillable
 from models.states import OrderState, ShipmentState
 from models.stock import Receipt, ReceivedUnits
 from policies.money import Parts, whole_of
+from policies.routing.problem import RoutingProblem
 from policies.routing.router import CheapestNodeRouter
 from tests.activities.running import run
 from tests.activities.test_amending import begun, planned, reserved
@@ -183,3 +184,26 @@ async def test_an_order_is_woken_by_what_its_rest_waits_for_alone(
     assert await woken() == []
     await arrive(store, second, 50)
     assert await woken() == [second]
+
+
+class Elsewhere:
+    """Routes by the simple rule, and remembers in how many seconds it was to."""
+
+    def __init__(self) -> None:
+        self.within: list[float] = []
+
+    async def route(self, problem: RoutingProblem, *, within: float) -> Plan | Unfillable:
+        self.within.append(within)
+        return CheapestNodeRouter().route(problem)
+
+
+async def test_all_plans_that_an_order_needs_share_the_time_of_one_attempt(store: Store) -> None:
+    draft = await short_of_two(store, allow_partial=True)
+    router = Elsewhere()
+    answer = await asked(RoutingActivities(store, router), draft)
+    assert answer.plan is not None and answer.plan.left_out == 1
+    whole, part = router.within
+    assert part < whole <= 12
+    async with store.transaction() as session:
+        made = await decision(session, order_id_of(draft))
+    assert made.plan.router == "cheapest-node/1"

@@ -2,19 +2,20 @@
 
 import json
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from activities.notify import NotifyActivities, ReviewDesk
-from activities.ports import MessageGateway, SentMessage
+from activities.ports import MessageGateway, SentMessage, Warehouse
 from activities.routing import RoutingActivities
 from activities.shipping import ShippingActivities
 from activities.store import stock, warehouse
 from activities.store.lots import today
 from activities.store.network import StockLevel, seed_stock
+from activities.store.plans import planned_shipment
 from activities.store.stock import Wanted
 from activities.store.store import Store
 from models.effects import (
@@ -23,11 +24,13 @@ from models.effects import (
     CancelPick,
     InterceptParcel,
     Notify,
+    PickRequested,
     RequestPick,
     RouteOrder,
     Template,
     VoidLabel,
 )
+from models.messages import MissingUnits, Refusal
 from models.money import Money
 from models.plan import PlanSummary
 from models.stock import Receipt, ReceivedUnits
@@ -228,6 +231,58 @@ async def test_a_pick_of_nothing_but_expired_goods_is_never_asked_for(
     assert answer.reason.startswith(f"lot_expired: 2 of {sku} in lot L1")
     assert street.effects("warehouse", kind="pick", reference=pick.shipment_id) == []
     assert await run(shipping.request_pick, pick) == answer
+
+
+class EmptyShelf:
+    """A warehouse that takes no pick, whatever is asked for."""
+
+    def __init__(self, warehouse: Warehouse, refused: PickRequested) -> None:
+        self._warehouse, self._refused = warehouse, refused
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._warehouse, name)
+
+    async def request_pick(self, **_: Any) -> PickRequested:
+        return self._refused
+
+
+async def test_goods_that_are_missing_from_a_refused_pick_are_out_of_stock_once(
+    routing: RoutingActivities, store: Store, street: Street
+) -> None:
+    plan = await routed(routing, store)
+    pick = picking(plan)
+    async with store.transaction() as session:
+        planned = await planned_shipment(session, pick.order_id, plan.plan_id, 1)
+        (line,) = planned.lines
+        await stock.reserve(
+            session,
+            key=f"order:{pick.order_id}:reserve:1",
+            order_id=pick.order_id,
+            plan_id=plan.plan_id,
+            wanted=[
+                Wanted(shipment_id=pick.shipment_id, node=planned.node, sku=line.sku, quantity=line.quantity)
+            ],
+            expires_at=datetime.now(UTC) + timedelta(days=1),
+        )
+    refused = PickRequested(
+        accepted=False,
+        reason="not_on_hand",
+        refusal=Refusal.OUT_OF_STOCK,
+        missing=(MissingUnits(sku=line.sku, quantity=line.quantity),),
+    )
+    shipping = ShippingActivities(store, EmptyShelf(street.near.warehouse, refused), street.near.carrier)
+    answer = await run(shipping.request_pick, pick)
+    assert (answer.accepted, answer.refusal) == (False, Refusal.OUT_OF_STOCK)
+    assert [(one.sku, one.quantity) for one in answer.missing] == [(line.sku, line.quantity)]
+    assert await run(shipping.request_pick, pick) == answer
+    async with store.transaction() as session:
+        row = (
+            await session.execute(
+                text("SELECT on_hand, reserved FROM stock WHERE node = :node AND sku = :sku"),
+                {"node": planned.node, "sku": line.sku},
+            )
+        ).one()
+    assert tuple(row) == (10 - line.quantity, 0)
 
 
 async def test_a_label_is_bought_once_also_when_its_answer_is_lost(

@@ -15,7 +15,7 @@ from activities.store.plans import decision
 from activities.store.store import Store
 from models.allocation import AllocationKind, AllocationPolicy, AllocationRule
 from models.amendment import AmendmentRequest, LineChange
-from models.effects import ApplyAmendment, AssessOrder, RiskDecision, RouteAnswer, RouteOrder
+from models.effects import ApplyAmendment, AssessOrder, KeptShipment, RiskDecision, RouteAnswer, RouteOrder
 from models.messages import AmendOrder
 from models.order import OrderDraft
 from models.states import OrderState
@@ -198,6 +198,65 @@ async def test_a_substitute_that_is_not_there_is_said_and_the_order_waits(
     assert "policy/1 has no substitutes that are there for all of it" in answer.unfillable
 
 
+async def test_where_the_best_substitute_cannot_be_sent_the_next_one_is(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=4, allow_substitutes=True, allow_partial=False)
+    first, second = skus_of(draft)
+    # Pink lies apart from the rest, which would be two parcels.
+    await stocked(fresh_store, north={first: 1, second: 9, f"{first}-rose": 9}, south={f"{first}-pink": 9})
+    await accepted(fresh_store, draft)
+    document = {
+        "routing": {"max_parcels": 1},
+        "shortage": {"substitute": "if_agreed"},
+        "substitutes": [{"sku": first, "by": [f"{first}-pink", f"{first}-rose"]}],
+    }
+    await under_policy(fresh_store, document)
+    answer = await asked(routing, draft)
+    assert answer.substitution is not None
+    assert answer.substitution.told.startswith(f"3 × {first}-rose instead of {first}")
+
+
+async def test_what_cannot_be_sent_either_is_said_of_each(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=4, allow_substitutes=True, allow_partial=False)
+    first, second = skus_of(draft)
+    apart = {f"{first}-pink": 9, f"{first}-rose": 9}
+    await stocked(fresh_store, north={first: 1, second: 9}, south=apart)
+    await accepted(fresh_store, draft)
+    document = {
+        "routing": {"max_parcels": 1},
+        "shortage": {"substitute": "if_agreed"},
+        "substitutes": [{"sku": first, "by": [f"{first}-pink", f"{first}-rose"]}],
+    }
+    await under_policy(fresh_store, document)
+    answer = await asked(routing, draft)
+    assert answer.substitution is None
+    assert answer.unfillable[-2:] == tuple(
+        f"3 × {first}-{colour} instead of {first} cannot be sent either" for colour in ("pink", "rose")
+    )
+
+
+async def test_parcels_of_earlier_plans_count_among_the_most_that_there_may_be(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=4, allow_partial=False)
+    first, second = skus_of(draft)
+    await stocked(fresh_store, north={first: 9}, south={second: 9})
+    order_id = await accepted(fresh_store, draft)
+    made = await asked(routing, draft)
+    assert made.plan is not None and len(made.plan.shipments) == 2
+    await under_policy(fresh_store, {"routing": {"max_parcels": 1}})
+    kept = (KeptShipment(plan_id=made.plan.plan_id, number=1),)
+    answer = await asked(routing, draft, 2, kept=kept, first_number=3, outstanding=gbp(100))
+    assert answer.plan is None
+    assert answer.unfillable[0].startswith("it would take more than 1 parcels with the 1 that go on already")
+    await under_policy(fresh_store, {"routing": {"max_parcels": 2}})
+    answer = await asked(routing, draft, 3, kept=kept, first_number=3, outstanding=gbp(100))
+    assert answer.plan is not None and order_id in answer.plan.plan_id
+
+
 async def test_somebody_else_s_amendment_is_neither_taken_for_a_substitute_nor_outdated_by_one(
     fresh_store: Store, routing: RoutingActivities
 ) -> None:
@@ -229,6 +288,45 @@ async def test_no_more_of_a_substitute_is_counted_on_than_the_channel_may_have(
     answer = await asked(routing, draft)
     assert answer.substitution is None
     assert any("no substitutes that are there" in reason for reason in answer.unfillable)
+
+
+# --- what is new ---
+async def test_a_plan_says_what_is_new_and_is_seen_by_a_person_where_the_policy_says_so(
+    fresh_store: Store, routing: RoutingActivities
+) -> None:
+    draft = a_draft(2, quantity=1)
+    first, second = skus_of(draft)
+    await stocked(fresh_store, north={first: 99, second: 99})
+    await under_policy(
+        fresh_store, {"cold_start": {"sku_orders": 2, "channel_orders": 3, "review": ["skus"]}}
+    )
+    seen = []
+    for number in range(4):
+        again = a_draft(2, quantity=1, channel=draft.channel)
+        lines = tuple(
+            line.model_copy(update={"sku": sku})
+            for line, sku in zip(again.lines, (first, second), strict=True)
+        )
+        again = again.model_copy(update={"lines": lines if number else lines[:1]})
+        await accepted(fresh_store, again)
+        answer = await asked(routing, again)
+        assert answer.plan is not None
+        async with fresh_store.transaction() as session:
+            made = await decision(session, order_id_of(again))
+        assert made.problem is not None and differences(made.plan, made.problem) == []
+        seen.append([reason for reason in made.plan.reasons if reason.startswith("new ")])
+        limits = answer.plan.limits
+        assert (limits is None) == (number == 3)
+        if limits is not None:
+            assert limits.newcomers == tuple(reason for reason in seen[-1] if "SKU" in reason)
+    node = "new node north (0): fewer than 20 parcels delivered so far"
+    channel = f"new channel {draft.channel} (%s): fewer than 3 orders so far"
+    assert seen == [
+        [node, f"new SKU {first} (0): fewer than 2 orders so far", channel % 0],
+        [node, f"new SKUs {first} (1), {second} (0): fewer than 2 orders so far", channel % 1],
+        [node, f"new SKU {second} (1): fewer than 2 orders so far", channel % 2],
+        [node],
+    ]
 
 
 # --- priorities ---

@@ -2,14 +2,17 @@
 
 import re
 import tomllib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from models.effects import Patience
 from models.order import CustomerType
 from models.policy import BUILT_IN, PolicyDocument
-from policies.approval import ApprovalPolicy
+from models.review import ReviewKind, ReviewTask, Verdict
+from policies.approval import ApprovalPolicy, as_patient_as, pinned
 from policies.document import (
     Asker,
     Policy,
@@ -146,13 +149,13 @@ def test_all_that_makes_no_sense_is_said_at_once() -> None:
         {
             "node_groups": {"north": ["south"], "empty": [], "ghosts": ["mars"]},
             "routing_rules": [
-                {"rule_id": "twice", "only": ["nowhere"]},
-                {"rule_id": "twice", "only": ["closed"]},
-                {"rule_id": "none", "only": ["north"], "without": ["north"]},
-                {"rule_id": "hole", "sequence": [["north"], []]},
+                {"rule_id": "twice", "channels": ["a"], "only": ["nowhere"]},
+                {"rule_id": "twice", "channels": ["b"], "only": ["closed"]},
+                {"rule_id": "none", "channels": ["c"], "only": ["north"], "without": ["north"]},
+                {"rule_id": "hole", "channels": ["d"], "sequence": [["north"], []]},
             ],
             "substitutes": [{"sku": "A", "by": ["A", "B"]}, {"sku": "C", "by": ["B"]}],
-            "priorities": [{"rule_id": "p", "rank": 1}, {"rule_id": "p", "rank": 2}],
+            "priorities": [{"rule_id": "p", "rank": 1, "tiers": ["x"]}, {"rule_id": "p", "rank": 2}],
             "safety_stock": [
                 {"sku": "A", "at": "south", "units": 1},
                 {"sku": "A", "at": "north", "units": 1},
@@ -179,6 +182,76 @@ def test_all_that_makes_no_sense_is_said_at_once() -> None:
         "safety_stock[1]": "repeated",
         "safety_stock[2].at": "unknown_node",
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hidden"),
+    [
+        ({}, {"channels": ["web"]}, True),
+        ({"countries": ["GB", "IE"]}, {"countries": ["IE"], "tiers": ["gold"]}, True),
+        ({"tiers": ["gold"]}, {"tiers": ["gold"]}, True),
+        ({"countries": ["GB"]}, {"countries": ["GB", "IE"]}, False),
+        ({"channels": ["web"]}, {}, False),
+        ({"channels": ["web"]}, {"tiers": ["gold"]}, False),
+    ],
+)
+def test_a_rule_that_an_earlier_one_takes_all_orders_of_is_told(
+    first: dict[str, Any], second: dict[str, Any], hidden: bool
+) -> None:
+    rules = [{"rule_id": "a", "only": ["north"]} | first, {"rule_id": "b", "only": ["south"]} | second]
+    assert codes({"routing_rules": rules}) == ({"routing_rules[1]": "never_applies"} if hidden else {})
+    ranks = [{"rule_id": "a", "rank": 2} | first, {"rule_id": "b", "rank": 1} | second]
+    assert codes({"priorities": ranks}) == ({"priorities[1]": "never_applies"} if hidden else {})
+
+
+def test_steps_of_a_sequence_that_add_nothing_are_told() -> None:
+    document = {
+        "node_groups": {"all": ["north", "south"]},
+        "routing_rules": [
+            {
+                "rule_id": "r",
+                "without": ["south"],
+                "sequence": [["south"], ["all"], ["north"]],
+            }
+        ],
+    }
+    assert codes(document) == {
+        "routing_rules[0].sequence[0]": "empty_step",
+        # Those of before are tried with it.
+        "routing_rules[0].sequence[2]": "repeated",
+    }
+
+
+def test_what_is_said_twice_is_told() -> None:
+    document = {
+        "node_groups": {"g": ["north", "north"]},
+        "routing_rules": [
+            {
+                "rule_id": "r",
+                "channels": ["web", "b2b", "web"],
+                "only": ["north", "south", "south"],
+                "without": ["closed", "closed"],
+                "sequence": [["north", "north"]],
+            }
+        ],
+        "substitutes": [{"sku": "A", "by": ["B", "C", "B"]}],
+        "priorities": [{"rule_id": "p", "rank": 1, "countries": ["GB", "GB"]}],
+        "risk_review": {"refused_countries": ["XX", "XX"]},
+    }
+    found = codes(document, stocked={("north", sku) for sku in "ABC"})
+    assert found == dict.fromkeys(
+        (
+            "node_groups.g[1]",
+            "routing_rules[0].channels[2]",
+            "routing_rules[0].only[2]",
+            "routing_rules[0].without[1]",
+            "routing_rules[0].sequence[0][1]",
+            "substitutes[0].by[2]",
+            "priorities[0].countries[1]",
+            "risk_review.refused_countries[1]",
+        ),
+        "repeated",
+    )
 
 
 def test_a_network_without_an_active_node_takes_no_policy() -> None:
@@ -226,3 +299,58 @@ def test_the_example_of_the_page_is_a_policy_and_says_what_is_built_in() -> None
     assert effective["routing"] == built_in["routing"] | {"version": BUILT_IN}
     for section in ("look_ahead", "shortage", "plan_review", "price_review"):
         assert effective[section] == built_in[section] | {"version": BUILT_IN}
+
+
+def test_how_long_a_review_waits_is_said_by_its_kind() -> None:
+    said = policy({"reviews": {"plan": {"remind_after_hours": 2}, "return": {"escalate_after_hours": 200}}})
+    opened = datetime(2026, 3, 2, 9, tzinfo=UTC)
+
+    def patience(kind: ReviewKind) -> Patience | None:
+        return said.patience(a_review(kind, opened))
+
+    plan, returned = patience(ReviewKind.PLAN), patience(ReviewKind.RETURN)
+    assert plan == Patience(task_id="t", remind_after=timedelta(hours=2), escalate_after=timedelta(hours=12))
+    assert returned == Patience(
+        task_id="t", remind_after=timedelta(days=7), escalate_after=timedelta(hours=200)
+    )
+    assert patience(ReviewKind.RISK) is patience(ReviewKind.RUN_BROKEN) is None
+    waits = as_patient_as(a_review(ReviewKind.PLAN, opened), plan)
+    assert (waits.remind_at, waits.escalate_at) == (opened + timedelta(hours=2), opened + timedelta(hours=12))
+    assert pinned(waits) == plan
+    reminded = a_review(ReviewKind.PLAN, opened).model_copy(update={"reminders": 1})
+    assert as_patient_as(reminded, plan) == reminded
+    assert pinned(reminded) is None
+    assert said.effective()["reviews"]["plan"] == {"remind_after_hours": 2, "escalate_after_hours": 12}
+    assert said.effective()["reviews"]["settlement"] == {"remind_after_hours": 1, "escalate_after_hours": 4}
+
+
+def a_review(kind: ReviewKind, opened: datetime) -> ReviewTask:
+    return ReviewTask(
+        task_id="t",
+        order_id="web:1",
+        workflow_id="order/web:1",
+        kind=kind,
+        what_happened="",
+        why_flagged=(),
+        recommended=Verdict.APPROVE,
+        recommendation="",
+        options={},
+        opened_at=opened,
+        remind_at=opened + timedelta(hours=4),
+        escalate_at=opened + timedelta(hours=12),
+        policy_version="approval",
+    )
+
+
+def test_a_review_is_reminded_of_before_it_is_escalated_and_that_before_its_end() -> None:
+    assert codes(
+        {
+            "reviews": {
+                "plan": {"remind_after_hours": 12},
+                "risk": {"escalate_after_hours": 48},
+                "settlement": {"remind_after_hours": 3, "escalate_after_hours": 23},
+            }
+        }
+    ) == {"reviews.plan": "no_reminder", "reviews.risk": "past_deadline"}
+    with pytest.raises(ValidationError):
+        PolicyDocument.model_validate({"reviews": {"run_broken": {"remind_after_hours": 1}}})

@@ -1,6 +1,7 @@
 """What the exact router adds to the simple one: cheaper splits, proof, alternatives; and questions about its plans."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,10 +12,11 @@ from models.routing import RouteQuestion
 from policies.routing import exact
 from policies.routing.exact import ExactRouter
 from policies.routing.instance import Instance
-from policies.routing.problem import DemandLine
+from policies.routing.problem import DemandLine, RoutingProblem
 from policies.routing.questions import differences, what_if
 from policies.routing.router import CheapestNodeRouter
 from policies.routing.solution import Assignment, Solution, solution
+from policies.routing.solution import Unfillable as NoSolution
 from policies.routing.terms import terms_of
 from tests.policies.test_router import NOW, a_node, a_problem, a_service, demands, routed, stocks
 
@@ -120,6 +122,41 @@ def test_a_plan_that_time_ran_out_on_is_no_dearer_than_the_simple_rules(
     assert (plan.proof.objective_minor, plan.proof.bound_minor) == (plan.cost.minor, 0)
 
 
+def test_all_steps_of_a_sequence_share_one_budget_and_the_last_ones_still_have_a_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, given_to = 100.0, []
+
+    def out_of_time(_: Instance, *, budget_s: float, **__: object) -> NoSolution:
+        nonlocal now
+        now += 0.1
+        given_to.append(round(budget_s, 3))
+        return NoSolution((), proven=False)
+
+    monkeypatch.setattr(exact, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(exact, "solve", out_of_time)
+    stock = {(f"n{number}", "a"): 1 for number in range(1, 6)}
+    problem = a_problem({"a": 5}, stock, sequence=tuple((node,) for node, _ in stock), rule="by turns")
+    plan = routed(ROUTER, problem)
+    assert given_to == [0.25, 0.15, 0.05, 0.01, 0.01]
+    assert plan.reasons[0] == "the optimiser found no plan in time: by a simple rule"
+    assert plan.reasons[-1] == "from step 5 of 5 of the sequence of rule by turns"
+
+
+def test_a_simple_plan_keeps_to_the_sequence_and_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise MemoryError("too much")
+
+    problem = a_problem({"a": 1}, {("n1", "a"): 1, ("n2", "a"): 1}, rule="by turns")
+    problem = problem.model_copy(
+        update={"nodes": (a_node("n1", 100), a_node("n2", 900)), "sequence": (("n2",), ("n1",))}
+    )
+    monkeypatch.setattr(exact, "solve", crash)
+    plan = routed(ROUTER, problem)
+    assert [shipment.node for shipment in plan.shipments] == ["n2"]
+    assert differences(plan, problem) == []
+
+
 # --- questions ---
 def test_other_ways_are_named_with_what_they_cost() -> None:
     problem = a_problem({"a": 2}, {("n1", "a"): 5, ("n2", "a"): 5, ("n3", "a"): 1})
@@ -166,3 +203,58 @@ def test_no_plan_has_more_parcels_than_the_policy_allows_and_what_is_missing_is_
         short = router.route(problem.model_copy(update={"stock": problem.stock[:1]}))
         assert isinstance(short, Unfillable) and short.missing
     assert len(routed(ROUTER, problem.model_copy(update={"max_parcels": 2})).shipments) == 2
+
+
+# --- the policy's sequence and its cap of parcels ---
+def two_steps(**changes: object) -> RoutingProblem:
+    """n1 alone first, from where it takes nine days; n2 is dearer, and two days away."""
+    (zone,) = a_service(base=900, days=2).zones
+    zones = (
+        zone.model_copy(update={"origin": "NL", "base_minor": 100, "transit_days": 9}),
+        zone.model_copy(update={"origin": "GB"}),
+    )
+    service = a_service().model_copy(update={"zones": zones})
+    problem = a_problem({"a": 1}, {("n1", "a"): 1, ("n2", "a"): 1}, services=(service,))
+    nodes = (a_node("n1").model_copy(update={"country": "NL"}), a_node("n2"))
+    return problem.model_copy(
+        update={"nodes": nodes, "sequence": (("n1",), ("n2",)), "sequence_in_time": True, "rule": "r"}
+        | changes
+    )
+
+
+def test_a_step_that_is_late_leaves_the_order_to_the_next_ones() -> None:
+    asked = two_steps(promise_by=NOW + timedelta(days=5))
+    plan = routed(ROUTER, asked)
+    assert [one.node for one in plan.shipments] == ["n2"]
+    assert "from step 2 of 2 of the sequence of rule r" in plan.reasons
+    assert plan.reasons[-1].startswith("steps before could fill it on ")
+    assert differences(plan, asked) == []
+    assert [one.node for one in routed(ROUTER, two_steps()).shipments] == ["n1"]
+
+
+def test_where_no_step_is_in_time_the_first_one_does() -> None:
+    plan = routed(ROUTER, two_steps(promise_by=NOW))
+    assert [one.node for one in plan.shipments] == ["n1"]
+    assert plan.late is not None and plan.reasons[-1] == "from step 1 of 2 of the sequence of rule r"
+
+
+def test_a_problem_of_before_dates_counted_in_a_sequence_is_decided_as_then() -> None:
+    stored = two_steps(promise_by=NOW + timedelta(days=5)).model_dump(mode="json")
+    del stored["sequence_in_time"]
+    plan = routed(ROUTER, RoutingProblem.model_validate(stored))
+    assert [one.node for one in plan.shipments] == ["n1"]
+
+
+def test_parcels_that_go_on_count_among_the_most_that_there_may_be() -> None:
+    apart = {("n1", "a"): 1, ("n2", "b"): 1}
+    problem = a_problem({"a": 1, "b": 1}, apart).model_copy(update={"max_parcels": 3, "kept_parcels": 1})
+    assert len(routed(ROUTER, problem).shipments) == 2
+    for kept in (2, 3, 4):
+        for router in (ROUTER, CheapestNodeRouter()):
+            answer = router.route(problem.model_copy(update={"kept_parcels": kept}))
+            assert isinstance(answer, Unfillable)
+            assert answer.missing == ()
+            assert answer.reasons == (
+                f"it would take more than 3 parcels with the {kept} that go on already, which is the most that the "
+                "policy allows",
+            )

@@ -1,4 +1,5 @@
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -121,3 +122,27 @@ def test_totals_are_checked_to_the_minor_unit(lines: list[tuple[int, int]], off_
         assert problems(document) == {"totals.total_minor": "totals_mismatch"}
     else:
         check_document(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("since", "by", "found"),
+    [
+        ("2026-03-07T00:00:00Z", "2026-03-06T00:00:00Z", {"deliver_from": "no_window"}),
+        ("2027-03-07T00:00:00Z", None, {"deliver_from": "too_far_ahead"}),
+        ("1900-01-01T00:00:00Z", None, {"deliver_from": "impossible_time"}),
+        ("2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z", {"promise_by": "promise_before_order"}),
+    ],
+)
+def test_a_window_that_is_none_or_past_or_too_far_ahead_is_refused(
+    since: str, by: str | None, found: dict[str, str]
+) -> None:
+    window = {"placed_at": "2026-03-02T10:00:00Z", "deliver_from": since, "promise_by": by}
+    assert problems(a_document(**window)) == found
+
+
+@pytest.mark.parametrize("since", ["2026-03-06T00:00:00Z", "2025-01-01T00:00:00Z", None])
+def test_a_window_of_a_moment_or_that_has_begun_will_do(since: str | None) -> None:
+    window = {"deliver_from": since, "promise_by": "2026-03-06T00:00:00Z"}
+    document = a_document(placed_at="2026-03-02T10:00:00Z", **window)
+    found = check_document(json.dumps(document).encode()).deliver_from
+    assert found == (None if since is None else datetime.fromisoformat(since))

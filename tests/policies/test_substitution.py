@@ -44,3 +44,9 @@ def test_nothing_is_replaced_unless_all_of_it_is() -> None:
     assert substituted(LINES, missing(red=1, blue=1), {"red": ("pink",)}, {"pink": 9}) == ()
     assert substituted(LINES, [PlannedLine(line_id="9", sku="x", quantity=1)], BY, {"pink": 9}) == ()
     assert substituted(LINES, [], BY, {"pink": 9}) == ()
+
+
+def test_one_that_is_ruled_out_leaves_its_place_to_the_next() -> None:
+    changes = substituted(LINES, missing(red=2), BY, {"pink": 2, "rose": 9}, ruled_out={"pink"})
+    assert [c.sku for c in changes if c.sku] == ["rose"]
+    assert substituted(LINES, missing(red=2), BY, {"pink": 2, "rose": 9}, {"pink", "rose"}) == ()

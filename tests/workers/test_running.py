@@ -84,6 +84,19 @@ def test_a_level_of_logging_is_read_in_any_case(level: str) -> None:
     assert Settings(log_level=level).log_level == level.strip().upper()
 
 
+@pytest.mark.parametrize(("cores", "processes"), [(1, 1), (2, 1), (3, 1), (6, 3), (64, 4)])
+def test_routing_has_half_of_the_cores_unless_told_otherwise(
+    cores: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(cores)), raising=False)
+    assert Settings().routing_processes == processes
+    monkeypatch.setenv("ORDERWRIGHT_ROUTING_PROCESSES", "0")
+    assert Settings().routing_processes == 0
+    monkeypatch.setenv("ORDERWRIGHT_ROUTING_PROCESSES", "-1")
+    with pytest.raises(ValidationError, match="routing_processes"):
+        Settings()
+
+
 async def test_reminders_and_escalations_go_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERWRIGHT_REVIEWERS", "#reviews")
     monkeypatch.setenv("ORDERWRIGHT_ESCALATION", "dana@shop.test")

@@ -232,7 +232,7 @@ def test_a_worker_says_whether_it_can_work_and_what_it_counts(team: Team) -> Non
     ready = httpx.get(f"{team.health}/readyz")
     assert (ready.status_code, ready.json()["parts"]) == (
         200,
-        {"database": "ok", "temporal": "ok", "workers": "ok"},
+        {"database": "ok", "routing": "ok", "temporal": "ok", "workers": "ok"},
     )
     assert httpx.get(f"{team.health}/healthz").status_code == 200
     assert httpx.get(f"{team.health}/guess").status_code == 404
@@ -245,6 +245,8 @@ def test_a_worker_says_whether_it_can_work_and_what_it_counts(team: Team) -> Non
     # The step that fails is shown with none done, so that the first one that is done will be seen to be.
     assert re.search(r"^orderwright_step_attempts_done_total\{.*request_pick.* 0$", shown, re.M)
     assert re.search(r"^orderwright_step_attempts_done_total\{.*authorise_payment.* [1-9]\d*$", shown, re.M)
+    assert re.search(r"^orderwright_routing_processes_lost_total\{.*how=\"ended\".* 0$", shown, re.M)
+    assert re.search(r"^orderwright_routed_by_simple_rule_total\{.*why=\"hung\".* 0$", shown, re.M)
     assert "temporal_activity_execution_latency_seconds_bucket" in httpx.get(team.metrics).text
 
 

@@ -75,7 +75,7 @@ class Script:
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Any], Contract]] = {
             "validate_order": lambda r: e.Validation(facts=some_facts(r.order_id)),
-            "record_progress": lambda r: e.Nothing(),
+            "record_progress": lambda r: e.Recorded(),
             "apply_amendment": lambda r: e.AmendmentApplied(
                 facts=None if r.refused else some_facts(r.order_id, self.amended()),
                 units_left=5,

@@ -9,8 +9,9 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from models import effects as e
 from models.messages import CancelOrder, CarrierEventKind, DecideReview, WmsEventKind
-from models.review import Flag, ReviewTask, Verdict
-from models.states import OrderState
+from models.plan import PlanLimits
+from models.review import Flag, ReviewKind, ReviewTask, Verdict
+from models.states import OrderState, ReviewState
 from tests.workflows.engine import Case, eventually, told_by
 from tests.workflows.scripted import some_plan
 from workflows.order import OrderWorkflow
@@ -254,3 +255,53 @@ async def test_a_renewal_while_an_order_is_being_rejected_lets_it_end_and_say_so
     held.set()
     assert (await order.result()).state is OrderState.REJECTED
     assert case.told() == ["order_rejected"]
+
+
+async def test_a_review_names_the_policy_whose_limits_were_passed(case: Case) -> None:
+    limits = PlanLimits(policy="policy/7", max_shipments=0, max_cost_percent=60, cost_floor_minor=2_000)
+    plan = some_plan().model_copy(update={"limits": limits})
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(plan=plan)
+    await case.start()
+    order, task = await renewed_review(case)
+    assert (task.kind, task.policy_version) == (ReviewKind.PLAN, "policy/7")
+    await decide(order, task, Verdict.APPROVE)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    about = [entry for entry in case.script.entries.values() if entry.kind.startswith("review.")]
+    assert [(entry.kind, entry.policy_version) for entry in about] == [
+        ("review.opened", "policy/7"),
+        ("review.decided", "policy/7"),
+    ]
+    assert {task.policy_version for task in case.script.reviews.values()} == {"policy/7"}
+
+
+async def test_a_review_waits_as_long_as_the_policy_had_it_when_it_was_asked(case: Case) -> None:
+    at_gate_b(case)
+    hours = iter((1, 9))
+
+    def written(request: e.RecordProgress) -> e.Recorded:
+        asked = [one for one in request.carried.reviews if one.kind is ReviewKind.PLAN and not one.reminders]
+        if not asked or asked[-1].state is not ReviewState.OPEN:
+            return e.Recorded()
+        every = timedelta(hours=next(hours))
+        return e.Recorded(
+            patience=e.Patience(task_id=asked[-1].task_id, remind_after=every, escalate_after=2.5 * every)
+        )
+
+    case.script.answers["record_progress"] = written
+    await case.start()
+    order, task = await renewed_review(case)
+    assert task.remind_at == task.opened_at + timedelta(hours=1) and task.deadline_at is not None
+    assert task.deadline_at == task.opened_at + timedelta(hours=24)
+    # Twice reminded, and escalated after two hours and a half.
+    await case.skip(timedelta(hours=2, minutes=45))
+
+    async def escalated() -> bool:
+        return (await case.review()).escalated
+
+    await eventually(escalated, "the review to be escalated")
+    assert (await case.review()).reminders == 2
+    await decide(order, task, Verdict.APPROVE)
+    await case.delivered()
+    assert (await order.result()).state is OrderState.CLOSED
+    assert case.told().count("review_reminder") == 2

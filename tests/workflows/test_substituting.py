@@ -6,7 +6,7 @@ from temporalio.client import WorkflowUpdateStage
 from models import effects as e
 from models.errors import Problem
 from models.messages import AmendOrder, CancelOrder
-from models.review import Verdict
+from models.review import ReviewKind, Verdict
 from models.states import OrderState
 from tests.workflows.engine import Case
 from tests.workflows.scripted import pounds, some_plan
@@ -63,6 +63,35 @@ async def test_an_order_that_a_person_has_approved_is_not_asked_about_again(case
     await case.delivered(1)
     assert (await case.order.result()).state is OrderState.CLOSED
     assert len(case.script.reviews) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"actor": "ana"},
+        {"request_id": "cheaper-for-us"},
+        {"total": pounds(6_000)},
+    ],
+)
+async def test_whoever_else_says_what_the_customer_is_told_does_not_get_past_the_first_gate(
+    case: Case, changes: dict[str, object]
+) -> None:
+    flagged(case)
+    case.script.amended_total = 6_000 if "total" in changes else 5_000
+    held = case.script.hold("route_order")
+    await case.start()
+    task = await case.review()
+    await case.order.execute_update(OrderWorkflow.decide_review, decision(task.task_id, Verdict.APPROVE))
+    await case.script.reached["route_order"].wait()
+    await case.order.signal("amend_order", substitution(1).model_copy(update=changes))
+    held.set()
+    again = await case.review()
+    assert (len(asked(case, "assess_order")), again.kind) == (2, ReviewKind.RISK)
+    await case.order.execute_update(
+        OrderWorkflow.decide_review, decision(again.task_id, Verdict.APPROVE, "req-2")
+    )
+    await case.delivered(1)
+    assert (await case.order.result()).state is OrderState.CLOSED
 
 
 async def test_one_that_is_refused_again_and_again_lets_the_order_wait(case: Case) -> None:

@@ -19,7 +19,17 @@ from sqlalchemy import text
 from temporalio.client import Client
 
 from activities.routing import RoutingActivities
-from activities.store import accounts, ledger, plans, prices, promises, proposing, stock, subscribers
+from activities.store import (
+    accounts,
+    ledger,
+    plans,
+    prices,
+    promises,
+    proposing,
+    rerouting,
+    stock,
+    subscribers,
+)
 from activities.store.ledger import NewEntry, NewTransaction
 from activities.store.migrate import migrate
 from activities.store.stock import Wanted
@@ -33,6 +43,7 @@ from models.money import Money
 from models.outbox import Topic
 from models.policy import PolicyProposal
 from models.promise import PromiseRequest
+from models.rerouting import NoticePost
 from models.states import OrderState
 from models.tables.reconciliation import ReconciliationRunRow
 from policies.routing.exact import ExactRouter
@@ -139,6 +150,8 @@ async def base_url(
         async with store.transaction() as session:
             made = await plans.decision(session, ORDER_ID)
             assert made.problem is not None
+            notice = NoticePost(request_id="n", actor="dana", reason="a flood", country="NZ")
+            assert (await rerouting.post(session, notice)).notice_id == 1
             cart = PromiseRequest.model_validate(examples.CART | {"request_id": "cart"})
             await promises.keep(session, cart, made.plan, made.problem)
             await session.execute(

@@ -1,6 +1,6 @@
 """A promise before there is an order: the plan that was promised is what the order is shipped by."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -178,3 +178,96 @@ async def test_promises_that_nobody_took_are_forgotten_and_others_kept(
         assert await promises.drop_untaken(session, 10) == 1
     assert (await api.get(f"/v1/promise/{left['promise_id']}")).status_code == 404
     assert (await api.get(f"/v1/promise/{taken['promise_id']}")).status_code == 200
+
+
+async def test_what_a_promise_was_made_of_is_kept_until_the_order_s_plan_has_it(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={skus_of(draft)[0]: 9})
+    left, taken = await promised(api, draft), await promised(api, draft)
+
+    async def heavy() -> set[str]:
+        async with store.transaction() as session:
+            ids = {"ids": [left["promise_id"], taken["promise_id"]]}
+            rows = await session.scalars(
+                text("SELECT promise_id FROM promises WHERE promise_id = ANY(:ids) AND problem <> '{}'"), ids
+            )
+            return set(rows)
+
+    async def dropped(most: int = 1_000) -> int:
+        async with store.transaction() as session:
+            return await promises.drop_problems(session, most)
+
+    while await dropped():
+        pass
+    # Taken by an order whose plan was not written yet: it is asked for again.
+    await accepted(store, draft.model_copy(update={"promise_id": taken["promise_id"]}))
+    async with store.transaction() as session:
+        await session.execute(
+            text("UPDATE promises SET order_id = :order, taken_at = now() WHERE promise_id = :id"),
+            {"order": order_id_of(draft), "id": taken["promise_id"]},
+        )
+    assert await dropped() == 0 and len(await heavy()) == 2
+    effect = RouteOrder(order_id=order_id_of(draft), attempt=1, business_now=NOON)
+    routing = RoutingActivities(store, ExactRouter())
+    first = await run(routing.route_order, effect)
+    assert await dropped(0) == 0
+    assert await dropped() == 1
+    assert await heavy() == {left["promise_id"]}
+    assert await run(routing.route_order, effect) == first
+    shown = (await api.get(f"/v1/promise/{taken['promise_id']}")).json()
+    assert (shown["promise"], shown["order_id"], shown["kept_to"]) == (taken, order_id_of(draft), False)
+    async with store.transaction() as session:
+        made = await decision(session, order_id_of(draft))
+    assert made.plan.promise == taken["promise_id"] and made.problem is not None
+    assert differences(made.plan, made.problem) == []
+
+
+async def test_a_window_is_promised_kept_by_the_order_and_held_for(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={skus_of(draft)[0]: 9})
+    window = {
+        "deliver_from": (NOON + timedelta(days=20)).isoformat(),
+        "promise_by": (NOON + timedelta(days=22)).isoformat(),
+    }
+    promise = await promised(api, draft, **window)
+    day = datetime.fromisoformat(promise["promised_at"])
+    assert NOON + timedelta(days=20) <= day <= NOON + timedelta(days=22)
+    assert any("holds its parcel until" in reason for reason in promise["reasons"])
+    asked = OrderDraft.model_validate(draft.model_dump(mode="json") | window)
+    answer = await ordered(store, asked, promise["promise_id"])
+    assert answer.plan is not None
+    (ref,) = answer.plan.shipments
+    assert (ref.promised_at, answer.plan.promised_at) == (day, day)
+    assert ref.held_until is not None and NOON < ref.held_until < day
+    other = await promised(api, draft)
+    again = asked.model_copy(update={"external_id": f"{asked.external_id}-2"})
+    answer = await ordered(store, again, other["promise_id"])
+    assert answer.plan is not None and answer.plan.promised_at == day
+    assert any("asks for another" in reason for reason in await reasons_of(store, again))
+    backwards = {"deliver_from": window["promise_by"], "promise_by": window["deliver_from"]}
+    refused = await api.post("/v1/promise", json=a_cart(draft, **backwards))
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
+async def test_without_a_network_nothing_is_promised_and_it_is_said(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    draft = a_draft()
+    await stocked(store, north={skus_of(draft)[0]: 9})
+    async with store.transaction() as session:
+        before = dict((await session.execute(text("SELECT * FROM network"))).mappings().one())
+        await session.execute(text("DELETE FROM network"))
+    try:
+        promise = await promised(api, draft)
+    finally:
+        async with store.transaction() as session:
+            columns = ", ".join(before)
+            values = ", ".join(f":{name}" for name in before)
+            await session.execute(text(f"INSERT INTO network ({columns}) VALUES ({values})"), before)
+    assert promise["promise_id"] is None and promise["parcels"] == []
+    assert promise["reasons"] == ["no fulfilment network is loaded: run orderwright prepare"]
+    assert [line["sku"] for line in promise["missing"]] == list(skus_of(draft))

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from activities.store import reads, stock, warehouse
+from activities.store import reads, rerouting, stock, warehouse
 from activities.store.arrived import arrivals
 from activities.store.astray import Astray
 from activities.store.intake import accept_draft, mark_started, take_unstarted
@@ -40,6 +40,7 @@ from models import search
 from models.clock import ClockStart
 from models.errors import NotReachable
 from models.journal import Carried, OrderProjection
+from models.messages import PlanAgain
 from models.order import OrderDraft
 from models.states import OrderState
 from models.stock import Count, CountedUnits, Receipt, ReceivedUnits
@@ -564,3 +565,42 @@ async def test_an_order_without_a_run_has_nothing_to_plan_anew(parts: Parts, own
     await an_order_that_lost_units(own_store)
     assert await Sweeper(parts).plan_anew() == 1
     assert await Sweeper(parts).plan_anew() == 0
+
+
+async def an_order_to_plan_again(store: Store) -> str:
+    order_id = await accepted(store, one_draft())
+    message = PlanAgain(event_id="notice-1", actor="dana", reason="north is closed: a flood", shipments=(1,))
+    async with store.transaction() as session:
+        assert await rerouting.tell_later(session, order_id, message)
+        assert not await rerouting.tell_later(session, order_id, message), "of one thing once"
+    return order_id
+
+
+async def test_runs_are_told_to_plan_anew_once(parts: Parts, own_store: Store, client: Client) -> None:
+    order_id = await an_order_to_plan_again(own_store)
+    await client.start_workflow("OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows")
+    assert [await Sweeper(parts).reroute(), await Sweeper(parts).reroute()] == [1, 0]
+    ((name, message),) = await signals(client, order_id)
+    assert (name, message["event_id"], message["shipments"]) == ("plan_again", "notice-1", [1])
+
+
+async def test_who_was_told_to_plan_anew_before_we_died_is_told_of_the_same_event(
+    parts: Parts, own_store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = await an_order_to_plan_again(own_store)
+    await client.start_workflow("OrderWorkflow", {}, id=f"order:{order_id}", task_queue="oms-workflows")
+
+    async def dies(*_: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as dying, pytest.raises(ConnectionError):
+        dying.setattr("activities.store.rerouting.told_of", dies)
+        await Sweeper(parts).reroute()
+    assert await Sweeper(parts).reroute() == 1
+    first, second = await signals(client, order_id)
+    assert first == second
+
+
+async def test_an_order_without_a_run_is_not_told_for_ever(parts: Parts, own_store: Store) -> None:
+    await an_order_to_plan_again(own_store)
+    assert [await Sweeper(parts).reroute(), await Sweeper(parts).reroute()] == [1, 0]

@@ -21,6 +21,8 @@ OF_WORKERS = {
     "orderwright_step_attempts_failed_total": {"step", "code"},
     "orderwright_step_attempts_done_total": {"step"},
     "orderwright_stock_shortages_total": {"node"},
+    "orderwright_routing_processes_lost_total": {"how"},
+    "orderwright_routed_by_simple_rule_total": {"why"},
 }
 # In the SDK's own metrics, as far as a rule asks for them; a test below finds them in its library.
 OF_THE_SDK = {"task_queue", "le"}
@@ -137,6 +139,15 @@ def test_failures_of_a_step_that_is_also_done_are_no_alarm_in_a_small_shop() -> 
 def test_a_single_failure_is_no_alarm() -> None:
     once = scraped_series(FAILED, lambda at: 7.0 + (at > 600), step="buy_label", code="neighbour_refused")
     assert fires_after("OrderwrightStepsFail", [once]) is None
+
+
+def test_orders_that_keep_being_routed_without_the_optimiser_are_an_alarm_and_a_single_one_is_none() -> None:
+    simple = "orderwright_routed_by_simple_rule_total"
+    once = scraped_series(simple, lambda at: float(at > 600), why="ended")
+    assert fires_after("OrderwrightRoutedBySimpleRule", [once]) is None
+    each_minute = scraped_series(simple, lambda at: at // MINUTE, why="hung")
+    heard = fires_after("OrderwrightRoutedBySimpleRule", [once, each_minute])
+    assert heard is not None and heard <= 15
 
 
 def test_many_failures_are_an_alarm_whatever_else_is_done() -> None:

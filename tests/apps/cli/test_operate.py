@@ -17,6 +17,7 @@ from tests.apps.cli.conftest import REPOSITORY
 from tests.workers.test_compose import SERVICES, WORKERS
 from workers.embedded.temporal import temporal_program
 from workers.observing import DONE_ATTEMPTS, FAILED_ATTEMPTS
+from workers.routing_pool import LOST_PROCESSES, SIMPLE_PLANS
 
 PAGE = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
 FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
@@ -101,7 +102,8 @@ def shown_by_the_api() -> set[str]:
 def counted_by_workers() -> set[str]:
     sources = (REPOSITORY / "activities" / "inventory.py").read_text()
     assert '"orderwright_stock_shortages"' in sources
-    return {f"{FAILED_ATTEMPTS}_total", f"{DONE_ATTEMPTS}_total", "orderwright_stock_shortages_total"}
+    counted = (FAILED_ATTEMPTS, DONE_ATTEMPTS, "orderwright_stock_shortages", LOST_PROCESSES, SIMPLE_PLANS)
+    return {f"{name}_total" for name in counted}
 
 
 def metrics_in(text: str) -> set[str]:

@@ -5,6 +5,9 @@ from apps.api import examples
 from tests.apps.cli.conftest import Answers, Run
 from tests.apps.cli.test_ledger import at
 
+FINE = (200, json.dumps({"problems": []}))
+WRONG = (200, json.dumps(examples.POLICY_PROBLEMS))
+
 
 def lines_of(out: str) -> list[str]:
     return [" ".join(line.split()) for line in out.splitlines()]
@@ -41,6 +44,7 @@ def test_history_says_who_and_why(run: Run, answers: Answers) -> None:
 
 def test_a_file_is_compared_with_what_is_in_force(run: Run, answers: Answers, tmp_path: Path) -> None:
     answers.given["GET /v1/policy"] = (200, json.dumps(examples.POLICY))
+    answers.given["POST /v1/policy/check"] = FINE
     file = tmp_path / "policy.toml"
     file.write_text(
         '[node_groups]\nstores = ["north"]\n[routing]\nlate_day_minor = 900\nmax_parcels = 3\n'
@@ -71,11 +75,13 @@ def test_a_file_is_proposed_and_a_version_approved_or_refused(
     waiting = examples.POLICY | {
         "entry": examples.POLICY["entry"] | {"state": "proposed", "decided_by": None, "decided_at": None}
     }
+    answers.given["POST /v1/policy/check"] = FINE
     answers.given["POST /v1/policy/versions"] = (200, json.dumps(waiting))
     outcome = run("policy", "propose", str(file), "--reason", "a sale", "--actor", "jo", *at(answers))
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip() == "version 1 is proposed: it holds once somebody else than jo approves it"
-    sent = json.loads(answers.asked[0][2])
+    assert json.loads(answers.asked[0][2]) == {"document": {"routing": {"max_parcels": 2}}}
+    sent = json.loads(answers.asked[1][2])
     assert sent["document"]["routing"] == {"max_parcels": 2}
     assert (sent["actor"], sent["reason"]) == ("jo", "a sale")
     answers.given["POST /v1/policy/versions/1/approve"] = (200, json.dumps(examples.POLICY))
@@ -88,15 +94,26 @@ def test_a_file_is_proposed_and_a_version_approved_or_refused(
     )
 
 
-def test_a_file_that_makes_no_sense_is_not_sent(run: Run, answers: Answers, tmp_path: Path) -> None:
+def test_a_file_that_makes_no_sense_is_neither_proposed_nor_compared(
+    run: Run, answers: Answers, tmp_path: Path
+) -> None:
+    answers.given["POST /v1/policy/check"] = WRONG
     file = tmp_path / "policy.toml"
-    file.write_text("[routing]\nmax_parcels = 0\nlate_day = 3\n")
-    outcome = run("policy", "propose", str(file), "--reason", "x", "--actor", "jo", *at(answers))
-    assert outcome.code == 2
-    assert (
-        "policy.toml: routing.max_parcels" in outcome.err and "policy.toml: routing.late_day" in outcome.err
-    )
+    file.write_text('[routing]\nmax_parcel = 3\n[[routing_rules]]\nrule_id = "stores"\nonly = ["leeds"]\n')
+    propose = ("propose", str(file), "--reason", "x", "--actor", "jo")
+    for command in (propose, ("diff", str(file)), ("diff", str(file), "--json")):
+        outcome = run("policy", *command, *at(answers))
+        said = outcome.err + outcome.out
+        assert outcome.code == 2
+        assert "policy.toml: routing.max_parcel: extra inputs are not permitted" in said
+        assert "policy.toml: routing_rules[0].only[0]: leeds is no node and no group" in said
+    assert {call[0] for call in answers.asked} == {"POST /v1/policy/check"}
+    assert json.loads(answers.asked[0][2]) == {"document": examples.POLICY_CHECK["document"]}
+
+
+def test_a_file_that_cannot_be_read_is_not_sent(run: Run, answers: Answers, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
     file.write_text("[routing\n")
     assert run("policy", "propose", str(file), "--reason", "x", "--actor", "jo", *at(answers)).code == 2
     assert run("policy", "diff", str(tmp_path / "none.toml"), *at(answers)).code == 2
-    assert [call for call in answers.asked if call[0] == "POST"] == []
+    assert answers.asked == []

@@ -114,6 +114,82 @@ def test_weights_come_from_a_file_and_an_option_overrules_it(
     assert wrong.code == 2 and "late_day_minor and split_penalty_minor" in wrong.err
 
 
+def test_a_notice_is_posted_listed_and_lifted(run: Run, answers: Answers) -> None:
+    answers.given["POST /v1/routing/notices"] = (200, json.dumps(examples.NOTICE))
+    outcome = run(
+        "route", "notice", "--node", "gb-north", "--until", "2099-03-06", "--reason", "a flood",
+        "--actor", "dana", *at(answers),
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "1 gb-north is closed the ground floor is under water dana" in " ".join(outcome.out.split())
+    sent = json.loads(answers.asked[-1][2])
+    assert sent.pop("request_id").startswith("cli-")
+    assert sent == {
+        "actor": "dana",
+        "reason": "a flood",
+        "node": "gb-north",
+        "ends_at": "2099-03-06T00:00:00Z",
+    }
+    answers.given["GET /v1/routing/notices"] = (200, json.dumps([examples.NOTICE]))
+    assert json.loads(run("route", "notices", "--json", *at(answers)).out) == [examples.NOTICE]
+    answers.given["GET /v1/routing/notices"] = (200, "[]")
+    assert "No notice holds now." in run("route", "notices", "--all", *at(answers)).out
+    assert "every=" in answers.asked[-1][0]
+    answers.given["POST /v1/routing/notices/1/lift"] = (200, json.dumps(examples.LIFTED_NOTICE))
+    outcome = run("route", "lift", "1", "--reason", "it is dry again", "--actor", "dana", *at(answers))
+    assert "lifted 2026-03-04" in " ".join(outcome.out.split())
+
+
+def test_a_notice_about_nothing_is_not_sent(run: Run, answers: Answers) -> None:
+    outcome = run("route", "notice", "--reason", "a flood", "--actor", "dana", *at(answers))
+    assert outcome.code == 2 and "say one of node, carrier and country" in " ".join(outcome.err.split())
+    assert not answers.asked
+
+
+def test_a_plan_is_set_by_hand_after_it_was_looked_at(run: Run, answers: Answers) -> None:
+    answer = examples.SET_PLAN_ANSWER | {
+        "plan": examples.ROUTE["plan"],
+        "terms": examples.ROUTE["terms"],
+        "difference": {"minor": 70, "currency": "GBP"},
+        "reasons": [],
+    }
+    answers.given["POST /v1/orders/web:1001/route"] = (200, json.dumps(answer))
+    words = (
+        "route",
+        "set",
+        "web:1001",
+        "--from",
+        "gb-south",
+        "--line",
+        "1=gb-north:4",
+        "--line",
+        "2=gb-north",
+    )
+    signed = ("--reason", "as agreed", "--actor", "dana", *at(answers))
+    outcome = run(*words, *signed)
+    assert outcome.code == 0, outcome.err
+    assert "0.70 GBP more than the router's own plan" in outcome.out
+    assert "Nothing was done: --apply hands it to the order." in outcome.out
+    assert answers.asked[-1][0].endswith("?preview=true")
+    assert json.loads(answers.asked[-1][2])["units"] == [
+        {"line_id": "1", "node": "gb-north", "quantity": 4},
+        {"line_id": "2", "node": "gb-north"},
+    ]
+    answers.given["POST /v1/orders/web:1001/route"] = (200, json.dumps(answer | {"set_plan_id": "set-1"}))
+    outcome = run(*words, "--apply", *signed)
+    assert "as soon as what is not packed has stopped (set-1)" in " ".join(outcome.out.split())
+    assert "preview" not in answers.asked[-1][0]
+
+
+def test_a_plan_that_cannot_be_says_why(run: Run, answers: Answers) -> None:
+    answers.given["POST /v1/orders/web:1001/route"] = (200, json.dumps(examples.SET_PLAN_ANSWER))
+    signed = ("--reason", "as agreed", "--actor", "dana", *at(answers))
+    outcome = run("route", "set", "web:1001", "--from", "gb-south", *signed)
+    assert outcome.code == 1 and "gb-south can give 4 of 85123A" in outcome.out
+    outcome = run("route", "set", "web:1001", "--line", "gb-south", *signed)
+    assert outcome.code == 2 and "is not LINE=NODE" in " ".join(outcome.err.split())
+
+
 def test_what_units_weigh_where_they_lie_is_told_by_parcel_and_of_other_ways(
     run: Run, answers: Answers
 ) -> None:

@@ -14,6 +14,7 @@ from policies.routing.offers import offer_of
 from policies.routing.problem import PublicHolidays, RoutingProblem
 from policies.routing.questions import differences
 from policies.routing.router import CheapestNodeRouter, Router
+from policies.routing.weights import RoutingWeights
 from tests.policies.test_router import a_node, a_problem, a_service, demands, routed, stocks
 
 WEEK = (Weekday.MON, Weekday.TUE, Weekday.WED, Weekday.THU, Weekday.FRI)
@@ -88,7 +89,10 @@ def test_without_calendar_and_days_every_day_counts_as_before(
 def test_a_problem_that_was_stored_before_there_were_calendars_gives_the_same_plan(
     demand: dict[str, int], stock: dict[tuple[str, str], int], at: datetime
 ) -> None:
-    problem = a_problem(demand, stock, business_now=at, services=(a_service(), a_service("slow", 200, 5)))
+    # Time enough on any machine: what is proven in time on one would not be on another.
+    weights = RoutingWeights(budget_seconds=60)
+    services = (a_service(), a_service("slow", 200, 5))
+    problem = a_problem(demand, stock, business_now=at, services=services, weights=weights)
     stored = problem.model_dump(mode="json", exclude={"holidays"})
     for node in stored["nodes"]:
         del node["calendar"]

@@ -94,8 +94,9 @@ def _that_adds_up(case: Any) -> None:
     total = lines + charges
     draft["totals"] = {"lines_minor": lines, "charges_minor": charges, "total_minor": total}
     draft["tenders"] = [draft["tenders"][0] | {"amount_minor": total}]
-    if draft.get("promise_by"):
-        draft["promise_by"] = draft["placed_at"]
+    for name in ("promise_by", "deliver_from"):
+        if draft.get(name):
+            draft[name] = draft["placed_at"]
     case.body = draft
 
 
@@ -258,6 +259,22 @@ def _of_the_plan_there_is(case: Any) -> None:
         case.body = asked or {"without": "south"}
 
 
+def _of_a_notice_that_harms_nobody(case: Any) -> None:
+    """Post it of a country that no order goes to, once; or lift the one that there is."""
+    if "request_id" not in case.body:
+        case.path_parameters["notice_id"] = 1
+        return
+    said = {name: case.body[name] for name in ("actor", "reason")}
+    case.body = said | {"country": "NZ", "request_id": f"n-{_number_of(case.body)}"}
+
+
+def _from_where_there_is_something(case: Any) -> None:
+    """Set a plan for the one order that was routed, each under an id of its own."""
+    case.path_parameters["order_id"] = "web:1001"
+    said = {name: case.body[name] for name in ("actor", "reason")}
+    case.body = said | {"node": "north", "request_id": f"s-{_number_of(case.body)}"}
+
+
 def _of_the_account_there_is(case: Any) -> None:
     """Look at it, or block it."""
     if isinstance(case.body, dict):
@@ -327,6 +344,8 @@ def _of_a_cart_of_its_own(case: Any) -> None:
         body["valid_minutes"] = int(body["valid_minutes"])
     if body.get("promise_by"):
         body["promise_by"] = _possible(body["promise_by"])
+    if body.get("deliver_from"):
+        body["deliver_from"] = body.get("promise_by") or _possible(body["deliver_from"])
     case.body = body | {"request_id": f"c-{_number_of(body)}"}
     if case.headers and BUSINESS_START_HEADER in case.headers:
         case.headers[BUSINESS_START_HEADER] = _possible(case.headers[BUSINESS_START_HEADER])
@@ -347,7 +366,13 @@ def _of_a_policy_there_is(case: Any) -> None:
     case.body = body | {"version": 1}
 
 
+def _any_document(case: Any) -> None:
+    """Whatever stands in it is answered; what a body may not be is tried by others."""
+    case.body = {"document": {"routing": {"max_parcels": 3}}}
+
+
 _MENDS = {
+    "check_policy": _any_document,
     "try_policy": _of_a_policy_there_is,
     "make_promise": _of_a_cart_of_its_own,
     "show_promise": _of_the_promise_there_is,
@@ -372,6 +397,9 @@ _MENDS = {
     "explain_route": _of_the_plan_there_is,
     "ask_what_if": _of_the_plan_there_is,
     "replay_route": _of_the_plan_there_is,
+    "post_notice": _of_a_notice_that_harms_nobody,
+    "lift_notice": _of_a_notice_that_harms_nobody,
+    "set_plan": _from_where_there_is_something,
     "block_tender": _of_the_account_there_is,
     "show_account": _of_the_account_there_is,
     "add_subscriber": _nowhere,
