@@ -91,6 +91,7 @@ class RoutingActivities:
             demand = left_to_plan(draft, await kept_lines(session, effect.order_id, effect.kept))
             levels = await stock_of(session, {line.sku for line in demand}, effect.order_id)
             policy = await policies.active(session)
+            notices = await rerouting.holding(session)
             problem = await problem_of(
                 session,
                 Wish.of_order(draft, demand, len(effect.kept)),
@@ -127,6 +128,8 @@ class RoutingActivities:
                 problem, answer, levels, draft, policy.shortage, until=until
             )
         if isinstance(answer, Unfillable):
+            async with self._store.transaction() as session:
+                await rerouting.still_hold(session, notices)
             return RouteAnswer(unfillable=(*answer.reasons, *problem.notes))
         plan = _numbered(answer, effect.first_number).model_copy(
             update={
@@ -147,6 +150,7 @@ class RoutingActivities:
             }
         )
         async with self._store.transaction() as session:
+            await rerouting.still_hold(session, notices)
             return RouteAnswer(
                 plan=await keep_plan(
                     session,

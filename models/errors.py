@@ -177,6 +177,14 @@ class NotReachable(OrderwrightError):
     retryable = True
 
 
+class Outdated(OrderwrightError):
+    """What was worked out was outdated before it could be stored; it is worked out again."""
+
+    code = "outdated"
+    http_status = 503
+    retryable = True
+
+
 class NeighbourRefused(OrderwrightError):
     """A neighbour (payment provider, warehouse, carrier, gateway) understood the request and said no for good."""
 

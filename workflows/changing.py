@@ -47,6 +47,7 @@ _ASK_AGAIN_AFTER = timedelta(minutes=10)
 _REMEMBERED_ANSWERS = 50
 # How long an order is planned without a node or service that refused it, unless that will never do.
 _AVOIDED_FOR = timedelta(days=1)
+_NOTHING_YET = "nothing is planned yet"
 _OF_CARRIERS = frozenset({Refusal.OUTAGE, Refusal.NOT_SERVED})
 _WILL_NOT_DO = frozenset({Refusal.CANNOT_HANDLE, Refusal.NOT_SERVED})
 
@@ -407,12 +408,13 @@ class Changing(Paying):
         memory = self.memory
         memory.avoided += wish.avoid
         why_not = self._why_not_again(wish)
+        if why_not in (None, _NOTHING_YET):
+            memory.set_plan = wish.set_plan or memory.set_plan
         if why_not is not None:
             self.note("plan.stays", "the order is not planned anew", why=why_not, actor=wish.actor)
             return False
         self._attempt("plan-again", count=True)
         memory.again.append(wish)
-        memory.set_plan = wish.set_plan or memory.set_plan
         self.note("plan.again", "what is not packed is planned anew", why=wish.reason, actor=wish.actor)
         return True
 
@@ -424,8 +426,9 @@ class Changing(Paying):
             return "it does not wait for goods"
         if memory.state in ORDER_TERMINAL or memory.leaving_to is not None or memory.cancel is not None:
             return f"the order is {memory.state}"
-        if memory.facts is None or (memory.plan is None and not memory.earlier):
-            return "nothing is planned yet"
+        planning = OrderState.ROUTING in (memory.state, memory.paused_in)
+        if memory.plan is None and not memory.earlier and not planning:
+            return _NOTHING_YET
         if (memory.released or memory.rest_dropped) and all(
             self._is_over(ref.number) or self._has_left(ref.number) for ref in self._started_shipments()
         ):

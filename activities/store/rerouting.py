@@ -12,15 +12,17 @@ from sqlmodel import col
 from activities.store.intake import stored_draft
 from activities.store.network import network
 from models.base import Contract
-from models.errors import Conflict, InvalidDocument, NotFound, Problem
+from models.errors import Conflict, InvalidDocument, NotFound, Outdated, Problem
 from models.messages import PlanAgain
 from models.network import Network
 from models.rerouting import Notice, NoticeKind, NoticeLift, NoticePost, SetPlan
-from models.states import ORDER_TERMINAL, SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL
+from models.states import ORDER_TERMINAL, SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL, OrderState
 from models.tables.rerouting import NoticeRow, PlanAgainRow, SetPlanRow
 from policies.routing.rerouting import concerns_region
 
 _SHOWN = 200
+# Of PostgreSQL's advisory locks: plans are stored under it together, notices are posted one by one.
+_PLANNING = 0x6F770001
 
 
 class Untold(Contract):
@@ -38,6 +40,8 @@ async def post(session: AsyncSession, wish: NoticePost) -> Notice:
     A repeat answers what was posted. Raises ``InvalidDocument`` for a node or carrier that there is not, or an end that
     is past, and ``Conflict`` when its id stands for another one.
     """
+    # What is planned at this moment is stored before, so that it is found below, or after, and then sees the notice.
+    await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PLANNING})
     now = datetime.now(UTC)
     known = await session.scalar(select(NoticeRow).where(col(NoticeRow.request_id) == wish.request_id))
     if known is None:
@@ -112,6 +116,21 @@ async def in_force(session: AsyncSession) -> tuple[Notice, ...]:
     return tuple(_view(row) for row in rows)
 
 
+async def holding(session: AsyncSession) -> tuple[int, ...]:
+    """The notices that hold now, by their numbers."""
+    return tuple(notice.notice_id for notice in await in_force(session))
+
+
+async def still_hold(session: AsyncSession, planned_by: tuple[int, ...]) -> None:
+    """Whoever stores a plan in this transaction is found by notices that are posted from now on.
+
+    Raises ``Outdated`` unless the notices that hold are those that it was ``planned_by``.
+    """
+    await session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _PLANNING})
+    if await holding(session) != planned_by:
+        raise Outdated("another notice holds by now: it is planned again")
+
+
 async def notices(session: AsyncSession) -> tuple[Notice, ...]:
     """The last notices that were posted, whether they hold or not; the last first."""
     rows = await session.scalars(select(NoticeRow).order_by(col(NoticeRow.notice_id).desc()).limit(_SHOWN))
@@ -169,7 +188,7 @@ async def _have_planned_anew(session: AsyncSession, notice: Notice) -> int:
             "carrier": notice.carrier,
             "service": notice.service,
             "country": notice.country,
-            "over": [state.value for state in ORDER_TERMINAL],
+            "open": [state.value for state in OrderState if state not in ORDER_TERMINAL],
             "gone": [state.value for state in SHIPMENT_HANDED_OVER | SHIPMENT_TERMINAL],
         },
     )
@@ -203,14 +222,15 @@ SELECT orders.order_id, array_agg(DISTINCT parcel.number) FILTER (WHERE parcel.s
         UNION ALL
         SELECT (planned ->> 'number')::int, planned ->> 'node', planned ->> 'carrier', planned ->> 'service', false
           FROM plans, jsonb_array_elements(plans.summary -> 'shipments') AS planned
-         WHERE plans.plan_id = orders.plan_id
+         WHERE plans.order_id = orders.order_id
+           AND plans.attempt = (SELECT max(last.attempt) FROM plans AS last WHERE last.order_id = orders.order_id)
            AND NOT EXISTS (SELECT FROM shipments WHERE shipments.order_id = orders.order_id
                               AND shipments.number = (planned ->> 'number')::int)
        ) AS parcel
     ON (CAST(:node AS text) IS NULL OR parcel.node = :node)
    AND (CAST(:carrier AS text) IS NULL OR parcel.carrier = :carrier)
    AND (CAST(:service AS text) IS NULL OR parcel.service = :service)
- WHERE NOT orders.state = ANY (:over)
+ WHERE orders.state = ANY (:open)
    AND (CAST(:country AS text) IS NULL OR orders.ship_country = :country)
  GROUP BY orders.order_id
 """

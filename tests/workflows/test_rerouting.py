@@ -318,6 +318,31 @@ async def test_a_plan_that_a_person_has_set_is_asked_for_once_and_not_reviewed(c
     assert (await case.order.result()).state is OrderState.CLOSED
 
 
+async def test_a_notice_that_comes_while_the_order_is_planned_has_it_planned_again(case: Case) -> None:
+    planned(case)
+    planning = case.script.hold("route_order")
+    await case.start()
+    await case.script.reached["route_order"].wait()
+    await plan_again(case)
+    planning.set()
+    await case.delivered(1)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert len(await routed(case)) == len(asked(case, "reserve_stock")) == 2
+    assert [one.plan_id for one in asked(case, "request_pick")] == ["plan-1"], "only what was planned last"
+
+
+async def test_a_plan_that_is_set_before_anything_is_planned_is_the_first_one(case: Case) -> None:
+    planned(case)
+    asking = case.script.hold("assess_order")
+    await case.start()
+    await case.script.reached["assess_order"].wait()
+    await plan_again(case, "set-1", set_plan="set-1")
+    asking.set()
+    await case.delivered(1)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert [one.set_plan for one in await routed(case)] == ["set-1"]
+
+
 def back_ordered_until(case: Case, attempt: int) -> None:
     case.script.answers["route_order"] = lambda r: (
         e.RouteAnswer(plan=some_plan()) if r.attempt >= attempt else e.RouteAnswer(unfillable=("closed",))

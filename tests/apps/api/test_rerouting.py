@@ -1,6 +1,7 @@
 """Notices, and plans that a person sets: over HTTP, on the real database, with the activity that plans."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -14,9 +15,11 @@ from activities.store.store import Store
 from models.effects import RouteAnswer, RouteOrder
 from models.messages import Avoided
 from models.order import OrderDraft
+from models.plan import Plan, Unfillable
 from policies.routing.exact import ExactRouter
+from policies.routing.problem import RoutingProblem
 from policies.routing.questions import differences
-from tests.activities.running import run
+from tests.activities.running import failure_of, run
 from tests.builders import NOON, a_draft, accepted, new_number, order_id_of, skus_of, stocked
 
 
@@ -105,6 +108,47 @@ async def test_orders_are_planned_without_a_closed_node_until_it_is_open_again(
     assert made.problem is not None and differences(made.plan, made.problem) == []
     every = (await api.get("/v1/routing/notices", params={"every": "true"})).json()
     assert lifted in every and lifted not in (await api.get("/v1/routing/notices")).json()
+
+
+class Posting(ExactRouter):
+    """A router while whose work somebody posts a notice."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def route(self, problem: RoutingProblem) -> Plan | Unfillable:
+        self._act()
+        return super().route(problem)
+
+
+@pytest.mark.parametrize("units", [5, 0])
+async def test_a_notice_that_comes_while_an_order_is_planned_is_not_overlooked(
+    api: httpx.AsyncClient, store: Store, units: int
+) -> None:
+    draft = await an_order(store, north=units, south=units)
+    loop = asyncio.get_running_loop()
+    effect = RouteOrder(order_id=order_id_of(draft), attempt=1, business_now=NOON)
+
+    def act() -> None:
+        asyncio.run_coroutine_threadsafe(post(api, node="north"), loop).result()
+
+    posting = Posting(act)
+    failure = await failure_of(RoutingActivities(store, posting).route_order, effect)
+    assert (failure.type, failure.non_retryable) == ("outdated", False)
+    assert await told(store, draft) == [], "nothing was stored that could be planned with it"
+    again = await route(store, draft)
+    assert again.plan is None if not units else nodes_of(again) == ["south"]
+
+
+async def test_a_plan_is_found_before_the_order_s_row_knows_of_it(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    draft = await an_order(store, north=5)
+    effect = RouteOrder(order_id=order_id_of(draft), attempt=1, business_now=NOON)
+    assert (await run(RoutingActivities(store, ExactRouter()).route_order, effect)).plan is not None
+    await post(api, node="north")
+    assert len(await told(store, draft)) == 1
 
 
 async def test_a_notice_posted_twice_is_one_and_its_id_stands_for_no_other(
