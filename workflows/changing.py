@@ -61,7 +61,9 @@ class Changing(Paying):
         if not self._turned_back():
             return
         all_planned = memory.released or memory.rest_dropped
-        if self._anything_out():
+        if self._only_replaces_the_rest():
+            called_off = False
+        elif self._anything_out():
             if not await self._stop_what_is_not_packed():
                 await self._give_up_amendment("called_off", "the order was called off meanwhile")
                 memory.stock_lost.clear()
@@ -85,6 +87,18 @@ class Changing(Paying):
             await self._forget_plan()
         elif applied or called_off or again:
             self._set_plan_aside()
+
+    def _only_replaces_the_rest(self) -> bool:
+        """Whether all that is asked for are substitutes for what no parcel of the order has: they go on."""
+        memory = self.memory
+        return (
+            memory.amendment is not None
+            and _is_our_own(memory.amendment)
+            and not memory.released
+            and not memory.stock_lost
+            and not memory.again
+            and workflow.patched("only-the-rest-is-replaced")
+        )
 
     # --- stopping ---
     async def _stop_what_is_not_packed(self) -> bool:

@@ -127,3 +127,32 @@ async def test_what_the_customer_asks_for_meanwhile_comes_first(case: Case) -> N
     assert [a.amendment_id for a in asked(case, "apply_amendment")] == ["amendment-2"]
     assert asked(case, "apply_amendment")[0].refused is None
     assert (await memory(case)).amend_answers.keys() == {"amend-2"}
+
+
+@pytest.mark.fingerprint
+async def test_substitutes_for_the_rest_call_no_parcel_of_the_first_part_back(case: Case) -> None:
+    """It is not packed yet when the rest is replaced, and goes on all the same."""
+    case.script.amended_total = 5_000
+
+    def plan(request: e.RouteOrder) -> e.RouteAnswer:
+        if request.attempt == 1:
+            ahead = some_plan(total=2_500)
+            return e.RouteAnswer(plan=ahead.model_copy(update={"left_out": 2}))
+        if request.attempt == 2:
+            return e.RouteAnswer(unfillable=("red is short",), substitution=substitution(2))
+        return e.RouteAnswer(plan=some_plan(first=request.first_number, total=2_500))
+
+    case.script.answers["route_order"] = plan
+    await case.start()
+    await case.until_shipment("pick_requested", 1)
+    await case.until(OrderState.BACKORDERED)
+    await case.order.signal(
+        "stock_arrived", {"event_id": "s1", "actor": "warehouse", "reason": "a receipt"}
+    )
+    await case.until_shipment("pick_requested", 2)
+    await case.delivered(1)
+    await case.delivered(2)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert not asked(case, "cancel_pick") and len(asked(case, "request_pick")) == 2
+    assert [one.number for one in asked(case, "apply_amendment")[0].kept] == [1]
+    assert len(asked(case, "capture_payment")) == 2
