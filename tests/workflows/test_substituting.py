@@ -146,9 +146,7 @@ async def test_substitutes_for_the_rest_call_no_parcel_of_the_first_part_back(ca
     await case.start()
     await case.until_shipment("pick_requested", 1)
     await case.until(OrderState.BACKORDERED)
-    await case.order.signal(
-        "stock_arrived", {"event_id": "s1", "actor": "warehouse", "reason": "a receipt"}
-    )
+    await case.order.signal("stock_arrived", {"event_id": "s1", "actor": "warehouse", "reason": "a receipt"})
     await case.until_shipment("pick_requested", 2)
     await case.delivered(1)
     await case.delivered(2)
