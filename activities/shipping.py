@@ -27,7 +27,7 @@ from models.effects import (
     Undone,
     VoidLabel,
 )
-from models.messages import WmsEvent, WmsEventKind
+from models.messages import MOST_MISSING_LINES, MissingUnits, WmsEvent, WmsEventKind
 from models.operations import OperationState, ShippingKind
 from models.plan import PlannedLine, PlannedShipment
 from models.stock import LotUnits
@@ -86,14 +86,14 @@ class ShippingActivities:
                 by_hand=effect.by_hand,
             ),
         )
-        if not answer.accepted:
+        for number, missing in enumerate(_in_parts(answer.missing)):
             refused = WmsEvent(
-                event_id=f"refused:{effect.key}"[:128],
+                event_id=f"refused:{number}:{effect.key}"[:128],
                 kind=WmsEventKind.REFUSED,
                 occurred_at=effect.business_now,
                 pick_id=answer.pick_id or "",
                 detail=answer.reason,
-                missing=answer.missing,
+                missing=missing,
             )
             await correct_stock(self._store, effect.shipment_id, refused)
         return answer
@@ -268,3 +268,10 @@ def _other(effect: CancelPick | VoidLabel, kind: ShippingKind, key: str) -> Ship
 
 def _accepted(accepted: bool, reference: str | None) -> Meaning:
     return Meaning(OperationState.CONFIRMED if accepted else OperationState.DECLINED, reference)
+
+
+def _in_parts(missing: tuple[MissingUnits, ...]) -> list[tuple[MissingUnits, ...]]:
+    """As many at a time as an event may name."""
+    return [
+        missing[start : start + MOST_MISSING_LINES] for start in range(0, len(missing), MOST_MISSING_LINES)
+    ]

@@ -30,7 +30,7 @@ def _brief(answer: dict[str, Any]) -> dict[str, Any]:
 # What is longer would travel with the run from then on, and a run that outgrows the engine's limits is ended by it.
 _LONGEST_ANSWER = 16_000
 # Of an event that travels with a run.
-_MOST_MISSING, _MOST_MISSING_LINES = 1_000_000, 100
+_MOST_MISSING, MOST_MISSING_LINES = 1_000_000, 100
 ByHandAnswer = Annotated[dict[str, Any], AfterValidator(_brief)]
 
 
@@ -242,7 +242,8 @@ class Avoided(Contract):
 class PlanAgain(Contract):
     """Signal ``plan_again``: what is not packed is to be planned anew.
 
-    ``shipments``: those that cannot go as they are, so that they are unpacked, too. ``avoid``: what this order is not
+    ``shipments``: those that cannot go as they are, so that they are unpacked, too; with ``about`` all that it is of,
+    and nothing is done where none is. ``avoid``: what this order is not
     to be planned with from now on. ``waiting``: only where it waits for goods. ``set_plan``: the plan that a person has
     set, which is stored under this id.
     """
@@ -251,6 +252,7 @@ class PlanAgain(Contract):
     actor: Actor
     reason: Reason
     shipments: tuple[int, ...] = ()
+    about: Avoided | None = None
     avoid: tuple[Avoided, ...] = ()
     waiting: bool = False
     set_plan: str | None = None
@@ -325,7 +327,7 @@ class WmsEvent(Contract):
     occurred_at: AwareDatetime
     pick_id: Detail
     detail: Detail = ""
-    missing: tuple[MissingUnits, ...] = Field(default=(), max_length=_MOST_MISSING_LINES)
+    missing: tuple[MissingUnits, ...] = Field(default=(), max_length=MOST_MISSING_LINES)
     refusal: SaidRefusal = None
 
 

@@ -64,7 +64,8 @@ class NoticePost(Document):
 
 
 class Notice(Contract):
-    """A notice. ``orders``: how many were to be planned anew for it. It is over when it was lifted, or is past its end.
+    """A notice. ``orders``: how many are planned anew for it, all once ``spread_at`` is there. It is over when it was
+    lifted, or is past its end.
 
     Its times are wall time: whoever posts one means the world outside.
     """
@@ -84,6 +85,7 @@ class Notice(Contract):
     lifted_at: AwareDatetime | None = None
     lifted_by: str | None = None
     orders: int = 0
+    spread_at: AwareDatetime | None = None
 
     @property
     def about(self) -> str:

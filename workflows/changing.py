@@ -4,6 +4,7 @@ Shipments that are not packed yet are called off, those that are go on as they a
 """
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -47,6 +48,7 @@ _ASK_AGAIN_AFTER = timedelta(minutes=10)
 _REMEMBERED_ANSWERS = 50
 # How long an order is planned without a node or service that refused it, unless that will never do.
 _AVOIDED_FOR = timedelta(days=1)
+_ELSEWHERE = "nothing of it is planned with that"
 _NOTHING_YET = "nothing is planned yet"
 _OF_CARRIERS = frozenset({Refusal.OUTAGE, Refusal.NOT_SERVED})
 _WILL_NOT_DO = frozenset({Refusal.CANNOT_HANDLE, Refusal.NOT_SERVED})
@@ -72,17 +74,22 @@ class Changing(Paying):
             called_off = self._keep_what_goes_on()
         else:
             called_off = bool(memory.stock_lost)
-        again = tuple(memory.again)
+        again, lost = tuple(memory.again), tuple(memory.stock_lost)
         applied = memory.amendment is not None and await self._apply(memory.amendment)
-        memory.stock_lost.clear()
+        later = [number for number in memory.stock_lost if number not in lost]
+        # What was lost while the money for the amendment was held is planned for next.
+        memory.stock_lost = later if later and workflow.patched("lost-while-applying") else []
         if again:
             memory.again = [wish for wish in memory.again if wish not in again]
             # One that waits for goods looks at once.
             memory.stock_arrived = memory.stock_arrived or memory.state is OrderState.BACKORDERED
             # Another plan is another one to approve, unless a person has set it.
             memory.passed_gates = [gate for gate in memory.passed_gates if gate != "gate_b"]
-        if memory.earlier and not applied:
-            memory.rest_dropped = all_planned and not called_off
+        if not applied and (memory.earlier or again):
+            memory.rest_dropped = bool(memory.earlier) and all_planned and not called_off
+        if again and memory.rest_dropped and memory.set_plan is not None:
+            memory.set_plan = None
+            self.note("plan.stays", "the plan that was set is not made", why="everything is packed already")
         if memory.rest_dropped:
             await self._forget_plan()
         elif applied or called_off or again:
@@ -139,10 +146,13 @@ class Changing(Paying):
 
     def _stop_request(self) -> str:
         memory = self.memory
+        if memory.again:
+            # Whatever else comes is another request: who has answered this one has not answered that.
+            amended = memory.amendment.request_id if memory.amendment is not None else ""
+            lost = self._attempt("stock-lost") if memory.stock_lost else 0
+            return f"plan-again-{self._attempt('plan-again')}-{lost}-{amended}"[:128]
         if memory.amendment is not None:
             return memory.amendment.request_id
-        if memory.again:
-            return f"plan-again-{self._attempt('plan-again')}"
         return f"stock-lost-{self._attempt('stock-lost')}"
 
     async def _ask_to_stop(self, number: int) -> None:
@@ -421,6 +431,9 @@ class Changing(Paying):
         """Turn back to planning for ``wish``, if there is anything left to plan; whether that is so."""
         memory = self.memory
         memory.avoided += wish.avoid
+        if wish.about is not None:
+            # As it is planned by now: since it was looked for, others may have been started, or made without it.
+            wish = wish.model_copy(update={"shipments": self._shipments_of(wish.about)})
         why_not = self._why_not_again(wish)
         if why_not in (None, _NOTHING_YET):
             memory.set_plan = wish.set_plan or memory.set_plan
@@ -433,21 +446,41 @@ class Changing(Paying):
         return True
 
     def _why_not_again(self, wish: PlanAgain) -> str | None:
+        return next(self._reasons_to_stay(wish), None)
+
+    def _reasons_to_stay(self, wish: PlanAgain) -> Iterator[str]:
         memory = self.memory
+        elsewhere = wish.about is not None and not wish.shipments
         if OrderState.BACKORDERED in (memory.state, memory.paused_in):
-            return None if memory.cancel is None else "the order is called off"
+            if memory.cancel is not None:
+                yield "the order is called off"
+            if elsewhere:
+                yield _ELSEWHERE
+            return
         if wish.waiting:
-            return "it does not wait for goods"
+            yield "it does not wait for goods"
         if memory.state in ORDER_TERMINAL or memory.leaving_to is not None or memory.cancel is not None:
-            return f"the order is {memory.state}"
+            yield f"the order is {memory.state}"
         planning = OrderState.ROUTING in (memory.state, memory.paused_in)
+        if elsewhere and not planning and not self._is_planned_with(wish.about):
+            yield _ELSEWHERE
         if memory.plan is None and not memory.earlier and not planning:
-            return _NOTHING_YET
+            yield _NOTHING_YET
         if (memory.released or memory.rest_dropped) and all(
             self._is_over(ref.number) or self._has_left(ref.number) for ref in self._started_shipments()
         ):
-            return "everything has left"
-        return None
+            yield "everything has left"
+
+    def _is_planned_with(self, about: Avoided | None) -> bool:
+        plan = self.memory.plan
+        return plan is None or about is None or any(_is_of(ref, about) for ref in plan.shipments)
+
+    def _shipments_of(self, about: Avoided) -> tuple[int, ...]:
+        return tuple(
+            ref.number
+            for ref in self._started_shipments()
+            if _is_of(ref, about) and not self._is_over(ref.number) and not self._has_left(ref.number)
+        )
 
     def _hear_refusal(self, progress: ShipmentProgress) -> None:
         """A neighbour does not take a shipment on: plan it anew without it, as often as the policy allows."""
@@ -459,7 +492,11 @@ class Changing(Paying):
             or not self._first_time("refused", f"{progress.number}/{refused.count}")
         ):
             return
-        if memory.reroutes >= memory.may_reroute:
+        avoided = self._avoided(ref, refused)
+        # Several that are refused at once are planned anew together.
+        under_way = any(one.actor == SYSTEM for one in memory.again)
+        if memory.reroutes >= memory.may_reroute and not under_way:
+            memory.avoided.append(avoided)
             self.note(
                 "plan.stays",
                 "the order is not planned anew",
@@ -471,9 +508,9 @@ class Changing(Paying):
             actor=SYSTEM,
             reason=f"shipment {progress.number}: {refused.why or refused.refusal}",
             shipments=(progress.number,),
-            avoid=(self._avoided(ref, refused),),
+            avoid=(avoided,),
         )
-        if self._plan_again(wish):
+        if self._plan_again(wish) and not under_way:
             memory.reroutes += 1
 
     def _avoided(self, ref: ShipmentRef, refused: RefusedShipment) -> Avoided:
@@ -533,6 +570,13 @@ class Changing(Paying):
             actor=request.actor,
             request_id=request.request_id,
         )
+
+
+def _is_of(ref: ShipmentRef, about: Avoided) -> bool:
+    """Whether a shipment is from the node, or by the service, that something is about."""
+    if about.node is not None:
+        return ref.node == about.node
+    return ref.carrier == about.carrier and about.service in (None, ref.service)
 
 
 def _releases(undo: object, key: str | None) -> bool:

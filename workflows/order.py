@@ -267,6 +267,7 @@ class OrderWorkflow(Changing):
         memory = self.memory
         self._enter(OrderState.ROUTING)
         memory.planned_at = planned_at = self.business_now()
+        asked = memory.set_plan
         answer = await self.do(
             steps.ROUTE_ORDER,
             e.RouteOrder(
@@ -278,12 +279,12 @@ class OrderWorkflow(Changing):
                 outstanding=self._outstanding() if memory.earlier else None,
                 substitute=memory.substitutions < _SUBSTITUTION_TRIES,
                 avoid=self._still_avoided(),
-                set_plan=memory.set_plan,
+                set_plan=asked,
             ),
         )
-        # Whoever set it meant it once: what is planned after it is the router's again.
-        memory.set_plan = None
         memory.plan = plan = answer.plan
+        if memory.set_plan == asked and (plan is None or plan.set_by is None):
+            memory.set_plan = None  # it cannot be made, as the router's plan says
         if plan is None:
             if answer.substitution is not None and self._substitute(answer.substitution):
                 self._turn_back()
@@ -454,6 +455,11 @@ class OrderWorkflow(Changing):
         for ref in memory.plan.shipments:
             await self._start_shipment(ref)
         memory.released = True
+        if not any(wish.set_plan for wish in memory.again):
+            memory.set_plan = None  # whoever set it meant it once
+        for progress in tuple(memory.shipments.values()):
+            # A neighbour may have refused one while the others were started.
+            self._hear_refusal(progress)
         self._enter(OrderState.RELEASED)
         self._changed()
         self._follow_shipments()

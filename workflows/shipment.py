@@ -305,6 +305,8 @@ class ShipmentWorkflow(Case[ShipmentMemory]):
     async def _buy_label(self) -> None:
         memory, run = self.memory, self._run_input
         while memory.label is None:
+            if memory.refused is not None:
+                await self._wait_for_another_plan()
             if memory.label_key is None:
                 attempt = self._attempt("label", count=True)
                 memory.label_key = self._key("label", attempt)

@@ -20,6 +20,7 @@ from activities.store.stock_values import known_values
 from models.base import Contract
 from models.effects import KeptShipment
 from models.errors import Refused
+from models.identifiers import shipment_id
 from models.messages import Avoided
 from models.order import OrderDraft
 from models.plan import PlannedLine
@@ -186,10 +187,11 @@ async def problem_of_rest(
         if shipment.number in plans and (left(shipment) or shipment.state in _PACKED)
     ]
     demand = left_to_plan(draft, await kept_lines(session, order_id, kept))
-    levels = await stock_of(session, {line.sku for line in demand}, order_id)
+    goes_on = [shipment_id(order_id, one.number) for one in kept]
+    levels = await stock_of(session, {line.sku for line in demand}, order_id, goes_on=goes_on)
     return await problem_of(
         session,
-        Wish.of_order(draft, demand),
+        Wish.of_order(draft, demand, len(kept)),
         levels,
         await policies.active(session),
         order_id=order_id,

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +13,7 @@ from activities.store.intake import stored_draft
 from activities.store.network import network
 from models.base import Contract
 from models.errors import Conflict, InvalidDocument, NotFound, Outdated, Problem
-from models.messages import PlanAgain
+from models.messages import Avoided, PlanAgain
 from models.network import Network
 from models.rerouting import Notice, NoticeKind, NoticeLift, NoticePost, SetPlan
 from models.states import ORDER_TERMINAL, SHIPMENT_HANDED_OVER, SHIPMENT_TERMINAL, OrderState
@@ -35,7 +35,7 @@ class Untold(Contract):
 
 # --- notices ---
 async def post(session: AsyncSession, wish: NoticePost) -> Notice:
-    """Put a notice in force, and have every order planned anew that is planned with what it is about.
+    """Put a notice in force; ``spread`` has every order planned anew that is planned with what it is about.
 
     A repeat answers what was posted. Raises ``InvalidDocument`` for a node or carrier that there is not, or an end that
     is past, and ``Conflict`` when its id stands for another one.
@@ -58,13 +58,8 @@ async def post(session: AsyncSession, wish: NoticePost) -> Notice:
             )
             .on_conflict_do_nothing(index_elements=["request_id"])
         )
-        # Whoever posts the same at the same moment waits here until it is known what the first one did.
-        known = await session.scalar(
-            select(NoticeRow).where(col(NoticeRow.request_id) == wish.request_id).with_for_update()
-        )
+        known = await session.scalar(select(NoticeRow).where(col(NoticeRow.request_id) == wish.request_id))
         assert known is not None  # noqa: S101 - it was inserted, or had been
-        if known.posted_at == now:
-            known.orders = await _have_planned_anew(session, _view(known))
     if not _says_the_same(known, wish):
         raise Conflict(
             f"request_id {wish.request_id} was used for another notice: an id is used for one request"
@@ -80,27 +75,50 @@ async def lift(session: AsyncSession, notice_id: int, word: NoticeLift) -> Notic
     if row.lifted_at is None:
         row.lifted_at, row.lifted_by = datetime.now(UTC), word.actor
         row.reason = f"{row.reason}; lifted: {word.reason}"[:2000]
+        if row.spread_at is None:
+            # Nobody is to be called back any more for what is no longer so.
+            row.spread_at = row.lifted_at
         await _wake(session, _view(row))
     return _view(row)
 
 
 async def _wake(session: AsyncSession, notice: Notice) -> None:
-    """Have every order look again that waits for goods: they may lie where nothing could be sent from."""
+    """Have every order look again that waits for goods, and was told that it is for this notice, among others."""
     message = PlanAgain(
         event_id=f"notice-{notice.notice_id}-lifted",
         actor=notice.lifted_by or notice.actor,
         reason=f"no longer so: {notice.about}"[:1000],
         waiting=True,
     )
-    for (order_id,) in (await session.execute(text(_WAITING))).all():
-        await tell_later(session, order_id, message)
+    await session.execute(
+        text(_TELL_WAITING),
+        {
+            "event_id": message.event_id,
+            "message": message.model_dump_json(),
+            "about": notice.about,
+            "now": _now(),
+        },
+    )
 
 
-_WAITING = """
-SELECT order_id FROM orders WHERE state = 'backordered'
-UNION
-SELECT order_id FROM review_tasks WHERE state = 'open' AND kind = 'backorder'
+_TELL_WAITING = """
+INSERT INTO plans_again (order_id, event_id, message, made_at)
+SELECT waiting.order_id, :event_id, CAST(:message AS jsonb), :now
+  FROM (SELECT order_id FROM orders WHERE state = 'backordered'
+        UNION
+        SELECT order_id FROM review_tasks WHERE state = 'open' AND kind = 'backorder') AS waiting
+ WHERE EXISTS (SELECT FROM timeline WHERE timeline.order_id = waiting.order_id
+                  AND kind = 'order.backordered' AND strpos(why, :about) > 0)
+ON CONFLICT DO NOTHING
 """
+
+
+async def notice(session: AsyncSession, notice_id: int) -> Notice:
+    """One notice. Raises ``NotFound``."""
+    row = await session.get(NoticeRow, notice_id)
+    if row is None:
+        raise NotFound(f"there is no notice {notice_id}")
+    return _view(row)
 
 
 async def in_force(session: AsyncSession) -> tuple[Notice, ...]:
@@ -176,39 +194,67 @@ def _says_the_same(row: NoticeRow, wish: NoticePost) -> bool:
 
 
 def _view(row: NoticeRow) -> Notice:
-    return Notice.model_validate(row.model_dump(exclude={"request_id"}))
+    return Notice.model_validate(row.model_dump(exclude={"request_id", "spread_to"}))
 
 
-async def _have_planned_anew(session: AsyncSession, notice: Notice) -> int:
-    """Orders whose run is to be told of ``notice``: what is not with the carrier yet cannot go as it is planned."""
-    found = await session.execute(
-        text(_PLANNED_WITH),
-        {
-            "node": notice.node,
-            "carrier": notice.carrier,
-            "service": notice.service,
-            "country": notice.country,
-            "open": [state.value for state in OrderState if state not in ORDER_TERMINAL],
-            "gone": [state.value for state in SHIPMENT_HANDED_OVER | SHIPMENT_TERMINAL],
-        },
+async def spread(session: AsyncSession, limit: int) -> int | None:
+    """Have the next orders planned anew that the first unspread notice is about, at most ``limit`` looked at.
+
+    How many were looked at; None: no notice waits. Orders are taken by their ids, each notice as often as it takes.
+    """
+    row = await session.scalar(
+        select(NoticeRow)
+        .where(col(NoticeRow.spread_at).is_(None))
+        .order_by(col(NoticeRow.notice_id))
+        .limit(1)
+        .with_for_update()
     )
-    told = 0
-    for order_id, numbers in found.all():
-        if notice.kind is NoticeKind.REGION:
-            address = (await stored_draft(session, order_id)).draft.ship_to
-            if not concerns_region(notice, address.country, address.postcode):
-                continue
-        message = PlanAgain(
-            event_id=f"notice-{notice.notice_id}",
-            actor=notice.actor,
-            reason=f"{notice.about}: {notice.reason}"[:1000],
-            # What is only late goes on once it is packed.
-            shipments=()
-            if notice.delay_days
-            else tuple(sorted(number for number in numbers or () if number)),
+    if row is None:
+        return None
+    notice = _view(row)
+    found = (
+        await session.execute(
+            text(_PLANNED_WITH),
+            {
+                "node": notice.node,
+                "carrier": notice.carrier,
+                "service": notice.service,
+                "country": notice.country,
+                "open": [state.value for state in OrderState if state not in ORDER_TERMINAL],
+                "gone": [state.value for state in SHIPMENT_HANDED_OVER | SHIPMENT_TERMINAL],
+                "after": row.spread_to or "",
+                "limit": limit,
+            },
         )
-        told += await tell_later(session, order_id, message)
-    return told
+    ).all()
+    for order_id, numbers in found:
+        row.orders += await _told_of(session, notice, order_id, numbers or ())
+    if len(found) < limit:
+        row.spread_at = _now()
+    else:
+        row.spread_to = found[-1][0]
+    return len(found)
+
+
+async def _told_of(
+    session: AsyncSession, notice: Notice, order_id: str, numbers: Sequence[int | None]
+) -> bool:
+    if notice.kind is NoticeKind.REGION:
+        address = (await stored_draft(session, order_id)).draft.ship_to
+        if not concerns_region(notice, address.country, address.postcode):
+            return False
+    about = None
+    if notice.kind is not NoticeKind.REGION:
+        about = Avoided(node=notice.node, carrier=notice.carrier, service=notice.service)
+    message = PlanAgain(
+        event_id=f"notice-{notice.notice_id}",
+        actor=notice.actor,
+        reason=f"{notice.about}: {notice.reason}"[:1000],
+        # What is only late goes on once it is packed.
+        shipments=() if notice.delay_days else tuple(sorted(number for number in numbers if number)),
+        about=about,
+    )
+    return await tell_later(session, order_id, message)
 
 
 # Orders that a parcel is still to leave for from the node, by the service, or to the country; or that are planned so.
@@ -231,8 +277,11 @@ SELECT orders.order_id, array_agg(DISTINCT parcel.number) FILTER (WHERE parcel.s
    AND (CAST(:carrier AS text) IS NULL OR parcel.carrier = :carrier)
    AND (CAST(:service AS text) IS NULL OR parcel.service = :service)
  WHERE orders.state = ANY (:open)
+   AND orders.order_id > :after
    AND (CAST(:country AS text) IS NULL OR orders.ship_country = :country)
  GROUP BY orders.order_id
+ ORDER BY orders.order_id
+ LIMIT :limit
 """
 
 
@@ -329,3 +378,26 @@ async def told_of(session: AsyncSession, rows: Sequence[int]) -> None:
         .where(col(PlanAgainRow.plan_again_id).in_(rows))
         .values(told_at=datetime.now(UTC))
     )
+
+
+async def put_off(session: AsyncSession, row: int) -> None:
+    """Have it told after all that wait now."""
+    await session.execute(
+        text("UPDATE plans_again SET plan_again_id = DEFAULT WHERE plan_again_id = :row"), {"row": row}
+    )
+
+
+async def forget(session: AsyncSession, older_than: timedelta, limit: int) -> int:
+    """Forget what runs were told so long ago, at most ``limit``; how many those were."""
+    done = await session.execute(
+        text(
+            "DELETE FROM plans_again WHERE plan_again_id IN (SELECT plan_again_id FROM plans_again "
+            "WHERE told_at < :before LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING 1"
+        ),
+        {"before": _now() - older_than, "limit": limit},
+    )
+    return len(done.all())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

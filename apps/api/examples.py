@@ -1261,6 +1261,7 @@ NOTICE: dict[str, Any] = {
     "lifted_at": None,
     "lifted_by": None,
     "orders": 12,
+    "spread_at": "2026-03-02T09:30:01Z",
 }
 NOTICE_LIFT: dict[str, Any] = {"actor": "dana", "reason": "it is dry again"}
 LIFTED_NOTICE: dict[str, Any] = NOTICE | {

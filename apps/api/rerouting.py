@@ -1,6 +1,7 @@
 """What keeps orders from going as they are planned, over HTTP: notices, and plans that a person sets."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from apps.api.orders import AnOrder, known_order
 from apps.api.parts import Parts, PartsOf
 from apps.api.problems import answers
 from apps.api.queries import only_known_parameters
-from models.errors import Refused
+from models.errors import NotReachable, Refused
 from models.identifiers import order_workflow_id
 from models.money import Money
 from models.plan import Plan, Unfillable
@@ -25,6 +26,8 @@ from models.states import ORDER_TERMINAL
 from policies.routing.problem import RoutingProblem
 from policies.routing.rerouting import as_set
 from policies.routing.terms import terms_of
+
+_AT_ONCE = 200
 
 router = APIRouter(prefix="/v1", tags=["routing"], dependencies=[Depends(only_known_parameters)])
 
@@ -48,7 +51,12 @@ async def post_notice(request: Request, parts: PartsOf) -> Notice:
     wish = await read_message(request, NoticeRequest, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=wish.actor)
     async with parts.store.transaction() as session:
-        return await rerouting.post(session, wish)
+        posted = await rerouting.post(session, wish)
+    # Of a small shop all orders are told at once; of a large one the sweeper tells the others.
+    async with parts.store.transaction() as session:
+        await rerouting.spread(session, _AT_ONCE)
+    async with parts.store.transaction() as session:
+        return await rerouting.notice(session, posted.notice_id)
 
 
 @router.get(
@@ -105,18 +113,22 @@ async def set_plan(
     wish = await read_message(request, SetPlanRequest, parts.settings.api_body_seconds)
     structlog.contextvars.bind_contextvars(actor=wish.actor, order_id=order_id)
     order = await known_order(parts, order_id)
-    if order.state in ORDER_TERMINAL:
-        raise Refused(f"the order is {order.state}: nothing of it is planned any more")
     carriers = await parts.carriers.model()
     async with parts.store.transaction() as session:
         before = await rerouting.known_set(session, order_id, wish)
+    if before is not None:
+        return SetPlanAnswer(
+            order_id=order_id, set_plan_id=before, reasons=("it was handed to the order before",)
+        )
+    if order.state in ORDER_TERMINAL:
+        raise Refused(f"the order is {order.state}: nothing of it is planned any more")
+    async with parts.store.transaction() as session:
         problem = await problem_of_rest(session, order_id, datetime.now(UTC), carriers)
     plan, own = await asyncio.to_thread(_both, problem, wish)
     if not isinstance(plan, Plan):
-        return SetPlanAnswer(order_id=order_id, set_plan_id=before, reasons=plan)
+        return SetPlanAnswer(order_id=order_id, reasons=plan)
     answer = SetPlanAnswer(
         order_id=order_id,
-        set_plan_id=before,
         plan=plan.model_copy(update={"set_by": wish.actor, "policy": problem.policy}),
         difference=None
         if isinstance(own, Unfillable)
@@ -124,7 +136,7 @@ async def set_plan(
         terms=terms_of(plan),
         reasons=plan.reasons,
     )
-    if preview or before is not None:
+    if preview:
         return answer
     return answer.model_copy(update={"set_plan_id": await _hand_over(parts, order_id, wish)})
 
@@ -133,11 +145,12 @@ async def _hand_over(parts: Parts, order_id: str, wish: SetPlan) -> str:
     """Keep the wish and tell the order's run of it; the sweeper does, should Temporal not answer."""
     async with parts.store.transaction() as session:
         kept = await rerouting.keep_set(session, order_id, wish)
-        waiting = await rerouting.untold(session, 1, order_id)
-    for one in waiting:
-        await parts.runs.tell(order_workflow_id(order_id), "plan_again", one.message)
-        async with parts.store.transaction() as session:
-            await rerouting.told_of(session, [one.plan_again_id])
+        waiting = await rerouting.untold(session, _AT_ONCE, order_id)
+    with suppress(NotReachable):
+        for one in waiting:
+            await parts.runs.tell(order_workflow_id(order_id), "plan_again", one.message)
+            async with parts.store.transaction() as session:
+                await rerouting.told_of(session, [one.plan_again_id])
     return kept
 
 

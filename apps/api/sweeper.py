@@ -44,6 +44,8 @@ LOOK_AFTER = timedelta(minutes=1)
 LOOK_PAUSE = timedelta(seconds=30)
 TIDY_PAUSE = timedelta(minutes=10)
 _TIDY_BATCH = 1_000
+_SPREAD_BATCH = 500
+_TOLD_KEPT = timedelta(days=30)
 # How long a reservation of an order that goes on is good for, and when one is looked at again whose order is open but
 # has no run: a person is asked about that, and what they decide may need the units.
 EXTENDED_BY = timedelta(days=1)
@@ -89,8 +91,8 @@ class Sweeper:
                 await self._guarded(self.prove)
                 await self._guarded(self.tell)
                 await self._guarded(self.plan_anew)
-                while await self._guarded(self.reroute) == _BATCH:
-                    pass
+                looked_on = await self._guarded(self.spread) or looked_on
+                looked_on = await self._guarded(self.reroute) or looked_on
                 await self._guarded(self.turn)
                 await self._guarded(self.wake)
                 looked_on = await self._guarded(self.expire) or looked_on
@@ -186,13 +188,39 @@ class Sweeper:
         """
         async with self._parts.store.transaction() as session:
             waiting = await rerouting.untold(session, _BATCH)
-        for one in waiting:
-            with bound_contextvars(order_id=one.order_id, actor=one.message.actor):
-                told = await self._parts.runs.tell(order_workflow_id(one.order_id), "plan_again", one.message)
-                async with self._parts.store.transaction() as session:
-                    await rerouting.told_of(session, [one.plan_again_id])
-                _log.info("plan_again_told", event_id=one.message.event_id, told=told.name.lower())
+        self._full = len(waiting) == _BATCH
+        done: list[int] = []
+        try:
+            for one in waiting:
+                with bound_contextvars(order_id=one.order_id, actor=one.message.actor):
+                    try:
+                        told = await self._parts.runs.tell(
+                            order_workflow_id(one.order_id), "plan_again", one.message
+                        )
+                    except NotReachable:
+                        raise
+                    except Exception as fault:
+                        # It is tried again behind the others: one that cannot be told holds up nobody.
+                        _log.error("plan_again_not_told", error=type(fault).__name__)
+                        async with self._parts.store.transaction() as session:
+                            await rerouting.put_off(session, one.plan_again_id)
+                        continue
+                    done.append(one.plan_again_id)
+                    _log.info("plan_again_told", event_id=one.message.event_id, told=told.name.lower())
+        finally:
+            async with self._parts.store.transaction() as session:
+                await rerouting.told_of(session, done)
         return len(waiting)
+
+    async def spread(self) -> int:
+        """Find orders that a notice is about, at most one batch; returns how many were looked at.
+
+        Raises ``NotReachable`` as above.
+        """
+        async with self._parts.store.transaction() as session:
+            looked_at = await rerouting.spread(session, _SPREAD_BATCH)
+        self._full = looked_at is not None
+        return looked_at or 0
 
     async def turn(self) -> int:
         """Tell subscribers what rules of allocation that began or ran out, and lots that expired, have made of
@@ -249,8 +277,10 @@ class Sweeper:
             untaken = await promises.drop_untaken(session, _TIDY_BATCH)
         async with self._parts.store.transaction() as session:
             problems = await promises.drop_problems(session, _TIDY_BATCH)
-        self._full = _TIDY_BATCH in (receipts, events, untaken, problems)
-        return receipts + events + untaken + problems
+        async with self._parts.store.transaction() as session:
+            told = await rerouting.forget(session, _TOLD_KEPT, _TIDY_BATCH)
+        self._full = _TIDY_BATCH in (receipts, events, untaken, problems, told)
+        return receipts + events + untaken + problems + told
 
     async def _expire(self, due: Expired) -> int:
         now = datetime.now(UTC)

@@ -12,7 +12,10 @@ from models.tables.base import moment, one_of
 
 
 class NoticeRow(SQLModel, table=True):
-    """A notice in force until ``ends_at`` or until it is lifted; wall time, whatever business clock orders go by."""
+    """A notice in force until ``ends_at`` or until it is lifted; wall time, whatever business clock orders go by.
+
+    ``orders`` up to ``spread_to``, by id, are to be planned anew for it; ``spread_at`` once all are.
+    """
 
     __tablename__ = "routing_notices"
     __table_args__ = (
@@ -26,6 +29,7 @@ class NoticeRow(SQLModel, table=True):
         CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted"),
         Index("uq_routing_notices_request", "request_id", unique=True),
         Index("ix_routing_notices_in_force", "notice_id", postgresql_where="lifted_at IS NULL"),
+        Index("ix_routing_notices_unspread", "notice_id", postgresql_where="spread_at IS NULL"),
     )
 
     notice_id: int | None = Field(
@@ -46,6 +50,8 @@ class NoticeRow(SQLModel, table=True):
     lifted_at: datetime | None = moment(default=None)
     lifted_by: str | None = None
     orders: int = 0
+    spread_to: str | None = None
+    spread_at: datetime | None = moment(default=None)
 
 
 class SetPlanRow(SQLModel, table=True):
@@ -69,6 +75,7 @@ class PlanAgainRow(SQLModel, table=True):
     __table_args__ = (
         Index("uq_plans_again_event", "order_id", "event_id", unique=True),
         Index("ix_plans_again_untold", "plan_again_id", postgresql_where="told_at IS NULL"),
+        Index("ix_plans_again_told", "told_at"),
     )
 
     plan_again_id: int | None = Field(

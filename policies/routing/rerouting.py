@@ -27,7 +27,8 @@ def without(
     for service in problem.services:
         out = any(_is_out(service, carrier, name) for carrier, name in lost)
         nothing_goes = any(notice.kind is NoticeKind.REGION and notice.delay_days is None for notice in told)
-        later = sum(notice.delay_days or 0 for notice in told)
+        # Two notices of one snowfall are one delay.
+        later = max((notice.delay_days or 0 for notice in told), default=0)
         services.append(_later(service, later, active=service.active and not out and not nothing_goes))
     return problem.model_copy(
         update={

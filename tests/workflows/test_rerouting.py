@@ -14,13 +14,14 @@ from models.messages import (
     MissingUnits,
     PlanAgain,
     Refusal,
+    StockLost,
     WmsEvent,
     WmsEventKind,
 )
 from models.plan import PlanSummary
 from models.review import Verdict
 from models.states import OrderState
-from tests.workflows.engine import Case
+from tests.workflows.engine import Case, eventually
 from tests.workflows.scripted import pounds, some_plan
 from tests.workflows.test_amend import asked, memory
 from tests.workflows.test_order import decision
@@ -264,6 +265,71 @@ async def test_what_is_only_late_goes_on_once_it_is_packed(case: Case) -> None:
     assert len(await routed(case)) == 1 and not asked(case, "void_label")
 
 
+@pytest.mark.fingerprint
+async def test_what_went_on_once_is_planned_anew_when_it_cannot_go_after_all(case: Case) -> None:
+    """It was packed when parcels were to be late, and goes on; then its carrier is out."""
+    planned(case)
+    await case.start()
+    await case.picked(1)
+    await case.until_shipment("labelled", 1)
+    await plan_again(case, "late")
+
+    async def goes_on() -> bool:
+        return not (await memory(case)).again
+
+    await eventually(goes_on, "the order to have heard that it goes on")
+    await plan_again(case, "out", shipments=(1,))
+    await case.until_shipment("cancelled", 1)
+    await case.delivered(2)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert len(await routed(case)) == 2 and "order_cancelled" not in case.told()
+
+
+async def test_what_is_lost_while_another_parcel_is_unpacked_is_planned_anew_as_well(case: Case) -> None:
+    planned(case, shipments=2)
+    unpacking = case.script.hold("cancel_pick")
+    await case.start()
+    for number in (1, 2):
+        await case.picked(number)
+        await case.until_shipment("labelled", number)
+    await plan_again(case, shipments=(1,))
+    await case.script.reached["cancel_pick"].wait()
+    loss = StockLost(event_id="l1", actor="counter", reason="counted less", shipments=(2,))
+    await case.order.signal("stock_lost", loss)
+    unpacking.set()
+    await case.until_shipment("cancelled", 1)
+    await case.until_shipment("cancelled", 2)
+    await case.delivered(3)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert [c.amount for c in asked(case, "capture_payment")] == [pounds(5_000)]
+
+
+async def test_a_notice_is_matched_with_what_is_planned_when_it_is_heard(case: Case) -> None:
+    planned(case, shipments=2)
+    await case.start()
+    for number in (1, 2):
+        await case.picked(number)
+        await case.until_shipment("labelled", number)
+    await plan_again(case, "elsewhere", about=Avoided(node="node-9"))
+    await plan_again(case, "here", about=Avoided(node="node-2"))
+    await case.until_shipment("cancelled", 2)
+    await case.delivered(1)
+    await case.delivered(3)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert "plan.stays" in case.kinds()
+    assert [one.number for one in (await routed(case))[1].kept] == [1]
+
+
+async def test_several_refusals_at_once_are_one_plan(case: Case) -> None:
+    planned(case, shipments=2, reroutes=1)
+    case.script.answers["request_pick"] = refused_first("no_capacity", times=2)
+    await case.start()
+    await case.delivered(3)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert len(await routed(case)) == 2 and not case.script.reviews
+    assert {one.node for one in (await routed(case))[1].avoid} <= {"node-1", "node-2"}
+
+
 async def test_a_notice_comes_too_late_for_what_has_left(case: Case) -> None:
     planned(case)
     await case.start()
@@ -367,6 +433,23 @@ async def test_an_order_that_does_not_wait_is_left_alone_by_it(case: Case) -> No
     await case.delivered()
     assert (await case.order.result()).state is OrderState.CLOSED
     assert len(await routed(case)) == 1 and "plan.stays" in case.kinds()
+
+
+async def test_a_plan_that_is_set_is_kept_to_when_a_notice_comes_before_it_was_released(case: Case) -> None:
+    case.script.answers["route_order"] = lambda r: e.RouteAnswer(
+        plan=some_plan(first=r.first_number).model_copy(update={"set_by": "dana" if r.set_plan else None})
+    )
+    await case.start()
+    await case.until_shipment("pick_requested", 1)
+    reserving = case.script.hold("reserve_stock")
+    case.script.reached["reserve_stock"].clear()
+    await plan_again(case, "set-1", set_plan="set-1")
+    await case.script.reached["reserve_stock"].wait()
+    await plan_again(case, "notice-2")
+    reserving.set()
+    await case.delivered(2)
+    assert (await case.order.result()).state is OrderState.CLOSED
+    assert [one.set_plan for one in await routed(case)] == [None, "set-1", "set-1"]
 
 
 async def test_messages_that_make_no_sense_are_noted_and_nothing_else(case: Case) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,11 +12,14 @@ from sqlalchemy import text
 from activities.routing import RoutingActivities
 from activities.store import rerouting
 from activities.store.plans import decision
+from activities.store.record import record
 from activities.store.store import Store
 from models.effects import RouteAnswer, RouteOrder
-from models.messages import Avoided
+from models.journal import Carried, TimelineEntry
+from models.messages import Avoided, PlanAgain
 from models.order import OrderDraft
 from models.plan import Plan, Unfillable
+from models.rerouting import NoticePost
 from policies.routing.exact import ExactRouter
 from policies.routing.problem import RoutingProblem
 from policies.routing.questions import differences
@@ -224,18 +228,70 @@ async def test_a_region_concerns_the_addresses_in_it(api: httpx.AsyncClient, sto
 
 
 async def test_orders_that_wait_are_told_when_it_is_lifted(api: httpx.AsyncClient, store: Store) -> None:
-    waiting, going = await an_order(store, north=0), await an_order(store, north=5)
-    async with store.transaction() as session:
-        await session.execute(
-            text("UPDATE orders SET state = 'backordered' WHERE order_id = :id"), {"id": order_id_of(waiting)}
+    waiting, going, other = [await an_order(store, north=units) for units in (0, 5, 0)]
+    for draft, why in ((waiting, "south is closed: a flood"), (other, "nothing is there")):
+        now = datetime.now(UTC)
+        entry = TimelineEntry(
+            entry_id=f"{order_id_of(draft)}:waits",
+            order_id=order_id_of(draft),
+            at=now,
+            business_at=now,
+            actor="orderwright",
+            kind="order.backordered",
+            what="order backordered",
+            why=why,
         )
+        async with store.transaction() as session:
+            await record(session, order_id_of(draft), Carried(entries=(entry,)))
+            await session.execute(
+                text("UPDATE orders SET state = 'backordered' WHERE order_id = :id"),
+                {"id": order_id_of(draft)},
+            )
     notice = await post(api, node="south")
     await lift(api, notice)
     await lift(api, notice)
     assert [(one.event_id, one.waiting) for one in await told(store, waiting)] == [
         (f"notice-{notice['notice_id']}-lifted", True)
     ]
-    assert await told(store, going) == []
+    assert await told(store, going) == await told(store, other) == [], "they do not wait for it"
+
+
+async def test_a_shop_of_many_orders_is_told_piece_by_piece(api: httpx.AsyncClient, store: Store) -> None:
+    drafts = [await an_order(store, north=5) for _ in range(5)]
+    for draft in drafts:
+        await route(store, draft)
+    async with store.transaction() as session:
+        wish = NoticePost.model_validate(said(node="north"))
+        notice = await rerouting.post(session, wish)
+        assert notice.spread_at is None and notice.orders == 0
+    looked_at: list[int | None] = []
+    while not looked_at or looked_at[-1] == 2:
+        async with store.transaction() as session:
+            looked_at.append(await rerouting.spread(session, 2))
+    async with store.transaction() as session:
+        assert await rerouting.spread(session, 2) is None
+        done = await rerouting.notice(session, notice.notice_id)
+    assert done.spread_at is not None and done.orders == sum(one or 0 for one in looked_at)
+    assert [len(await told(store, draft)) for draft in drafts] == [1] * 5
+
+
+async def test_one_that_cannot_be_told_holds_up_nobody(store: Store) -> None:
+    drafts = [await an_order(store, north=5) for _ in range(2)]
+    async with store.transaction() as session:
+        for draft in drafts:
+            message = PlanAgain(event_id="e", actor="dana", reason="a flood")
+            await rerouting.tell_later(session, order_id_of(draft), message)
+        ours = {order_id_of(draft) for draft in drafts}
+        first, second = [one for one in await rerouting.untold(session, 10_000) if one.order_id in ours]
+        await rerouting.put_off(session, first.plan_again_id)
+        rest = [one.order_id for one in await rerouting.untold(session, 10_000) if one.order_id in ours]
+        assert rest == [second.order_id, first.order_id]
+        await rerouting.told_of(session, [second.plan_again_id])
+        assert await rerouting.forget(session, timedelta(days=1), 10_000) == 0
+        await rerouting.forget(session, timedelta(0), 10_000)
+        assert [one.order_id for one in await rerouting.untold(session, 10_000) if one.order_id in ours] == [
+            first.order_id
+        ]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def upgrade() -> None:
         sa.Column("lifted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lifted_by", sa.String(), nullable=True),
         sa.Column("orders", sa.Integer(), nullable=False),
+        sa.Column("spread_to", sa.String(), nullable=True),
+        sa.Column("spread_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("kind IN ('node', 'carrier', 'region')", name=op.f("ck_routing_notices_kind")),
         sa.CheckConstraint("(kind = 'node') = (node IS NOT NULL)", name=op.f("ck_routing_notices_node")),
         sa.CheckConstraint(
@@ -54,6 +56,9 @@ def upgrade() -> None:
         "routing_notices",
         ["notice_id"],
         postgresql_where="lifted_at IS NULL",
+    )
+    op.create_index(
+        "ix_routing_notices_unspread", "routing_notices", ["notice_id"], postgresql_where="spread_at IS NULL"
     )
     op.create_table(
         "set_plans",
@@ -84,6 +89,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_plans_again_untold", "plans_again", ["plan_again_id"], postgresql_where="told_at IS NULL"
     )
+    op.create_index("ix_plans_again_told", "plans_again", ["told_at"])
 
 
 def downgrade() -> None:
