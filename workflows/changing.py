@@ -101,6 +101,7 @@ class Changing(Paying):
         return (
             memory.amendment is not None
             and _is_our_own(memory.amendment)
+            and self._anything_out()
             and not memory.released
             and not memory.stock_lost
             and not memory.again
