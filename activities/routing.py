@@ -130,7 +130,8 @@ class RoutingActivities:
         if isinstance(answer, Unfillable):
             async with self._store.transaction() as session:
                 await rerouting.still_hold(session, notices)
-            return RouteAnswer(unfillable=(*answer.reasons, *problem.notes))
+            # What it is planned without comes first: of many reasons the last are cut.
+            return RouteAnswer(unfillable=(*problem.notes, *answer.reasons))
         plan = _numbered(answer, effect.first_number).model_copy(
             update={
                 "policy": problem.policy,

@@ -1,9 +1,11 @@
 """Queue ``oms-routing``: what stock is worth where it lies, worked out from what was ordered lately."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
@@ -17,12 +19,16 @@ from activities.store.store import Store
 from models.network import Network
 from models.values import ValuesWorkedOut, WorkOutValues
 from policies.document import Policy
-from policies.routing.forecast import LEAST_LINES, METHOD, Forecast, Ordered, Past
 from policies.routing.problem import StockFigures
 from workflows import steps
 
+# The forecast needs numpy, which a worker with routing processes of its own does without until a run is due.
+if TYPE_CHECKING:
+    from policies.routing.forecast import Forecast, Past
+
 _DAY = timedelta(days=1)
 _NOT_USED = "the policy in force uses neither look-ahead nor markdown"
+_BEAT_SECONDS = 10.0
 
 
 class StockValueActivities:
@@ -43,13 +49,20 @@ class StockValueActivities:
             policy = await policies.active(session)
             if not (asked.forced or policy.look_ahead.percent or policy.document.markdown):
                 return ValuesWorkedOut(run_id=asked.run_id, worked_out_at=asked.now, skipped=_NOT_USED)
+        async with _beating():
+            return await self._work_out(asked, policy)
+
+    async def _work_out(self, asked: WorkOutValues, policy: Policy) -> ValuesWorkedOut:
+        await asyncio.to_thread(_load)
+        from policies.routing.forecast import LEAST_LINES, METHOD  # noqa: PLC0415
+
+        async with self._store.transaction() as session:
             read = await self._read(session, asked, policy)
         forecast = await asyncio.to_thread(read.forecast)
         prices: dict[tuple[str, str], int] = {}
         blocks = forecast.blocks()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
             prices |= {(one.sku, one.node): one.mills for one in block}
-            activity.heartbeat()
         priced = frozenset(forecast.skus)
         result = ValuesWorkedOut(
             run_id=asked.run_id,
@@ -71,6 +84,8 @@ class StockValueActivities:
         return result
 
     async def _read(self, session: AsyncSession, asked: WorkOutValues, policy: Policy) -> "_Read":
+        from policies.routing.forecast import Ordered, Past  # noqa: PLC0415
+
         terms = policy.look_ahead
         since, until = asked.now - terms.window_days * _DAY, asked.now
         chosen = await stock_values.skus_to_value(session, since, until, self._most_skus)
@@ -103,16 +118,38 @@ class _Read:
 
     network: Network
     window_days: int
-    past: Past
+    past: "Past"
     shelves: Sequence[Shelf]
     days_ahead: Mapping[str, int]
     skus: int
     left_out: int
 
-    def forecast(self) -> Forecast:
+    def forecast(self) -> "Forecast":
         """The prices that are to be worked out from it."""
+        from policies.routing.forecast import Forecast  # noqa: PLC0415
+
         available = {(one.sku, one.node): one.available for one in self.shelves}
         return Forecast(self.network, self.past, available, self.days_ahead)
+
+
+def _load() -> None:
+    import policies.routing.forecast  # noqa: PLC0415, F401
+
+
+@asynccontextmanager
+async def _beating() -> AsyncIterator[None]:
+    """Tell the engine that the work goes on, also while the database reads for long."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
 
 
 def _figures(

@@ -296,7 +296,7 @@ WORK_OUT_STOCK_VALUES = Step(
     v.ValuesWorkedOut,
     "what stock is worth where it lies",
     start_to_close=timedelta(minutes=10),
-    heartbeat=timedelta(minutes=2),
+    heartbeat=timedelta(seconds=45),
     priority=_LAST,
 )
 OF_STOCK_VALUES: tuple[Step[Any, Any], ...] = (WORK_OUT_STOCK_VALUES,)

@@ -62,7 +62,8 @@ async def post_notice(request: Request, parts: PartsOf) -> Notice:
 @router.get(
     "/routing/notices",
     summary="List the notices",
-    responses=answers(401, 503) | {200: {"content": {"application/json": {"example": [examples.NOTICE]}}}},
+    responses=answers(401, 422, 503)
+    | {200: {"content": {"application/json": {"example": [examples.NOTICE]}}}},
 )
 async def list_notices(
     parts: PartsOf,
