@@ -40,7 +40,7 @@ async def post(session: AsyncSession, wish: NoticePost) -> Notice:
     A repeat answers what was posted. Raises ``InvalidDocument`` for a node or carrier that there is not, or an end that
     is past, and ``Conflict`` when its id stands for another one.
     """
-    # What is planned at this moment is stored before, so that it is found below, or after, and then sees the notice.
+    # What is planned at this moment is stored before, so that ``spread`` finds it, or after, and then sees the notice.
     await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PLANNING})
     now = datetime.now(UTC)
     known = await session.scalar(select(NoticeRow).where(col(NoticeRow.request_id) == wish.request_id))

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -125,9 +125,10 @@ async def set_plan(
         raise Refused(f"the order is {order.state}: nothing of it is planned any more")
     async with parts.store.transaction() as session:
         problem = await problem_of_rest(session, order_id, datetime.now(UTC), carriers)
-    plan, own = await asyncio.to_thread(_both, problem, wish)
-    if not isinstance(plan, Plan):
-        return SetPlanAnswer(order_id=order_id, reasons=plan)
+    found = await asyncio.to_thread(_both, problem, wish)
+    if not isinstance(found, _Both):
+        return SetPlanAnswer(order_id=order_id, reasons=found)
+    plan, own = found
     answer = SetPlanAnswer(
         order_id=order_id,
         plan=plan.model_copy(update={"set_by": wish.actor, "policy": problem.policy}),
@@ -155,15 +156,21 @@ async def _hand_over(parts: Parts, order_id: str, wish: SetPlan) -> str:
     return kept
 
 
+class _Both(NamedTuple):
+    """The plan as it is set, and the router's own."""
+
+    plan: Plan
+    own: Plan | Unfillable
+
+
 # The optimiser's libraries are large, and the API rarely needs them: they are loaded when somebody asks.
-def _both(problem: RoutingProblem, wish: SetPlan) -> tuple[Plan | tuple[str, ...], Plan | Unfillable]:
-    """The plan as it is set, or why there is none; and the router's own."""
+def _both(problem: RoutingProblem, wish: SetPlan) -> _Both | tuple[str, ...]:
+    """Why the plan cannot be as it is set, if it cannot."""
+    restricted = as_set(problem, wish)
+    if not isinstance(restricted, RoutingProblem):
+        return restricted
     from policies.routing.exact import ExactRouter  # noqa: PLC0415
 
     router = ExactRouter()
-    own = router.route(problem)
-    restricted = as_set(problem, wish)
-    if not isinstance(restricted, RoutingProblem):
-        return restricted, own
     plan = router.route(restricted)
-    return (plan if isinstance(plan, Plan) else plan.reasons), own
+    return _Both(plan, router.route(problem)) if isinstance(plan, Plan) else plan.reasons
